@@ -1,0 +1,1 @@
+"""The tables that make_pool.py draws from; all of it was written for this project."""

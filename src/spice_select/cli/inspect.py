@@ -1,0 +1,65 @@
+"""`spice-select inspect`: what a pool looks like to the model, before anything is spent on it."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from spice_select.cli.options import SectionedCommand, config_options, given_options
+from spice_select.config import resolve
+
+OPTIONS = ("model", "revision", "trust_remote_code", "format", "columns", "max_length")
+QUANTILES = (0, 25, 50, 75, 95, 100)
+
+
+@click.command("inspect", cls=SectionedCommand)
+@click.argument("pools", nargs=-1, required=True, metavar="POOL...")
+@config_options(*OPTIONS)
+@click.option("--rows", default=3, show_default=True, type=click.IntRange(min=0), help="Examples to show.")
+@click.option("--rejected", default=10, show_default=True, type=click.IntRange(min=0), help="Bad rows to list.")
+def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: Any) -> None:
+    """Show rendered examples with the trained tokens marked, lengths, and the rows that cannot be used."""
+    config = resolve({}, given_options(values), "command line")
+
+    from spice_select.pool.examples import PoolOptions, read_pool, segments
+    from spice_select.proxy.loading import load_tokenizer, model_source
+
+    tokenizer = load_tokenizer(model_source(config))
+    options = PoolOptions(config.format, config.columns, skip_invalid=True, max_length=config.max_length)
+    pool = read_pool(list(pools), tokenizer, options)
+    console = Console(highlight=False)
+    for file in pool.files:
+        console.print(Text(f"{file.name}: {file.rows:,} rows, format {file.format}"), soft_wrap=True)
+    for example in pool.examples[:rows]:
+        heading = f"\n--- {example.id} ({example.row.location}): {len(example.input_ids)} tokens, "
+        console.print(Text(f"{heading}{example.trained_tokens} trained", style="bold"), soft_wrap=True)
+        console.print(_marked(segments(example, tokenizer), console.is_terminal), soft_wrap=True)
+    console.print()
+    _print_lengths(console, "tokens", [len(example.input_ids) for example in pool.examples])
+    _print_lengths(console, "trained tokens", [example.trained_tokens for example in pool.examples])
+    console.print(f"{len(pool.examples):,} usable rows, {pool.truncated:,} cut at {config.max_length} tokens, "
+                  f"{len(pool.rejected):,} rejected", soft_wrap=True)  # fmt: skip
+    for bad in pool.rejected[:rejected]:
+        console.print(Text(f"  {bad.location}: {bad.reason}"), soft_wrap=True)
+    if len(pool.rejected) > rejected:
+        console.print(f"  and {len(pool.rejected) - rejected:,} more", soft_wrap=True)
+
+
+def _marked(pieces: Sequence[tuple[str, bool]], colour: bool) -> Text:
+    """Trained text in green on a terminal, between ⟦ ⟧ elsewhere."""
+    text = Text()
+    for piece, trained in pieces:
+        if not trained:
+            text.append(piece, style="dim")
+        else:
+            text.append(piece if colour else f"⟦{piece}⟧", style="green")
+    return text
+
+
+def _print_lengths(console: Console, label: str, lengths: Sequence[int]) -> None:
+    ordered = sorted(lengths)
+    figures = "  ".join(f"{q}%: {ordered[min(len(ordered) - 1, q * len(ordered) // 100)]:,}" for q in QUANTILES)
+    console.print(f"{label:<16}mean {statistics.fmean(lengths):,.1f}   {figures}", soft_wrap=True)

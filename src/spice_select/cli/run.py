@@ -1,0 +1,70 @@
+"""`spice-select run`: from pools to a directory that trainers take as it is."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
+from spice_select.config import RunFile, dump_yaml, load_yaml, resolve
+from spice_select.errors import ConfigError
+
+EPILOG = """\b
+Examples:
+  spice-select run pool.jsonl --output chosen
+  spice-select run math.jsonl.gz chat.parquet --budget 5000 --model ./qwen --output chosen
+  spice-select run pool.jsonl --stop-ratio 0.5 --output chosen        SPICE+: the budget is a cap
+  spice-select run pool.jsonl --method random --output baseline
+  spice-select run --config chosen/run.yaml --output again            replays a run
+"""
+
+
+@click.command("run", cls=SectionedCommand, epilog=EPILOG)
+@click.argument("pools", nargs=-1, metavar="POOL...")
+@config_options(*(name for names in SECTIONS.values() for name in names))
+@click.option("--output", metavar="DIR", help="Where the results go.  [POOL's name with -selected]")
+@click.option("--config", "config_file", metavar="FILE", help="YAML with any of these options; the command line wins.")
+@click.option("--resume", is_flag=True, help="Continue a run that was interrupted; the subset is the same.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run's files in DIR.")
+@click.option("--print-config", is_flag=True, help="Print the resolved YAML and stop.")
+def run_command(
+    pools: tuple[str, ...],
+    output: str | None,
+    config_file: str | None,
+    resume: bool,
+    overwrite: bool,
+    print_config: bool,
+    **values: Any,
+) -> None:
+    """Choose the rows of POOL... worth fine-tuning on, by gradient information with a conflict penalty (SPICE).
+
+    A POOL is a file (.jsonl, .json, .csv, .parquet; .gz too), a directory saved by datasets, or a hub dataset id.
+    Every choice is made by a small proxy model; the embedded default needs no download.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume continues a run and --overwrite replaces it; give one of the two.")
+    file = load_yaml(Path(config_file)) if config_file else RunFile()
+    config = resolve(file.options, given_options(values), config_file or "command line")
+    inputs = list(pools) or file.pools
+    if not inputs:
+        raise ConfigError("no POOL was given; name at least one file, directory or dataset id.")
+    directory = output or file.output or _default_output(inputs)
+    if print_config:
+        click.echo(dump_yaml(config, inputs, directory), nl=False)
+        return
+
+    # Imported here so that --help, --print-config and mistakes answer at once.
+    from spice_select.api import select
+    from spice_select.cli.progress import progress_on
+    from spice_select.cli.table import print_summary
+
+    existing = "resume" if resume else "overwrite" if overwrite else "refuse"
+    with progress_on(sys.stderr) as progress:
+        result = select(inputs, config, output=directory, existing=existing, progress=progress)
+    print_summary(result, directory)
+
+
+def _default_output(inputs: list[str]) -> str:
+    name = Path(inputs[0].split(":")[0]).name.split(".")[0] or "pool"
+    return f"{name}-selected" if len(inputs) == 1 else f"{name}-and-{len(inputs) - 1}-more-selected"

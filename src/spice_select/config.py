@@ -1,0 +1,223 @@
+"""The one schema of a run: YAML, command line and Python all end in a validated `RunConfig`."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from spice_select.errors import ConfigError
+
+Method = Literal["spice", "fisher", "norm", "random"]
+Scale = Literal["none", "sqrt-length", "unit"]
+AlphaMode = Literal["relative", "absolute"]
+Dtype = Literal["float32", "bfloat16"]
+
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+"""Name of the proxy that comes with the project (no hub needed)."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The formula as the paper prints it: unscaled gradients, absolute alpha, LoRA's B still zero at the first pool.
+    "paper": {"scale": "none", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
+}
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a selection, with the paper's defaults where the paper gives one.
+
+    Raises:
+        ConfigError: through `resolve`, for unknown keys and values out of range.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # what is chosen from, and how much
+    budget: str = Field("10%", description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500.")
+    method: Method = Field(
+        "spice",
+        description="spice; fisher (penalty 0); norm (largest gradients); random (needs no model pass).",
+    )
+    preset: Literal["paper"] | None = Field(
+        None, description="paper: the literal formula (scale none, absolute alpha 1, no warm-up)."
+    )
+
+    # the score (DESIGN: score, gain, conflict)
+    penalty: float = Field(0.1, ge=0, description="lambda, the weight of gradient conflict; stable from 0.1 to 0.5.")
+    stop_ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5).",
+    )
+    scale: Scale = Field("sqrt-length", description="Factor on each gradient: none, sqrt(trained tokens), or 1/norm.")
+    alpha: float = Field(1.0, gt=0, description="Strength of information; see alpha_mode.")
+    alpha_mode: AlphaMode = Field(
+        "relative",
+        description="relative: alpha / mean squared scaled norm of the pool; absolute: alpha as given.",
+    )
+
+    # the schedule
+    pool_size: int = Field(120, ge=1, description="Rows in a candidate pool (m).")
+    update_every: int | Literal["never"] = Field(
+        10, description="Pools between two updates of the proxy (T); 'never' keeps it frozen."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seeds the shuffle, LoRA's start and the warm-up rows.")
+
+    # the proxy
+    model: str = Field(EMBEDDED_MODEL, description="Hub id or local directory of a causal LM, or the embedded default.")
+    revision: str | None = Field(None, description="Hub revision: branch, tag or commit.")
+    trust_remote_code: bool = Field(False, description="Allow the model repository's own Python code to run.")
+    dtype: Dtype = Field("float32", description="Precision of the proxy's frozen weights.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")
+    warmup_steps: int = Field(
+        4,
+        ge=0,
+        description="Optimizer steps on seeded random rows before the first pool, so that LoRA's B leaves zero.",
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="AdamW's peak rate for the proxy.")
+    lr_warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises linearly.")
+    update_batch_size: int = Field(16, ge=1, description="Rows in one optimizer step of the proxy.")
+
+    # reading and rendering
+    format: str | None = Field(None, description="Row format; found per file when not given.")
+    columns: dict[str, str] = Field(default_factory=dict, description="Field of the format -> column in the file.")
+    skip_invalid: bool = Field(False, description="Put bad rows into rejected.jsonl instead of stopping.")
+    max_length: int = Field(2048, ge=8, description="Tokens kept of an example; longer ones are cut at the end.")
+
+    # machine
+    token_budget: int = Field(2048, ge=1, description="Padded tokens in one forward and backward pass.")
+    gradient_memory: float = Field(
+        4.0,
+        gt=0,
+        description="GiB of gradients held inside a pool; less means more passes, never another result.",
+    )
+    parquet: bool = Field(False, description="Write selected.parquet beside selected.jsonl.")
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget_is_text(cls, value: object) -> str:
+        text = str(value).strip() if not isinstance(value, bool) else ""
+        _parse_budget(text)
+        return text
+
+    @field_validator("update_every")
+    @classmethod
+    def _update_every_positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or 'never'")
+        return value
+
+    def budget_rows(self, rows: int) -> int:
+        """Number of rows to keep of `rows`.
+
+        Raises:
+            ConfigError: the budget is more than the pool holds, or rounds to nothing.
+
+        """
+        kind, value = _parse_budget(self.budget)
+        wanted = int(value) if kind == "rows" else int(rows * value + 0.5)
+        if wanted < 1:
+            raise ConfigError(f"budget {self.budget} of {rows} rows is less than one row; ask for more.")
+        if wanted > rows:
+            raise ConfigError(
+                f"budget {self.budget} is {wanted} rows, but the pool holds {rows} usable rows; ask for at most {rows}."
+            )
+        return wanted
+
+
+def _parse_budget(text: str) -> tuple[Literal["rows", "fraction"], float]:
+    hint = "use a percentage ('10%'), a fraction ('0.1') or a number of rows ('500')"
+    try:
+        if text.endswith("%"):
+            value, kind = float(text[:-1]) / 100, "fraction"
+        elif "." in text or "e" in text.lower():
+            value, kind = float(text), "fraction"
+        else:
+            value, kind = float(int(text)), "rows"
+    except ValueError:
+        raise ValueError(f"'{text}' is not a budget; {hint}") from None
+    if not value > 0 or (kind == "fraction" and value > 1):
+        raise ValueError(f"'{text}' is out of range; {hint}")
+    return ("rows", value) if kind == "rows" else ("fraction", value)
+
+
+Overrides = Annotated[Mapping[str, Any], "option name -> value, as given by the user"]
+
+
+def resolve(file_values: Overrides, given: Overrides, origin: str = "configuration") -> RunConfig:
+    """Merge preset < file < given options and validate.
+
+    Raises:
+        ConfigError: names the key, what is wrong with it, and the nearest valid key for an unknown one.
+
+    """
+    preset = given.get("preset", file_values.get("preset"))
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"{origin}: preset: '{preset}' is unknown; known: {', '.join(PRESETS)}.")
+    merged = {**PRESETS.get(preset or "", {}), **file_values, **given}
+    for key in merged:
+        if key not in RunConfig.model_fields:
+            raise ConfigError(f"{origin}: unknown key '{key}'; {_nearest(str(key))}.")
+    try:
+        return RunConfig(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:1]) or "configuration"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{origin}: {key}: {message} (got {first['input']!r}).") from None
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, RunConfig.model_fields, n=1, cutoff=0.4)
+    return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(RunConfig.model_fields)}"
+
+
+class RunFile(BaseModel):
+    """A YAML file of a run: the options of `RunConfig`, and optionally the pools and the output directory."""
+
+    pools: list[str] = Field(default_factory=list)
+    output: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def load_yaml(path: Path) -> RunFile:
+    """Read a run's YAML; relative pools stay relative to the current directory, as on the command line.
+
+    Raises:
+        ConfigError: missing file, broken YAML, or not a mapping.
+
+    """
+    try:
+        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; --config takes a YAML file.") from None
+    except yaml.YAMLError as error:
+        line = str(error).replace("\n", " ")
+        raise ConfigError(f"{path}: is not valid YAML: {line}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold 'key: value' lines; found {type(content).__name__}.")
+    values: dict[str, Any] = {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    pools = values.pop("pools", [])
+    output = values.pop("output", None)
+    if isinstance(pools, str):
+        pools = [pools]
+    if not isinstance(pools, list) or not all(isinstance(p, str) for p in pools):  # pyright: ignore[reportUnknownVariableType]
+        raise ConfigError(f"{path}: pools: must be a list of files or dataset ids.")
+    if output is not None and not isinstance(output, str):
+        raise ConfigError(f"{path}: output: must be a directory name.")
+    return RunFile(pools=pools, output=output, options=values)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def dump_yaml(config: RunConfig, pools: list[str], output: str | None) -> str:
+    """The resolved run as YAML that `--config` replays. The preset is spelled out in its values."""
+    values = config.model_dump(exclude={"preset"})
+    return yaml.safe_dump({"pools": pools, "output": output, **values}, sort_keys=False, allow_unicode=True)

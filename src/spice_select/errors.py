@@ -1,0 +1,25 @@
+"""Errors a user can meet. Each message says what is wrong, where, and what to do about it, in one to three lines."""
+
+
+class SpiceSelectError(Exception):
+    """Base of every error that is the user's to mend; the command line prints it and exits with code 2."""
+
+
+class ConfigError(SpiceSelectError):
+    """An option is unknown, out of range, or does not fit another."""
+
+
+class PoolError(SpiceSelectError):
+    """The instruction pool cannot be read, or holds rows that cannot be trained on."""
+
+
+class TemplateError(SpiceSelectError):
+    """A chat template cannot say exactly which tokens are the assistant's."""
+
+
+class ModelError(SpiceSelectError):
+    """The proxy model or its tokenizer cannot be had or used."""
+
+
+class OutputError(SpiceSelectError):
+    """The output directory cannot be written, exists already, or belongs to another run."""

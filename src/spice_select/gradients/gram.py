@@ -1,0 +1,125 @@
+"""The Gram matrix K_ij = <g_i, g_j> of a candidate pool, accumulated module by module during the backward passes.
+
+A pool that fits one batch needs no stored gradient at all: each module's block [m, p] is multiplied and dropped. A pool
+of several batches must meet its earlier rows again, so their blocks are held per module until the pool is done; when
+m * P numbers would exceed `memory_bytes`, the pool is passed over several times, each time for one group of modules.
+The result does not depend on the grouping.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from spice_select.gradients.capture import captured
+from spice_select.gradients.loss import TokenRow, collate, response_losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class GramAccumulator:
+    """Sums K over modules in float64; products are float32 or the gradients' own wider type."""
+
+    def __init__(self, size: int, batches: Sequence[Sequence[int]], device: torch.device) -> None:
+        """`batches` are the row indices of each coming batch, in order; they partition range(size)."""
+        self.gram = torch.zeros((size, size), dtype=torch.float64, device=device)
+        self._batches = batches
+        self._order = torch.tensor([row for batch in batches for row in batch], device=device)
+        self._held: dict[str, Tensor] = {}  # name -> [m, p], rows in batch order, filled so far
+        self._start = 0
+        self._stop = len(batches[0]) if batches else 0
+        self._current = 0
+
+    def add(self, name: str, gradients: Tensor) -> None:
+        """Add the current batch's gradients [b, p] of one module."""
+        single = len(self._batches) == 1
+        seen = gradients if single else self._hold(name, gradients)
+        product = _wide(gradients) @ _wide(seen).T  # [b, rows so far]
+        new, old = self._order[self._start : self._stop], self._order[: self._stop]
+        self.gram[new[:, None], old[None, :]] += product.double()
+
+    def next_batch(self) -> None:
+        """Say that every module of the current batch was added."""
+        self._current += 1
+        self._start = self._stop
+        if self._current < len(self._batches):
+            self._stop += len(self._batches[self._current])
+
+    def finish(self) -> Tensor:
+        """The symmetric K [m, m] float64, rows and columns in the pool's order."""
+        lower = self.gram  # entry (i, j) was written when the later of the two batches came
+        position = torch.empty_like(self._order)
+        position[self._order] = torch.arange(len(self._order), device=self._order.device)
+        batch_of = torch.cat(
+            [torch.full((len(batch),), b, device=self._order.device) for b, batch in enumerate(self._batches)]
+        )[position]
+        written = batch_of[:, None] >= batch_of[None, :]
+        full = torch.where(written, lower, lower.T)
+        return (full + full.T) / 2
+
+    def _hold(self, name: str, gradients: Tensor) -> Tensor:
+        if name not in self._held:
+            self._held[name] = gradients.new_empty((len(self._order), gradients.shape[1]))
+        self._held[name][self._start : self._stop] = gradients
+        return self._held[name][: self._stop]
+
+
+def pool_gram(
+    model: "PreTrainedModel",
+    modules: Mapping[str, nn.Linear],
+    rows: Sequence[TokenRow],
+    batches: Sequence[Sequence[int]],
+    memory_bytes: int,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """Gram matrix of the per-sample gradients of `rows` with respect to the weights of `modules`.
+
+    Args:
+        model: the proxy in eval mode; no weight of `modules` may require grad.
+        modules: the LoRA factors, name -> layer.
+        rows: the m examples of the pool.
+        batches: a partition of range(m); each is one forward and backward pass.
+        memory_bytes: ceiling for gradients held between batches.
+        on_rows: called with the number of rows each time a batch is done (only in the last pass over the pool).
+
+    Returns:
+        K [m, m] float64 on CPU.
+
+    """
+    groups = module_groups(modules, len(rows), len(batches), memory_bytes)
+    device = next(model.parameters()).device
+    total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
+    for index, group in enumerate(groups):
+        accumulator = GramAccumulator(len(rows), batches, device)
+        with captured({name: modules[name] for name in group}, accumulator.add):
+            for batch in batches:
+                response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
+                accumulator.next_batch()
+                if index == len(groups) - 1:
+                    on_rows(len(batch))
+        total += accumulator.finish().cpu()
+    return total
+
+
+def module_groups(modules: Mapping[str, nn.Linear], rows: int, batches: int, memory_bytes: int) -> list[list[str]]:
+    """Cut the modules, in order, into groups whose held gradients stay within `memory_bytes`.
+
+    One batch holds nothing, so everything is one group; a single module above the ceiling is a group of its own.
+    """
+    groups: list[list[str]] = [[]]
+    held = 0
+    for name, module in modules.items():
+        size = rows * module.weight.numel() * module.weight.element_size() if batches > 1 else 0
+        if groups[-1] and held + size > memory_bytes:
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += size
+    return groups
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: sums over p numbers in bfloat16 would keep only three digits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

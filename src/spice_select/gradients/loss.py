@@ -1,0 +1,102 @@
+"""The loss whose gradient is selected on: each example's own mean negative log-likelihood of its trained tokens.
+
+Rows are padded on the right and the model is causal, so no token of a row ever sees the padding: no attention mask is
+needed, and the padding's gradient is exactly zero.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from spice_select.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TokenRow(Protocol):
+    """What a batch needs of an example: its tokens and which of them are trained."""
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.int32]:
+        """[tokens]."""
+        ...
+
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """[tokens]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded rows. `input_ids` [b, T] int64; `predicts` [b, T] bool: this position predicts a trained token."""
+
+    input_ids: Tensor
+    predicts: Tensor
+    targets: Tensor  # [n] int64, the trained tokens in row-major order
+    owner: Tensor  # [n] int64, the row of each target
+
+    @property
+    def size(self) -> int:
+        """Number of rows b."""
+        return self.input_ids.shape[0]
+
+
+def collate(rows: Sequence[TokenRow], device: torch.device) -> Batch:
+    """Pad `rows` on the right to the longest and mark the positions that predict trained tokens."""
+    width = max(len(row.input_ids) for row in rows)
+    input_ids = torch.zeros((len(rows), width), dtype=torch.int64)
+    predicts = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        length = len(row.input_ids)
+        input_ids[i, :length] = torch.as_tensor(np.asarray(row.input_ids, dtype=np.int64))
+        predicts[i, : length - 1] = torch.as_tensor(np.asarray(row.trained[1:], dtype=np.bool_))
+    owner, position = predicts.nonzero(as_tuple=True)
+    targets = input_ids[owner, position + 1]
+    return Batch(input_ids.to(device), predicts.to(device), targets.to(device), owner.to(device))
+
+
+def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
+    """Mean NLL over the trained tokens of each row: [b] float32, differentiable.
+
+    The output layer runs only on positions that predict a trained token, so logits are [n, V], never [b, T, V].
+    """
+    with _output_layer_only_at(model, batch.predicts):
+        logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[0]  # [n, V]
+    nll = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    total = torch.zeros(batch.size, dtype=nll.dtype, device=nll.device).index_add(0, batch.owner, nll)
+    count = torch.bincount(batch.owner, minlength=batch.size).clamp(min=1)
+    return total / count
+
+
+@contextmanager
+def _output_layer_only_at(model: "PreTrainedModel", positions: Tensor) -> Generator[None]:
+    """Within the context, the output embedding sees [1, n, d] (the n marked positions) instead of [b, T, d]."""
+    head = cast(object, model.get_output_embeddings())
+    if not isinstance(head, nn.Module):
+        raise ModelError(
+            f"{type(model).__name__} has no output embedding: not a causal language model.\n"
+            "Choose a proxy that AutoModelForCausalLM loads."
+        )
+
+    def keep_marked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        if hidden.shape[:2] != positions.shape:
+            raise ModelError(
+                f"{type(model).__name__} calls its output layer on a tensor of shape {tuple(hidden.shape)}, "
+                f"not on [rows, tokens, width]: this architecture is not supported as a proxy."
+            )
+        return (hidden[positions].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(keep_marked)
+    try:
+        yield
+    finally:
+        handle.remove()

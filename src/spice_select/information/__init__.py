@@ -1,0 +1,25 @@
+"""The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
+
+from spice_select.information.certificate import Certificate, guarantee_factor
+from spice_select.information.objective import information, interaction_bound, random_information
+from spice_select.information.scaling import Scale, gradient_scales, relative_alpha, scale_gram
+from spice_select.information.selection import Selection, largest_norms, select_from_gram, select_in_order
+from spice_select.information.validation import GramLike, SelectionInputError
+
+__all__ = [
+    "Certificate",
+    "GramLike",
+    "Scale",
+    "Selection",
+    "SelectionInputError",
+    "gradient_scales",
+    "guarantee_factor",
+    "information",
+    "interaction_bound",
+    "largest_norms",
+    "random_information",
+    "relative_alpha",
+    "scale_gram",
+    "select_from_gram",
+    "select_in_order",
+]

@@ -1,0 +1,103 @@
+"""How good a selection is, without a theory of how it was made: certificates, curvature, guarantee.
+
+Contract: pure functions of gains and eigenvalues; none looks at how rows were chosen.
+U is monotone and submodular, so for every set A: U(OPT_k) <= U(A) + the k largest gains D_x(A) outside A.
+The k largest eigenvalues of alpha K bound U(OPT_k) as well, since those of a submatrix interlace with them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from spice_select.information.validation import Spectrum
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An upper bound on the information any subset of the same size can reach.
+
+    Attributes:
+        bound: U(OPT_k) is at most this, in nats; never below U(S).
+        ratio: U(S) / bound, 1.0 when the bound is 0. A ratio of 0.9 means S has at least 90 % of the optimum.
+        source: which inequality was tightest, "gains" or "eigenvalues".
+        prefix: for "gains", how many picks the set A of the inequality held (0 is the empty set); else None.
+
+    """
+
+    bound: float
+    ratio: float
+    source: Literal["gains", "eigenvalues"]
+    prefix: int | None
+
+
+def gain_bounds(information: Tensor, outside_gains: Tensor, count: int) -> Tensor:
+    """U(A) + the `count` largest gains outside A, for each of p sets A.
+
+    Args:
+        information: [p] U(A).
+        outside_gains: [p, m] D_x(A), with 0 for the rows x inside A.
+        count: k, at most m.
+
+    Returns:
+        [p] upper bounds on U(OPT_k).
+
+    """
+    return information + outside_gains.topk(count, dim=1).values.sum(dim=1)
+
+
+def eigenvalue_bound(eigenvalues: Tensor, alpha: float, count: int) -> float:
+    """Sum of log(1 + alpha lambda) over the `count` largest eigenvalues (ascending, >= 0) of K or of F."""
+    return float(torch.log1p(alpha * eigenvalues[-count:]).sum())
+
+
+def certify(information: float, prefix_bounds: Tensor, spectral_bound: float) -> Certificate:
+    """The tightest of the given upper bounds on U(OPT_k), and how much of it `information` = U(S) reaches.
+
+    Args:
+        information: U(S), in nats.
+        prefix_bounds: [p] from `gain_bounds`; entry t belongs to the set of the first t picks.
+        spectral_bound: from `eigenvalue_bound`, or infinity where the eigenvalues are not known.
+
+    """
+    prefix = int(prefix_bounds.argmin())
+    by_gains = float(prefix_bounds[prefix])
+    # S is one of the candidates for OPT_k, so U(S) is a floor; only rounding could take a bound below it.
+    bound = max(min(by_gains, spectral_bound), information)
+    ratio = information / bound if bound > 0 else 1.0
+    if by_gains <= spectral_bound:
+        return Certificate(bound, ratio, "gains", prefix)
+    return Certificate(bound, ratio, "eigenvalues", None)
+
+
+def last_gains(eigen: Spectrum, alpha: float) -> Tensor:
+    """D_x(D - x) for every row: what x adds when all other rows are there already, [m] in nats.
+
+    It is -log(1 - h_x) with the leverage h = diag(alpha K (I + alpha K)^-1).
+    """
+    shrink = 1.0 / (1.0 + alpha * eigen.values)
+    weights = eigen.vectors.square()
+    leverage = weights @ (alpha * eigen.values * shrink)
+    remainder = weights @ shrink  # 1 - h, without the cancellation when h is near 1
+    return torch.where(leverage < 0.5, -torch.log1p(-leverage.clamp(max=0.5)), -torch.log(remainder))
+
+
+def total_curvature(last: Tensor, base: Tensor) -> float:
+    """Total curvature c = 1 - min_x D_x(D - x) / D_x(empty), in [0, 1]: 0 when no row interacts with another.
+
+    Args:
+        last: [m] D_x(D - x).
+        base: [m] D_x(empty). Rows whose base is 0 (a zero gradient) are left out; with no row left, c = 0.
+
+    """
+    present = base > 0
+    if not bool(present.any()):
+        return 0.0
+    return min(1.0, max(0.0, 1.0 - float((last[present] / base[present]).min())))
+
+
+def guarantee_factor(curvature: float) -> float:
+    """(1 - e^-c) / c, Theorem 3's share of U(OPT_k) that greedy with penalty 0 reaches; 1 at c = 0."""
+    return -math.expm1(-curvature) / curvature if curvature > 0 else 1.0

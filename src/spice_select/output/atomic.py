@@ -1,0 +1,87 @@
+"""Files written whole or not at all.
+
+Contract: a reader of the target path sees either what was there before or the complete new content, also
+after a crash or a power cut. Bytes go to a temporary file in the same directory, are flushed to the disk, and
+take the target's name by one rename; the directory is flushed last. On any failure the temporary file is
+removed and the target is untouched. A target that exists keeps its permission bits; a new one gets those of
+an ordinary new file.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spice_select.errors import OutputError
+
+TEMPORARY_PATTERN = ".spice-*.tmp"
+"""Names of temporary files; a killed process can leave one behind."""
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Yield the path of an empty temporary file that takes `path`'s place if the block ends without an error.
+
+    For writers that want a file name (Parquet, safetensors). The file lies in `path`'s directory, which must
+    exist. The block may write to it in any way but must close it.
+
+    Raises:
+        OutputError: the directory cannot be written to, or `path` is a directory.
+
+    """
+    temporary = _new_temporary(path)
+    try:
+        yield temporary
+        _flush(temporary)
+        if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_directory(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Make `content` the whole content of `path`, or leave `path` as it was. Raises as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, with `text` in UTF-8 and its line ends as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _new_temporary(path: Path) -> Path:
+    """Create an empty file beside `path` with the permissions that open() gives any new file."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory, so no file can be written there. Choose another path.")
+    temporary = path.parent / f".spice-{secrets.token_hex(8)}.tmp"
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent}: cannot be written to ({error.strerror}).\n"
+            "Make the directory, or choose an output path that you may write to."
+        ) from error
+    return temporary
+
+
+def _flush(file: Path) -> None:
+    """Wait until `file`'s content is on the disk."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _flush_directory(directory: Path) -> None:
+    """Wait until `directory`'s list of names is on the disk; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

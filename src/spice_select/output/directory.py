@@ -1,0 +1,96 @@
+"""The output directory: when it may be written to, and what of it is this project's to replace.
+
+Files of a finished run, format version 1:
+    selected.jsonl      the chosen rows as they were, in the pool's order      (selected.parquet if asked for)
+    train.parquet       the same rows as chats of one schema, for trainers     (see `output/trainers.py`)
+    scores.parquet      one line per row of the pool                           (see `output/scores.py`)
+    rejected.jsonl      rows that could not be used, if any
+    manifest.json       what was run on what; written last, so it marks a complete run
+    README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on it
+    run.yaml            the run's resolved options; --config replays it
+    checkpoint/         progress, and after the end the record of each pool    (see `schedule/checkpoint.py`)
+"""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from spice_select.errors import OutputError
+from spice_select.output.atomic import TEMPORARY_PATTERN
+
+MANIFEST = "manifest.json"
+CHECKPOINT = "checkpoint"
+FILES = (
+    "selected.jsonl",
+    "selected.parquet",
+    "train.parquet",
+    "scores.parquet",
+    "rejected.jsonl",
+    MANIFEST,
+    "README.md",
+    "train_trl.py",
+    "axolotl.yaml",
+    "dataset_info.json",
+    "llamafactory.yaml",
+    "run.yaml",
+)
+
+Existing = Literal["refuse", "resume", "overwrite"]
+State = Literal["new", "begun", "complete"]
+
+
+def inspect_output(directory: Path, existing: Existing) -> State:
+    """Decide, without touching anything, whether a run may write to `directory`.
+
+    Returns:
+        "new" (to start), "begun" (to resume) or "complete" (a resumed run that has nothing left to do).
+
+    Raises:
+        OutputError: it exists and that was not asked for, or it is not a run's directory.
+
+    """
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"{directory}: is a file; choose another --output.")
+    if not directory.exists() or not any(directory.iterdir()):
+        return "new"
+    complete, begun = (directory / MANIFEST).is_file(), (directory / CHECKPOINT / "identity.json").is_file()
+    if not complete and not begun:
+        raise OutputError(f"{directory}: exists and was not written by a run; choose another --output.")
+    if existing == "refuse":
+        what = "a finished run" if complete else "an unfinished run"
+        remedy = "--overwrite replaces it" if complete else "--resume continues it, --overwrite replaces it"
+        raise OutputError(f"{directory}: holds {what}; {remedy}, or choose another --output.")
+    if existing == "overwrite":
+        return "new"
+    return "complete" if complete else "begun"
+
+
+def clear(directory: Path) -> None:
+    """Remove an earlier run's files, and nothing else that may lie beside them."""
+    # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
+    (directory / MANIFEST).unlink(missing_ok=True)
+    for name in FILES:
+        (directory / name).unlink(missing_ok=True)
+    if (directory / CHECKPOINT).is_dir():
+        shutil.rmtree(directory / CHECKPOINT)
+    sweep(directory)
+
+
+def sweep(directory: Path) -> None:
+    """Remove temporary files that a killed process left behind."""
+    for folder in (directory, directory / CHECKPOINT):
+        for path in folder.glob(TEMPORARY_PATTERN):
+            path.unlink(missing_ok=True)
+
+
+def ensure_writable(directory: Path) -> None:
+    """Create the directory.
+
+    Raises:
+        OutputError: it cannot be created.
+
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{directory}: cannot be created ({error.strerror}); choose another --output.") from None

@@ -1,0 +1,82 @@
+"""What is remembered of each candidate pool; written to the checkpoint and, joined, to the output."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from torch import Tensor
+
+from spice_select.information import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Quantities of every row of a pool, in the pool's order, and of the pool as a whole (DESIGN section 2).
+
+    `norm` is |g_i| before scaling; everything else is of the scaled gradients. `alpha` is absolute.
+    """
+
+    norm: list[float]
+    gain: list[float]
+    base: list[float]
+    epsilon: list[float]
+    conflict: list[float]
+    score: list[float]
+    alpha: float
+    information: float
+    random_information: float
+    bound: float
+    certificate: float
+    bound_source: str
+    curvature: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """One finished pool. `rows` are example indices; `picks` are places in `rows`, in the order they were picked."""
+
+    pool: int
+    rows: list[int]
+    picks: list[int]
+    quota: int
+    stopped_early: bool
+    seconds: float
+    measures: Measures | None
+
+    @property
+    def picked_rows(self) -> list[int]:
+        """Example indices of the picks, in order."""
+        return [self.rows[i] for i in self.picks]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; floats survive JSON exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "PoolRecord":
+        """Inverse of `to_json`."""
+        plain = {key: value for key, value in data.items() if key != "measures"}
+        measures = Measures(**data["measures"]) if data["measures"] is not None else None
+        return cls(**plain, measures=measures)
+
+
+def _floats(values: Tensor) -> list[float]:
+    return cast(list[float], values.tolist())
+
+
+def measures_of(selection: Selection, norms: Tensor, alpha: float, random_information: float) -> Measures:
+    """Flatten a selection on a Gram matrix into plain numbers."""
+    return Measures(
+        norm=_floats(norms),
+        gain=_floats(selection.gain),
+        base=_floats(selection.base),
+        epsilon=_floats(selection.epsilon),
+        conflict=_floats(selection.conflict),
+        score=_floats(selection.score),
+        alpha=alpha,
+        information=selection.information,
+        random_information=random_information,
+        bound=selection.certificate.bound,
+        certificate=selection.certificate.ratio,
+        bound_source=selection.certificate.source,
+        curvature=selection.curvature,
+    )

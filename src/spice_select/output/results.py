@@ -1,0 +1,55 @@
+"""All files of a finished run, written in one place; the manifest comes last and marks the run complete."""
+
+# pyarrow ships no annotations
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spice_select.output import recipes
+from spice_select.output.atomic import write_text
+from spice_select.output.directory import MANIFEST
+from spice_select.output.manifest import write_manifest
+from spice_select.output.records import PoolRecord
+from spice_select.output.scores import write_scores
+from spice_select.output.subset import write_rejected, write_selected, write_selected_parquet, write_training_table
+from spice_select.output.summary import Summary
+from spice_select.pool.records import Pool
+
+
+def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
+    """Example indices of all picks, in the pool's order."""
+    return sorted(row for record in records for row in record.picked_rows)
+
+
+def write_results(
+    directory: Path,
+    pool: Pool,
+    records: Sequence[PoolRecord],
+    summary: Summary,
+    target: recipes.Target,
+    run_yaml: str,
+    manifest: dict[str, Any],
+    parquet: bool,
+) -> None:
+    """Write every file of `output/directory.py`'s list into `directory`, which exists.
+
+    Raises:
+        OutputError: a file cannot be written.
+
+    """
+    chosen = [pool.examples[i] for i in chosen_rows(records)]
+    write_selected(directory / "selected.jsonl", chosen)
+    if parquet:
+        write_selected_parquet(directory / "selected.parquet", chosen)
+    if pool.rejected:
+        write_rejected(directory / "rejected.jsonl", pool.rejected)
+    write_scores(directory / "scores.parquet", pool.examples, records)
+    table = write_training_table(directory / recipes.TRAIN_FILE, chosen)
+    kept = {share.source: share.kept for share in summary.sources if share.kept}
+    about = recipes.Selection(selected=summary.kept, pool=summary.rows, sources=kept)
+    for name, text in recipes.trainer_files(target, about, table).items():
+        write_text(directory / name, text)
+    write_text(directory / "run.yaml", run_yaml)
+    write_manifest(directory / MANIFEST, manifest)

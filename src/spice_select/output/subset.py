@@ -1,0 +1,79 @@
+"""The chosen rows as files: exactly as they were, as chats of one schema, and what was rejected."""
+
+# pyarrow ships no annotations
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import base64
+import datetime
+import decimal
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spice_select.errors import OutputError
+from spice_select.output.atomic import replacing, write_text
+from spice_select.output.trainers import training_row, training_table
+from spice_select.pool.records import Example, Rejection
+
+
+def write_selected(path: Path, examples: Sequence[Example]) -> None:
+    """`selected.jsonl`: each row with all its fields, in the order of `examples`."""
+    _write_jsonl(path, (example.row.data for example in examples))
+
+
+def write_selected_parquet(path: Path, examples: Sequence[Example]) -> None:
+    """`selected.parquet`: the same rows as a table.
+
+    Raises:
+        OutputError: a field holds values of different types, which a Parquet column cannot.
+
+    """
+    rows = [dict(example.row.data) for example in examples]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    try:
+        table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise OutputError(
+            f"{path.name}: the rows do not share one schema ({str(error).splitlines()[0]}).\n"
+            "Run again with --resume and without --parquet; selected.jsonl holds any mixture."
+        ) from None
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def write_training_table(path: Path, examples: Sequence[Example]) -> pa.Table:
+    """`train.parquet`: the same rows as chats of one schema, which every trainer reads."""
+    table = training_table([training_row(e.conversation, e.id, e.row.source) for e in examples])
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+    return table
+
+
+def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
+    """`rejected.jsonl`: where each unusable row stood, why it was left out, and the row."""
+    _write_jsonl(
+        path,
+        (
+            {"source": r.source, "location": r.location, "row": r.number, "reason": r.reason, "raw": r.raw}
+            for r in rejected
+        ),
+    )
+
+
+def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
+
+
+def _plain(value: object) -> object:
+    """Values that Parquet and datasets hold and JSON does not."""
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    raise OutputError(f"a row holds a value of type {type(value).__name__}, which JSON cannot; drop that column first.")

@@ -1,0 +1,100 @@
+"""The figures a person wants at the end of a run, from its records; the terminal shows them, the manifest keeps them."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spice_select.output.records import Measures, PoolRecord
+from spice_select.pool.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class SourceShare:
+    """What one source brought and what was kept of it; tokens are trained tokens."""
+
+    source: str
+    rows: int
+    kept: int
+    tokens: int
+    kept_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Figures that need gradients. Information is in nats, summed over pools.
+
+    `certificate` is sum of U over sum of bounds: at least this share of the best possible picks within the same pools.
+    """
+
+    information: float
+    random_information: float
+    certificate: float
+    lowest_certificate: float
+    mean_conflict: float
+    norm_overlap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A finished run in figures."""
+
+    rows: int
+    budget: int
+    kept: int
+    early_stops: int
+    sources: list[SourceShare]
+    median_tokens: float
+    kept_median_tokens: float
+    quality: Quality | None
+
+
+def summarise(examples: Sequence[Example], records: Sequence[PoolRecord], budget: int) -> Summary:
+    """Figures of the selection that `records` describe."""
+    picked = {row for record in records for row in record.picked_rows}
+    lengths = [example.trained_tokens for example in examples]
+    kept_lengths = [lengths[row] for row in picked]
+    return Summary(
+        rows=len(examples),
+        budget=budget,
+        kept=len(picked),
+        early_stops=sum(record.stopped_early for record in records),
+        sources=_shares(examples, picked, lengths),
+        median_tokens=statistics.median(lengths),
+        kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,
+        quality=_quality(records),
+    )
+
+
+def _shares(examples: Sequence[Example], picked: set[int], lengths: Sequence[int]) -> list[SourceShare]:
+    shares: list[SourceShare] = []
+    for source in sorted({example.row.source for example in examples}):
+        rows = [example.index for example in examples if example.row.source == source]
+        kept = [row for row in rows if row in picked]
+        tokens, kept_tokens = (sum(lengths[row] for row in part) for part in (rows, kept))
+        shares.append(SourceShare(source, len(rows), len(kept), tokens, kept_tokens))
+    return shares
+
+
+def _quality(records: Sequence[PoolRecord]) -> Quality | None:
+    measured = [(record, record.measures) for record in records if record.measures is not None]
+    if not measured:
+        return None
+    information = sum(m.information for _, m in measured)
+    bound = sum(m.bound for _, m in measured)
+    conflicts = [m.conflict[i] for record, m in measured for i in record.picks]
+    picks = sum(len(record.picks) for record, _ in measured)
+    overlap = sum(_largest_norms_among(record, m) for record, m in measured)
+    return Quality(
+        information=information,
+        random_information=sum(m.random_information for _, m in measured),
+        certificate=information / bound if bound > 0 else 1.0,
+        lowest_certificate=min(m.certificate for _, m in measured),
+        mean_conflict=statistics.fmean(conflicts) if conflicts else 0.0,
+        norm_overlap=overlap / picks if picks else 0.0,
+    )
+
+
+def _largest_norms_among(record: PoolRecord, measures: Measures) -> int:
+    """How many of a pool's picks are among its equally many largest unscaled gradients."""
+    largest = sorted(range(len(record.rows)), key=lambda i: (-measures.norm[i], i))[: len(record.picks)]
+    return len(set(largest) & set(record.picks))

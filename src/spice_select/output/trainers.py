@@ -1,0 +1,191 @@
+"""The selected rows as TRL, LLaMA-Factory and Axolotl read them: one table for all three, and its masks.
+
+Contract: `train.parquet` holds the selection in one schema whatever formats the pool had, and each trainer
+reads that file. Parquet, not JSON lines: the trainers' JSON loader settles the columns on the first 10 MB and
+fails when tools or tool calls first appear later. Nested values that differ from row to row (tool schemas,
+arguments of calls) are JSON text, the one form that all three accept. Nothing here touches the disk but
+`training_dataset`, which reads.
+"""
+
+# pyarrow ships no annotations
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from spice_select.errors import OutputError, PoolError
+from spice_select.pool.encoding import Encoder
+from spice_select.pool.messages import Conversation, Message, openai_messages, parse_tools
+from spice_select.pool.problems import RowProblem
+from spice_select.pool.rendering import Renderer, Rendering
+
+TRAIN_FILE = "train.parquet"
+IGNORED = -100  # the label of a token that is no target, as PyTorch's cross entropy has it
+
+_FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+_CALL = pa.struct([("type", pa.string()), ("id", pa.string()), ("function", _FUNCTION)])
+_OWN_TYPES: dict[str, pa.DataType] = {
+    "role": pa.string(),
+    "content": pa.string(),
+    "tool_calls": pa.list_(_CALL),
+    "train": pa.bool_(),
+}
+_TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
+
+
+def training_row(conversation: Conversation, row_id: str, source: str) -> dict[str, Any]:
+    """Build one row of `train.parquet`.
+
+    Returns:
+        `id`, `source`, `messages`, and `tools` (JSON text, or None). A message has `role`, `content` (absent
+        only beside tool calls), its further keys whose value is text, `tool_calls` if it has any, and `train`
+        = False if it is an assistant's message that is context and no target.
+
+    """
+    messages = [
+        _message(message, context=index in conversation.untrained)
+        for index, message in enumerate(conversation.messages)
+    ]
+    tools = None if conversation.tools is None else _json(conversation.tools)
+    return {"id": row_id, "source": source, "messages": messages, "tools": tools}
+
+
+def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Put rows of `training_row` into the table that is written to `train.parquet`, in the same order.
+
+    `tools`, and each key of the messages beyond `role` and `content`, is there only if some row needs it.
+    If there are tool calls or messages not to train, the column `llamafactory` holds every row as
+    `llamafactory_turns` puts it, because LLaMA-Factory understands neither in `messages`.
+    """
+    found = {key for row in rows for message in row["messages"] for key in message}
+    keys = ["role", "content", *sorted(found - {"role", "content"})]
+    message_type = pa.struct([(key, _OWN_TYPES.get(key, pa.string())) for key in keys])
+    names, types = ["id", "source", "messages"], [pa.string(), pa.string(), pa.list_(message_type)]
+    if any(row["tools"] is not None for row in rows):
+        names, types = [*names, "tools"], [*types, pa.string()]
+    arrays: list[Any] = [pa.array([r[n] for r in rows], t) for n, t in zip(names, types, strict=True)]
+    if found & {"tool_calls", "train"}:
+        names = [*names, "llamafactory"]
+        arrays.append(pa.array([llamafactory_turns(r["messages"]) for r in rows], pa.list_(_TURN)))
+    return pa.Table.from_arrays(arrays, names=names)
+
+
+def llamafactory_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Put a row's messages as LLaMA-Factory's `sharegpt` reader wants them.
+
+    Tool calls become the role `function_call`, with the calls as JSON text. The list is empty, which makes
+    LLaMA-Factory skip the row, when it could not train exactly the assistant's turns: the chat, after a
+    system message, does not alternate between user (or tool) and assistant, or some assistant message is
+    context only.
+    """
+    turns = [_turn(message) for message in messages]
+    chat = turns[1:] if turns[0]["role"] == "system" else turns
+    asks, answers = {t["role"] for t in chat[::2]}, {t["role"] for t in chat[1::2]}
+    alternates = asks <= {"user", "tool"} and answers <= {"assistant", "function_call"}
+    exact = all(message.get("train", True) for message in messages)
+    return turns if chat and len(chat) % 2 == 0 and alternates and exact else []
+
+
+def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int = 2048) -> datasets.Dataset:
+    """Tokenise `train.parquet` for a trainer, with loss on the assistant's tokens and nothing else.
+
+    For TRL's `SFTTrainer` (its `assistant_only_loss` needs a template with generation marks, which many lack)
+    and for LLaMA-Factory's `tokenized_path`. The targets are those that the selection was made with: the
+    assistant's text and its end-of-turn token, in every turn that is trained.
+
+    Args:
+        path: the `train.parquet` of a run.
+        tokenizer: of the model to train.
+        max_length: tokens of a row that are kept. A row that keeps no target is left out.
+
+    Returns:
+        `input_ids` and `labels` of each row, in order; a label is the token's id, or -100 for no target.
+
+    Raises:
+        OutputError: the file cannot be read as a training file.
+        PoolError: the model's chat template refuses a row; the message names it.
+        TemplateError: the chat template cannot say which tokens are the assistant's.
+
+    """
+    renderer, encoder = Renderer(tokenizer), Encoder(tokenizer)
+    renderings: list[Rendering] = []
+    for row in _read(Path(path)):
+        try:
+            renderings.append(renderer.render(_conversation(row)))
+        except RowProblem as problem:
+            raise PoolError(f"{path}, row '{row['id']}': {problem.reason}") from problem
+    ids: list[list[int]] = []
+    labels: list[list[int]] = []
+    for encoded in encoder.encode(renderings):
+        tokens: list[int] = encoded.input_ids[:max_length].tolist()
+        targets: list[bool] = encoded.trained[:max_length].tolist()
+        if any(targets):
+            ids.append(tokens)
+            labels.append([t if target else IGNORED for t, target in zip(tokens, targets, strict=True)])
+    return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
+
+
+def _message(message: Message, *, context: bool) -> Message:
+    out: Message = {key: value for key, value in message.items() if isinstance(value, str) and key != "train"}
+    if "tool_calls" in message:
+        out["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+    return {**out, "train": False} if context else out
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """One tool call in OpenAI's form, arguments as JSON text."""
+    function: Mapping[str, Any] = call.get("function", call)
+    arguments = function.get("arguments", {})
+    return {
+        "type": "function",
+        "id": call.get("id"),
+        "function": {
+            "name": function["name"],
+            "arguments": arguments if isinstance(arguments, str) else _json(arguments),
+        },
+    }
+
+
+def _turn(message: Message) -> dict[str, str]:
+    text: str = message.get("content") or ""
+    if "tool_calls" not in message:
+        return {"role": message["role"], "content": text}
+    functions = [call["function"] for call in message["tool_calls"]]
+    calls = _json([{"name": f["name"], "arguments": _parsed(f["arguments"])} for f in functions])
+    # LLaMA-Factory tells calls from the text before them by these two words.
+    return {"role": "function_call", "content": f"{text}<tool_call>{calls}</tool_call>" if text else calls}
+
+
+def _conversation(row: Mapping[str, Any]) -> Conversation:
+    """Undo `training_row`."""
+    messages = openai_messages(row["messages"], "messages")
+    context = frozenset(index for index, message in enumerate(messages) if message.pop("train", True) is False)
+    return Conversation(messages, parse_tools(row.get("tools"), "tools"), context)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise OutputError(f"{path}: cannot be read as Parquet ({error}).\nGive a run's {TRAIN_FILE}.") from error
+    if not rows or not {"id", "messages"} <= rows[0].keys():
+        raise OutputError(f"{path}: holds no rows with 'id' and 'messages'.\nGive a run's {TRAIN_FILE}.")
+    return cast("list[dict[str, Any]]", rows)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,146 @@
+"""What reading a pool gives: examples, the rows left out, the files they came from; and the options of reading."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spice_select.errors import ConfigError
+from spice_select.pool.encoding import TokenIds, TokenMask
+from spice_select.pool.formats import check_format_options
+from spice_select.pool.messages import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How rows are read.
+
+    Attributes:
+        format: name of the rows' format; None finds it, file by file.
+        columns: field of the format (or `id`, `source`) -> column of the files that plays it.
+        skip_invalid: leave rows out that cannot be trained on, instead of stopping.
+        max_length: most tokens of an example; the rest of a longer one is cut off.
+
+    """
+
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    skip_invalid: bool = False
+    max_length: int = 2048
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for an unknown format or field, or a length too short for a prompt and an answer."""
+        check_format_options(self.format, self.columns)
+        if self.max_length < 2:
+            raise ConfigError(f"max_length must be at least 2, not {self.max_length}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it was read.
+
+    Attributes:
+        source: name of the data set it belongs to: its own `source` field, or its file's name.
+        location: for people, e.g. `gsm8k.jsonl.gz, row 17`.
+        number: 1-based place in its file.
+        data: every field, unchanged.
+
+    """
+
+    source: str
+    location: str
+    number: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A row ready for the model.
+
+    Attributes:
+        index: place among the valid examples.
+        id: unique in the pool.
+        row: where it comes from.
+        conversation: the chat that was rendered.
+        input_ids: [tokens] int32.
+        trained: [tokens] bool; True where the token is a target of the loss, i.e. predicted from those before
+            it.
+        truncated: whether `max_length` cut it.
+
+    """
+
+    index: int
+    id: str
+    row: Row
+    conversation: Conversation
+    input_ids: TokenIds
+    trained: TokenMask
+    truncated: bool
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many tokens the loss is taken over."""
+        return int(self.trained.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row left out.
+
+    Attributes:
+        source: name of its data set.
+        location: for people, e.g. `gsm8k.jsonl.gz, row 17`.
+        number: 1-based place in its file.
+        reason: short, naming the field.
+        raw: its fields, or its text where that could not be parsed.
+
+    """
+
+    source: str
+    location: str
+    number: int
+    reason: str
+    raw: dict[str, Any] | str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One input of the pool, for the record.
+
+    Attributes:
+        name: unique in the run.
+        path: as given.
+        format: of its rows.
+        rows: how many it holds, invalid ones included.
+        sha256: of the file's bytes; for rows that are not in one file, of their contents in order.
+
+    """
+
+    name: str
+    path: str
+    format: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """All examples, what was left out, and where it all came from."""
+
+    examples: list[Example]
+    rejected: list[Rejection]
+    files: list[SourceFile]
+
+    @property
+    def truncated(self) -> int:
+        """How many examples `max_length` cut."""
+        return sum(example.truncated for example in self.examples)
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all examples, trained or not."""
+        return sum(len(example.input_ids) for example in self.examples)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that the loss is taken over."""
+        return sum(example.trained_tokens for example in self.examples)

@@ -1,0 +1,148 @@
+"""From a model's name to its tokenizer and weights, with errors that say what is missing."""
+
+import hashlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from spice_select.config import EMBEDDED_MODEL, RunConfig
+from spice_select.errors import ModelError
+from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from: arguments for transformers' `from_pretrained`."""
+
+    name: str
+    location: str
+    arguments: dict[str, Any]
+
+
+def model_source(config: RunConfig) -> ModelSource:
+    """Resolve `config.model` to the embedded file, a local directory, or a hub id.
+
+    Raises:
+        ModelError: a path that is not a model directory; a damaged or missing embedded model.
+
+    """
+    if config.model == EMBEDDED_MODEL:
+        path = embedded_model_file()
+        return ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
+    path = Path(config.model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path}: no config.json inside; --model takes a directory written by save_pretrained.")
+        return ModelSource(config.model, str(path), {"trust_remote_code": config.trust_remote_code})
+    if path.is_file() or config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
+        raise ModelError(
+            f"{config.model}: no such model directory; --model takes a directory or a hub id 'name/model'."
+        )
+    arguments = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    return ModelSource(config.model, config.model, arguments)
+
+
+def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
+    """The model's own tokenizer.
+
+    Raises:
+        ModelError: it cannot be had.
+
+    """
+    with _quiet():
+        tokenizer: PreTrainedTokenizerBase = _load(
+            source, "tokenizer", cast(Callable[..., Any], AutoTokenizer.from_pretrained)
+        )
+    return tokenizer
+
+
+def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTrainedModel":
+    """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
+
+    Raises:
+        ModelError: it cannot be had, or is not a causal language model.
+
+    """
+
+    def load(location: str, **arguments: Any) -> Any:
+        return AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), **arguments)
+
+    with _quiet():
+        model: PreTrainedModel = _load(source, "model", load)
+    model.to(device)  # pyright: ignore[reportArgumentType]
+    model.eval()
+    return model.requires_grad_(False)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ModelError: the named device is not on this machine.
+
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"device '{name}' cannot be used here ({reason}); try --device auto.") from None
+    return device
+
+
+def model_fingerprint(source: ModelSource) -> str:
+    """What pins the weights: the embedded file's sha256, the hub commit, or a sha256 over a directory's files."""
+    if source.name == EMBEDDED_MODEL:
+        return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
+    directory = Path(source.location).expanduser()
+    if not directory.is_dir():
+        with _quiet():
+            config = _load(source, "configuration", cast(Callable[..., Any], AutoConfig.from_pretrained))
+        return f"commit:{config._commit_hash}"
+    digest = hashlib.sha256()
+    for path in sorted(
+        p for p in directory.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".gguf", ".jinja")
+    ):
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:
+    try:
+        return loader(source.location, **source.arguments)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"the {what} of '{source.name}' cannot be loaded: {reason[:300]}\n"
+            "Offline, --model takes a local directory; without --model the embedded proxy needs no hub."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Loading bars of one second's work would break the run's own progress line."""
+    verbosity = transformers_logging.get_verbosity()
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,70 @@
+"""The choice inside one candidate pool: the method's picks on its Gram matrix, and the quantities that go with them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spice_select.config import RunConfig
+from spice_select.errors import ModelError
+from spice_select.information import (
+    Selection,
+    SelectionInputError,
+    gradient_scales,
+    largest_norms,
+    random_information,
+    relative_alpha,
+    scale_gram,
+    select_from_gram,
+    select_in_order,
+)
+from spice_select.output.records import PoolRecord, measures_of
+from spice_select.schedule.pools import CandidatePool
+
+RANDOM_DRAWS = 16
+"""Random subsets averaged for the comparison 'U against random of the same size'."""
+
+
+def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
+    """Pick the pool's quota on its Gram matrix [m, m] (unscaled); `lengths` are trained tokens [m].
+
+    `seconds` is what the gradients took, for the record.
+    """
+    try:
+        return _choose(pool, gram, lengths, config, seconds)
+    except SelectionInputError as error:
+        raise ModelError(
+            f"candidate pool {pool.index}: the proxy's gradients cannot be used ({error}).\n"
+            "Try --dtype float32, a lower --learning-rate, or another --model."
+        ) from error
+
+
+def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
+    squared = gram.diagonal()
+    scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), squared))
+    alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
+    selection = _select(scaled, gram, pool.quota, alpha, config)
+    generator = torch.Generator().manual_seed(config.seed + pool.index)
+    count = len(selection.indices)
+    by_chance = random_information(scaled, count, alpha, RANDOM_DRAWS, generator)
+    measures = measures_of(selection, squared.clamp(min=0).sqrt(), alpha, by_chance)
+    return PoolRecord(
+        pool.index, pool.rows, list(selection.indices), pool.quota, selection.stopped_early, seconds, measures
+    )
+
+
+def choose_at_random(pool: CandidatePool) -> PoolRecord:
+    """The first rows of the shuffled pool: over all pools a uniformly random subset. No gradient is needed."""
+    return PoolRecord(pool.index, pool.rows, list(range(pool.quota)), pool.quota, False, 0.0, None)
+
+
+def choose_nothing(pool: CandidatePool) -> PoolRecord:
+    """A pool whose share of a small budget is no row: nothing is picked and no gradient is computed."""
+    return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
+
+
+def _select(scaled: Tensor, gram: Tensor, quota: int, alpha: float, config: RunConfig) -> Selection:
+    if config.method == "norm":
+        return select_in_order(scaled, largest_norms(gram, quota), alpha, config.penalty)
+    penalty = 0.0 if config.method == "fisher" else config.penalty
+    return select_from_gram(scaled, quota, alpha, penalty, config.stop_ratio)

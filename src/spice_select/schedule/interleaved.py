@@ -1,0 +1,135 @@
+"""The paper's procedure: choose inside pools of m rows, and train the proxy on the picks after every T pools.
+
+    cycle 0: [warm-up]          pool 0 ... pool T-1
+    cycle 1: train on picks     pool T ... pool 2T-1
+    ...
+Inside a cycle the proxy stands still, so its pools depend on nothing but the cycle's starting proxy. A checkpoint is
+written after every pool and every update; resuming takes up the newest state and gives the identical subset.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from spice_select.config import RunConfig
+from spice_select.gradients.gram import module_groups, pool_gram
+from spice_select.output.records import PoolRecord
+from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.examples import Example
+from spice_select.proxy.lora import Proxy
+from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.choose import choose, choose_at_random, choose_nothing
+from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, update_order, warm_up_rows
+from spice_select.schedule.progress import Progress
+
+GIB = 1 << 30
+
+
+def run_random(examples: Sequence[Example], budget: int, config: RunConfig) -> list[PoolRecord]:
+    """A uniformly random subset, through the same pools and quotas."""
+    return [choose_at_random(pool) for pool in cut_pools(len(examples), config.pool_size, budget, config.seed)]
+
+
+def run_interleaved(
+    examples: Sequence[Example],
+    budget: int,
+    config: RunConfig,
+    proxy: Proxy,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> list[PoolRecord]:
+    """Choose `budget` of `examples` pool by pool, training `proxy` in between.
+
+    With a stop ratio the budget is a cap. Finished pools found in `checkpoint` are not computed again.
+
+    Returns:
+        One record a pool, in order.
+
+    """
+    pools = cut_pools(len(examples), config.pool_size, budget, config.seed)
+    records = checkpoint.records()
+    optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+    run = _Run(examples, config, optimizer, checkpoint, progress, records)
+    run.announce(len(pools))
+    cycles = cut_cycles(pools, config.update_every)
+    for cycle, members in enumerate(cycles):
+        run.cycle(cycle, members, last=cycle == len(cycles) - 1)
+    return [records[pool.index] for pool in pools]
+
+
+@dataclass(slots=True)
+class _Run:
+    examples: Sequence[Example]
+    config: RunConfig
+    optimizer: ProxyOptimizer
+    checkpoint: Checkpoint
+    progress: Progress
+    records: dict[int, PoolRecord]
+    live_cycle: int | None = None  # the cycle the proxy in memory stands at
+    unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
+
+    def announce(self, pools: int) -> None:
+        done = sum(len(record.rows) for record in self.records.values())
+        self.progress.begin("choosing", len(self.examples), done)
+        if done:
+            self.progress.note(f"resuming: {len(self.records)} of {pools} pools are done")
+
+    def cycle(self, cycle: int, members: list[CandidatePool], last: bool) -> None:
+        saved = self.checkpoint.proxy_cycle()
+        missing = [pool for pool in members if pool.index not in self.records]
+        if missing or (not last and (saved is None or saved <= cycle)):
+            self._bring_proxy_to(cycle, saved)
+        for pool in missing:
+            self._choose(pool)
+        self.unused_picks = [row for pool in members for row in self.records[pool.index].picked_rows]
+
+    def _bring_proxy_to(self, cycle: int, saved: int | None) -> None:
+        if self.live_cycle == cycle:
+            return
+        if saved == cycle:
+            self.optimizer.restore(*self.checkpoint.load_proxy(cycle))
+        else:
+            if saved is not None and self.live_cycle != saved:
+                self.optimizer.restore(*self.checkpoint.load_proxy(saved))
+            self._train(cycle)
+            self.checkpoint.save_proxy(cycle, self.optimizer.state(), self.optimizer.steps)
+        self.live_cycle = cycle
+
+    def _train(self, cycle: int) -> None:
+        config = self.config
+        if cycle == 0:
+            rows = warm_up_rows(len(self.examples), config.warmup_steps * config.update_batch_size, config.seed)
+            label = "warm-up"
+        else:
+            rows = update_order(self.unused_picks, config.seed, cycle)
+            label = f"update {cycle}"
+        if not rows:
+            return
+        losses = self.optimizer.train_on(
+            [self.examples[i] for i in rows],
+            config.update_batch_size,
+            lambda lengths: token_budget_batches(lengths, config.token_budget),
+        )
+        self.progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+
+    def _choose(self, pool: CandidatePool) -> None:
+        record = self._measured_choice(pool) if pool.quota else choose_nothing(pool)
+        self.checkpoint.save_record(record)
+        self.records[pool.index] = record
+        if not pool.quota:
+            self.progress.advance(len(pool.rows))
+
+    def _measured_choice(self, pool: CandidatePool) -> PoolRecord:
+        start = time.perf_counter()
+        rows = [self.examples[i] for i in pool.rows]
+        batches = token_budget_batches([len(row.input_ids) for row in rows], self.config.token_budget)
+        memory = int(self.config.gradient_memory * GIB)
+        proxy = self.optimizer.proxy
+        passes = len(module_groups(proxy.factors, len(rows), len(batches), memory))
+        if passes > 1 and pool.index == 0:
+            self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
+        gram = pool_gram(proxy.model, proxy.factors, rows, batches, memory, self.progress.advance)
+        seconds = time.perf_counter() - start
+        lengths = [row.trained_tokens for row in rows]
+        return choose(pool, gram, lengths, self.config, seconds)

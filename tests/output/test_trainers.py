@@ -1,0 +1,306 @@
+"""Laws of the training files: nothing of a chat is lost in the table, the masks are the selection's, the three
+recipes are one, and TRL trains on exactly the assistant's tokens."""
+
+import ast
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spice_select
+from oracles.pool_families import FAMILIES, TEMPLATES, tokenizer_of, with_template
+from oracles.pool_masks import assistant_characters, expected_tokens
+from spice_select.errors import OutputError, PoolError
+from spice_select.output.recipes import (
+    DATASET_NAME,
+    Selection,
+    Target,
+    axolotl_config,
+    dataset_info,
+    llamafactory_config,
+    run_readme,
+    trainer_files,
+    trl_script,
+)
+from spice_select.output.trainers import (
+    TRAIN_FILE,
+    llamafactory_turns,
+    training_dataset,
+    training_row,
+    training_table,
+)
+from spice_select.pool.encoding import Encoder
+from spice_select.pool.messages import Conversation
+from spice_select.pool.rendering import Renderer
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"city": "Zürich", "n": [1, None]}}}
+CHAT = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b <|im_end|> b"}]
+MULTI = [{"role": "system", "content": "s"}, *CHAT, {"role": "user", "content": "c"}, *CHAT[1:]]
+CALLING = [
+    CHAT[0],
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "content": "17", "name": "f"},
+    {"role": "assistant", "content": "warm", "tool_calls": [CALL]},
+]
+KINDS = {
+    "single": Conversation(CHAT),
+    "multi": Conversation(MULTI),
+    "tools": Conversation(CHAT, TOOLS),
+    "calls": Conversation(CALLING, TOOLS),
+    "context": Conversation(MULTI, None, frozenset([2])),
+}
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(lambda text: bool(text.strip()))
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> Conversation:
+    """Chats of every shape that the pool lets through: at least one user text and one assistant turn to train."""
+    messages: list[dict[str, Any]] = []
+    if draw(st.booleans()):
+        messages.append({"role": "system", "content": draw(st.text(st.characters(codec="utf-8"), max_size=9))})
+    for _ in range(draw(st.integers(1, 3))):
+        messages.append({"role": "user", "content": draw(texts)})
+        if draw(st.booleans()):
+            messages.append({"role": "assistant", "tool_calls": [CALL] * draw(st.integers(1, 2))})
+            messages.append({"role": "tool", "content": draw(texts), "name": "f"})
+        messages.append({"role": "assistant", "content": draw(texts)})
+    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    untrained = draw(st.sets(st.sampled_from(turns[:-1]))) if len(turns) > 1 else set[int]()
+    return Conversation(messages, draw(st.sampled_from([None, TOOLS])), frozenset(untrained))
+
+
+def table_of(*chats: Conversation) -> pa.Table:
+    return training_table([training_row(chat, f"id-{i}", "made") for i, chat in enumerate(chats)])
+
+
+def saved(directory: Path, *chats: Conversation) -> Path:
+    pq.write_table(table_of(*chats), directory / TRAIN_FILE)
+    return directory / TRAIN_FILE
+
+
+def chatml_with_tools() -> Any:
+    return with_template("chatml", (TEMPLATES / "chatml_tools.jinja").read_text(encoding="utf-8"))
+
+
+def labels_of(ids: list[int], trained: list[bool]) -> list[int]:
+    return [token if target else -100 for token, target in zip(ids, trained, strict=True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(chats=st.lists(conversations(), min_size=1, max_size=4))
+def test_a_table_trains_exactly_as_the_pool_did(
+    tmp_path_factory: pytest.TempPathFactory, chats: list[Conversation]
+) -> None:
+    """Tokens and targets after a round trip through the file are those that the selection saw."""
+    tokenizer = chatml_with_tools()
+    found = training_dataset(saved(tmp_path_factory.mktemp("run"), *chats), tokenizer, 10_000)
+    encoded = Encoder(tokenizer).encode([Renderer(tokenizer).render(chat) for chat in chats])
+    assert found["input_ids"][:] == [e.input_ids.tolist() for e in encoded]
+    assert found["labels"][:] == [labels_of(e.input_ids.tolist(), e.trained.tolist()) for e in encoded]
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "chatml-generation", "plain"])
+def test_the_targets_are_the_assistants_text_and_its_end_of_turn(tmp_path: Path, family: str) -> None:
+    """Against an oracle that knows neither this code nor the pool's."""
+    tokenizer = tokenizer_of(family)
+    chats = [CHAT, MULTI]
+    found = training_dataset(saved(tmp_path, *(Conversation(chat) for chat in chats)), tokenizer)
+    for row, chat in zip(found, chats, strict=True):
+        ids, trained = expected_tokens(tokenizer, *assistant_characters(FAMILIES[family], tokenizer, chat))
+        assert row["input_ids"] == ids
+        assert row["labels"] == labels_of(ids, trained)
+
+
+def test_max_length_cuts_rows_and_leaves_out_those_without_a_target(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("chatml")
+    long = Conversation([{"role": "user", "content": "word " * 200}, CHAT[1]])
+    path = saved(tmp_path, Conversation(MULTI), long)
+    whole, cut = training_dataset(path, tokenizer, 10_000), training_dataset(path, tokenizer, 40)
+    assert len(whole) == 2
+    assert cut["input_ids"][:] == [whole[0]["input_ids"][:40]]
+    assert cut["labels"][:] == [whole[0]["labels"][:40]]
+
+
+def test_a_file_that_is_no_training_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_text("no")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "y.parquet")
+    for name in ("missing.parquet", "x.parquet", "y.parquet"):
+        with pytest.raises(OutputError, match=name):
+            training_dataset(tmp_path / name, tokenizer_of("chatml"))
+
+
+def test_a_row_that_the_template_refuses_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, Conversation([{"role": "system", "content": "s"}, *CHAT]))
+    with pytest.raises(PoolError, match="id-0"):
+        training_dataset(path, tokenizer_of("gemma"))
+
+
+@given(chats=st.lists(conversations(), min_size=1, max_size=4))
+def test_the_table_keeps_rows_and_order_and_its_schema_ignores_order(chats: list[Conversation]) -> None:
+    table = table_of(*chats)
+    assert table["id"].to_pylist() == [f"id-{i}" for i in range(len(chats))]
+    assert [[m["role"] for m in row] for row in table["messages"].to_pylist()] == [
+        [m["role"] for m in chat.messages] for chat in chats
+    ]
+    assert table_of(*reversed(chats)).schema == table.schema
+
+
+@pytest.mark.parametrize("last", KINDS.values(), ids=KINDS)
+def test_every_schema_loads_with_what_is_rare_at_the_end(tmp_path: Path, last: Conversation) -> None:
+    path = saved(tmp_path, *[KINDS["single"]] * 20, last)
+    rows = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows[20]["messages"][0]["content"] == last.messages[0]["content"]
+    assert (rows[20].get("tools") is not None) == (last.tools is not None)
+
+
+def test_columns_are_there_only_when_needed() -> None:
+    assert table_of(KINDS["single"], KINDS["multi"]).column_names == ["id", "source", "messages"]
+    assert table_of(KINDS["single"]).schema.field("messages").type.value_type.names == ["role", "content"]
+    assert table_of(KINDS["tools"]).column_names == ["id", "source", "messages", "tools"]
+    assert table_of(KINDS["single"], KINDS["calls"]).column_names[-2:] == ["tools", "llamafactory"]
+    assert table_of(KINDS["context"]).column_names[-1] == "llamafactory"
+
+
+def test_tools_and_arguments_are_json_text() -> None:
+    row = table_of(KINDS["calls"]).to_pylist()[0]
+    assert json.loads(row["tools"]) == TOOLS
+    function = row["messages"][1]["tool_calls"][0]["function"]
+    assert (function["name"], json.loads(function["arguments"])) == ("f", CALL["function"]["arguments"])
+
+
+def llamafactory_accepts(roles: list[str]) -> bool:
+    """LLaMA-Factory's rule, walked turn by turn: a system message may open; then it is always the other's turn."""
+    if roles and roles[0] == "system":
+        roles = roles[1:]
+    asking = True
+    for role in roles:
+        if role not in (("user", "tool") if asking else ("assistant",)):
+            return False
+        asking = not asking
+    return asking and bool(roles)
+
+
+@given(roles=st.lists(st.sampled_from(["system", "developer", "user", "assistant", "tool"]), min_size=1, max_size=6))
+def test_llamafactory_gets_a_row_if_and_only_if_it_can_hold_it(roles: list[str]) -> None:
+    messages = [{"role": role, "content": "x"} for role in roles]
+    assert llamafactory_turns(messages) == (messages if llamafactory_accepts(roles) else [])
+
+
+def test_llamafactory_gets_calls_in_its_own_words() -> None:
+    messages = training_row(KINDS["calls"], "i", "s")["messages"]
+    turns = llamafactory_turns(messages)
+    assert [turn["role"] for turn in turns] == ["user", "function_call", "tool", "function_call"]
+    assert json.loads(turns[1]["content"]) == [CALL["function"]]
+    assert turns[3]["content"].startswith("warm<tool_call>[")
+
+
+def test_llamafactory_never_gets_a_row_that_it_would_train_otherwise() -> None:
+    assert llamafactory_turns(training_row(KINDS["context"], "i", "s")["messages"]) == []
+
+
+@pytest.mark.parametrize("chat", KINDS.values(), ids=KINDS)
+def test_dataset_info_names_what_is_there(chat: Conversation) -> None:
+    table = table_of(chat, KINDS["single"])
+    entry = dataset_info(table)[DATASET_NAME]
+    assert entry["file_name"] == TRAIN_FILE
+    assert set(entry["columns"].values()) <= set(table.column_names)
+    turns = [turn for row in table[entry["columns"]["messages"]].to_pylist() for turn in row]
+    assert {turn["role"] for turn in turns} <= set(entry["tags"].values())
+    assert all(turn["content"] is not None for turn in turns)
+
+
+@pytest.mark.parametrize("model", ["org/name", 'C:\\models\\it\'s "mine"', "- a: #b", "モデル", "a\nb", "{x}"])
+def test_any_model_name_survives_in_every_file(model: str) -> None:
+    target = Target(model, end_of_turn="<end_of_turn>")
+    axolotl = yaml.safe_load(axolotl_config(target))
+    assert axolotl["base_model"] == model
+    assert axolotl["eot_tokens"] == ["<end_of_turn>"]
+    assert yaml.safe_load(llamafactory_config(target))["model_name_or_path"] == model
+    names = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(trl_script(target)).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "MODEL"
+    ]
+    assert names == [model]
+
+
+def test_axolotl_is_told_of_an_end_of_turn_only_where_it_is_not_the_eos_token() -> None:
+    assert "eot_tokens" not in yaml.safe_load(axolotl_config(Target("m")))
+
+
+def test_the_three_recipes_are_one() -> None:
+    axolotl = yaml.safe_load(axolotl_config(Target("m", 777)))
+    factory = yaml.safe_load(llamafactory_config(Target("m", 777)))
+    calls = {
+        keyword.arg: keyword.value.value
+        for node in ast.walk(ast.parse(trl_script(Target("m", 777))))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if isinstance(keyword.value, ast.Constant)
+    }
+    for trl, theirs, ours in (
+        ("r", "lora_r", "lora_rank"),
+        ("lora_alpha", "lora_alpha", "lora_alpha"),
+        ("learning_rate", "learning_rate", "learning_rate"),
+        ("lr_scheduler_type", "lr_scheduler", "lr_scheduler_type"),
+        ("warmup_steps", "warmup_ratio", "warmup_ratio"),
+        ("num_train_epochs", "num_epochs", "num_train_epochs"),
+        ("per_device_train_batch_size", "micro_batch_size", "per_device_train_batch_size"),
+        ("gradient_accumulation_steps", "gradient_accumulation_steps", "gradient_accumulation_steps"),
+        ("max_length", "sequence_len", "cutoff_len"),
+    ):
+        assert calls[trl] == axolotl[theirs] == factory[ours], trl
+    assert (calls["r"], calls["lora_alpha"], calls["learning_rate"], calls["num_train_epochs"]) == (16, 32, 2e-4, 3)
+
+
+@pytest.mark.parametrize(("kind", "skips"), [("multi", False), ("calls", False), ("context", True)])
+def test_the_readme_names_every_file_and_what_llamafactory_skips(kind: str, skips: bool) -> None:
+    table, about = table_of(KINDS["single"], KINDS[kind]), Selection(2, 20, {"made": 2})
+    text = run_readme(Target("m"), about, table)
+    for name in {*trainer_files(Target("m"), about, table), TRAIN_FILE, "selected.jsonl"} - {"README.md"}:
+        assert f"`{name}`" in text
+    assert ("LLaMA-Factory skips 1 of the 2 rows" in text) == skips
+
+
+def test_trl_trains_on_exactly_the_assistants_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's own script, whole, on a tiny model whose pad token is its end of turn."""
+    pytest.importorskip("trl")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = chatml_with_tools()
+    assert tokenizer.pad_token == "<|im_end|>", "otherwise a collator that masks by pad id would pass"
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = tmp_path / "model"
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+
+    chats = [KINDS[name] for name in ("single", "multi", "tools", "calls", "context")]
+    saved(tmp_path, *chats)
+    (tmp_path / "train_trl.py").write_text(trl_script(Target(str(model))), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    trainer = runpy.run_path("train_trl.py")["trainer"]
+
+    assert trainer.state.global_step >= 2
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    learned = [
+        tokenizer.decode([t for t in row.tolist() if t != -100], skip_special_tokens=False) for row in batch["labels"]
+    ]
+    call = f"<tool_call>{json.dumps(CALL['function'], ensure_ascii=False)}</tool_call>"
+    answer = "b <|im_end|> b<|im_end|>"
+    assert learned == [answer, answer * 2, answer, f"{call}<|im_end|>warm{call}<|im_end|>", answer]
+    assert (tmp_path / "trl-out" / "adapter_config.json").is_file()
+
+
+def test_the_scripts_import_is_public() -> None:
+    assert spice_select.training_dataset is training_dataset
