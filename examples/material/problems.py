@@ -115,7 +115,7 @@ PROBLEMS = (
     Problem(
         (
             "{name} reads {a} pages on each weekday and {b} on each weekend day. How many of {p} are left?",
-            "A book has {p} pages. {name} reads {a} a day, Monday to Friday, then {b} on both other days. What remains?",
+            "A book has {p} pages. {name} reads {a} a day, Monday to Friday, and {b} on the other two. What remains?",
         ),
         {"a": (8, 20, 1), "b": (21, 45, 1), "x": (10, 90, 1), "p": "5 * a + 2 * b + x"},
         (

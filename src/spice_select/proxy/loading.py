@@ -1,8 +1,9 @@
 """From a model's name to its tokenizer and weights, with errors that say what is missing."""
 
 import hashlib
+import io
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -141,7 +142,9 @@ def _quiet() -> Generator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        # The GGUF reader draws its bar whatever the settings; failures still arrive as exceptions.
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if shown:

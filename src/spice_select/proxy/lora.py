@@ -1,5 +1,6 @@
 """LoRA on the proxy: attached by PEFT to every linear layer but the output layer, seeded, without dropout."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -44,7 +45,9 @@ def attach_lora(model: "PreTrainedModel", rank: int, alpha: float, seed: int) ->
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         try:
-            adapted = get_peft_model(model, config)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about transformers' own names and GPT-2's Conv1D; not the user's
+                adapted = get_peft_model(model, config)
         except ValueError as error:
             raise ModelError(f"LoRA cannot be added to {type(model).__name__}: {error}") from error
     assert isinstance(adapted, PeftModel)

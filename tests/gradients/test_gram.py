@@ -1,0 +1,144 @@
+"""The Gram matrix from hooks equals that of gradients taken one example at a time, however the pool is batched."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
+
+from spice_select.errors import ModelError
+from spice_select.gradients.capture import captured, per_sample_weight_gradient
+from spice_select.gradients.gram import module_groups, pool_gram
+from spice_select.gradients.loss import collate, response_losses
+from spice_select.pool.batches import token_budget_batches
+
+PLENTY = 1 << 40
+
+
+def gram_of(proxy, examples, budget, memory=PLENTY):
+    batches = token_budget_batches([len(e.input_ids) for e in examples], budget)
+    return pool_gram(proxy.model, proxy.factors, examples, batches, memory)
+
+
+def assert_same(gram, expected, relative):
+    """Compare entries relative to |g_i| |g_j|: a wrong mask, padding leak or missing module shows at once."""
+    norms = expected.diagonal().sqrt()
+    error = ((gram - expected) / (norms[:, None] * norms[None, :])).abs().max()
+    assert error < relative, f"off by {error:.2e} of |g_i||g_j|: padding, loss mask or a module is wrong"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [1, 40, 10_000])
+def test_gram_equals_the_one_at_a_time_oracle(family, budget):
+    proxy, examples = tiny_proxy(family), random_examples(9, seed=1)
+    gradients = oracle_gradients(proxy, examples)
+    assert_same(gram_of(proxy, examples, budget), gradients @ gradients.T, 1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_gradient_equals_the_oracle_module_by_module(family):
+    """Stronger than the Gram matrix: every entry of every per-sample gradient, from one padded batch."""
+    proxy, examples = tiny_proxy(family), random_examples(6, seed=2)
+    found: dict[str, torch.Tensor] = {}
+    with captured(proxy.factors, found.__setitem__):
+        response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
+    assert found.keys() == proxy.factors.keys()
+    ours = torch.cat([found[name] for name in proxy.factors], dim=1).double()
+    expected = oracle_gradients(proxy, examples)
+    error = (ours - expected).norm(dim=1) / expected.norm(dim=1)
+    assert error.max() < 1e-5
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    count=st.integers(1, 12),
+    seed=st.integers(0, 2**16),
+    budget=st.integers(1, 200),
+    memory=st.sampled_from([1, 2_000, 20_000, PLENTY]),
+)
+def test_neither_batches_nor_memory_limit_change_the_gram(count, seed, budget, memory):
+    proxy, examples = tiny_proxy("llama"), random_examples(count, seed)
+    whole = gram_of(proxy, examples, 10**6)
+    assert_same(gram_of(proxy, examples, budget, memory), whole, 2e-6)
+    assert torch.equal(whole, whole.T)
+
+
+def test_one_row_pool():
+    proxy, examples = tiny_proxy("llama"), random_examples(1, seed=3)
+    gradients = oracle_gradients(proxy, examples)
+    assert_same(gram_of(proxy, examples, 100), gradients @ gradients.T, 1e-5)
+
+
+def test_duplicate_rows_have_equal_gradients():
+    proxy, examples = tiny_proxy("llama"), random_examples(4, seed=4)
+    gram = gram_of(proxy, [*examples, *examples], 30)
+    assert_same(gram[:4, 4:], gram[:4, :4], 1e-5)
+
+
+def test_zero_b_makes_every_a_gradient_zero():
+    """Why the proxy is warmed up: at LoRA's start half of the factors carry no information."""
+    proxy, examples = tiny_proxy("llama", b_scale=0.0), random_examples(3, seed=5)
+    found: dict[str, torch.Tensor] = {}
+    with captured(proxy.factors, found.__setitem__):
+        response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
+    for name, gradient in found.items():
+        assert bool(gradient.any()) == (".lora_B." in name)
+
+
+def test_hooks_and_gradients_leave_no_trace():
+    proxy, examples = tiny_proxy("llama"), random_examples(3, seed=6)
+    before = {name: p.clone() for name, p in proxy.model.named_parameters()}
+    gram_of(proxy, examples, 20)
+    for name, p in proxy.model.named_parameters():
+        assert p.grad is None and torch.equal(p, before[name])
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in proxy.model.modules())
+
+
+def test_bfloat16_sums_are_wider_than_its_gradients():
+    proxy, examples = tiny_proxy("llama"), random_examples(8, seed=7)
+    exact = gram_of(proxy, examples, 50)
+    for parameter in proxy.model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    assert_same(gram_of(proxy, examples, 50), exact, 0.05)
+
+
+def test_mean_loss_counts_only_trained_tokens():
+    proxy, examples = tiny_proxy("llama"), random_examples(5, seed=8)
+    losses = response_losses(proxy.model, collate(examples, proxy.device)).detach()
+    for example, loss in zip(examples, losses, strict=True):
+        ids = torch.tensor(example.input_ids)[None].long()
+        log_p = proxy.model(input_ids=ids).logits[0].log_softmax(-1)
+        nll = [-log_p[t - 1, ids[0, t]] for t in range(1, ids.shape[1]) if example.trained[t]]
+        torch.testing.assert_close(loss, torch.stack(nll).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_logits_are_computed_only_where_a_token_is_trained():
+    proxy, examples = tiny_proxy("llama"), random_examples(5, seed=9)
+    seen = []
+    handle = proxy.model.get_output_embeddings().register_forward_hook(lambda m, i, o: seen.append(tuple(o.shape)))
+    response_losses(proxy.model, collate(examples, proxy.device))
+    handle.remove()
+    assert seen == [(1, sum(e.trained_tokens for e in examples), VOCABULARY)]
+
+
+def test_groups_cover_every_module_once_and_respect_the_ceiling():
+    proxy = tiny_proxy("llama")
+    for memory in (1, 5_000, 50_000, PLENTY):
+        groups = module_groups(proxy.factors, 10, 3, memory)
+        assert [name for group in groups for name in group] == list(proxy.factors)
+        for group in groups:
+            held = sum(10 * 4 * proxy.factors[name].weight.numel() for name in group)
+            assert held <= memory or len(group) == 1
+    assert len(module_groups(proxy.factors, 10, 1, 1)) == 1, "one batch holds nothing between batches"
+
+
+def test_weight_gradient_is_the_sum_over_tokens_of_outer_products():
+    x, dy = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 2, dtype=torch.float64)
+    expected = sum(dy[:, t, :, None] * x[:, t, None, :] for t in range(5)).flatten(1)
+    torch.testing.assert_close(per_sample_weight_gradient(x, dy), expected)
+
+
+def test_activations_without_a_row_axis_are_refused():
+    layer = torch.nn.Linear(4, 2, bias=False)
+    with captured({"layer": layer}, lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
+        layer(torch.randn(6, 4))
