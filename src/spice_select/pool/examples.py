@@ -228,14 +228,14 @@ def _stop_on_problems(rejected: list[Rejection], valid: int, skip_invalid: bool)
         return
     total = len(rejected) + valid
     more = f"; the first {_SHOWN}" if len(rejected) > _SHOWN else ""
-    lines = [f"  {r.location}: {r.reason}" for r in rejected[:_SHOWN]]
+    listed = "; ".join(f"{r.location}: {r.reason}" for r in rejected[:_SHOWN])
     if valid:
         head = f"{len(rejected):,} of {total:,} rows cannot be trained on{more}:"
         remedy = "Mend them, or leave them out with --skip-invalid."
     else:
         head = f"No valid row is left: all {total:,} cannot be trained on{more}:"
-        remedy = "Mend them, or say what the columns mean with the format and columns options."
-    raise PoolError("\n".join([head, *lines, remedy]))
+        remedy = "Mend them, or say what the columns mean with --format and --column."
+    raise PoolError(f"{head}\n{listed}.\n{remedy}")
 
 
 def _unique_ids(chats: Sequence[_Chat]) -> list[str]:

@@ -1,0 +1,199 @@
+"""The real command line in a subprocess, on a tiny model: results, replays, kills, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from oracles.runs import chat_rows, read_jsonl, write_jsonl
+
+FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def spice(*arguments, cwd=None, **kwargs):
+    command = [sys.executable, "-m", "spice_select", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, tiny_model, chat_pool):
+    """One undisturbed run that the others are compared with."""
+    output = tmp_path_factory.mktemp("reference") / "run"
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", output, *FAST)
+    assert done.returncode == 0, done.stderr
+    return output, done
+
+
+def picks(directory):
+    table = pq.read_table(directory / "scores.parquet").to_pylist()
+    return [(line["pool"], line["rank"], line["id"]) for line in table if line["picked"]]
+
+
+def test_a_run_leaves_what_it_promises(reference, chat_pool):
+    output, done = reference
+    rows = read_jsonl(chat_pool)
+    selected = read_jsonl(output / "selected.jsonl")
+    assert len(selected) == 11  # 20 % of 57
+    positions = [rows.index(row) for row in selected]
+    assert positions == sorted(positions), "rows are as they were, in the pool's order"
+    scores = pq.read_table(output / "scores.parquet").to_pylist()
+    assert [line["id"] for line in scores] == [row["id"] for row in rows]
+    assert {line["id"] for line in scores if line["picked"]} == {row["id"] for row in selected}
+    for line in scores:
+        assert line["picked"] == (line["rank"] is not None)
+        assert line["epsilon"] == pytest.approx(line["gain"] - line["base"], abs=1e-12)
+        assert line["score"] == pytest.approx(line["gain"] - 0.1 * line["conflict"], abs=1e-12)
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["totals"]["kept"] == 11 and manifest["totals"]["rows"] == 57
+    assert sum(pool["picked"] for pool in manifest["pools"]) == 11
+    assert all(0 < pool["certificate"] <= 1 for pool in manifest["pools"])
+    for name in ("train.parquet", "dataset_info.json", "axolotl.yaml", "README.md", "run.yaml"):
+        assert (output / name).is_file()
+    assert pq.read_table(output / "train.parquet").num_rows == 11
+    assert "certificate" in done.stdout and "even" in done.stdout and "median response" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr, "no terminal, no control codes"
+    assert not list(output.glob("**/*.tmp")) and not list(output.glob("checkpoint/proxy-*"))
+
+
+@pytest.mark.parametrize("budget", ["70", "4000"])
+def test_the_token_budget_does_not_change_the_subset(reference, tmp_path, tiny_model, chat_pool, budget):
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST, "--token-budget", budget)
+    assert done.returncode == 0, done.stderr
+    assert picks(tmp_path / "r") == picks(reference[0])
+
+
+def test_little_gradient_memory_does_not_change_the_subset(reference, tmp_path, tiny_model, chat_pool):
+    arguments = [*FAST, "--gradient-memory", "0.00001", "--token-budget", "300"]
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "passes over each pool" in done.stderr
+    assert picks(tmp_path / "r") == picks(reference[0])
+
+
+def test_a_killed_run_resumes_to_the_identical_subset(reference, tmp_path, tiny_model, chat_pool):
+    """SIGKILL after the first proxy, after pools and in an update; each time --resume goes on."""
+    output = tmp_path / "r"
+    arguments = ["run", chat_pool, "--model", tiny_model, "--output", output, *FAST]
+    checkpoint = output / "checkpoint"
+    moments = ["proxy-000000.safetensors", "pool-000001.json", "pool-000003.json"]
+    for i, moment in enumerate(moments):
+        resume = ["--resume"] if i else []
+        command = [sys.executable, "-m", "spice_select", *map(str, arguments), *resume]
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (checkpoint / moment).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (output / "manifest.json").exists(), "killed too late to show anything"
+    refused = spice(*arguments)
+    assert refused.returncode == 2 and "--resume continues it" in refused.stderr
+    done = spice(*arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert picks(output) == picks(reference[0])
+    for name in ("selected.jsonl", "train.parquet", "scores.parquet"):
+        assert (output / name).read_bytes() == (reference[0] / name).read_bytes()
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, tiny_model, chat_pool):
+    arguments = ["run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST]
+    assert spice(*arguments).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    again = spice(*arguments, "--resume")
+    assert again.returncode == 0 and "certificate" in again.stdout
+    assert before == {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+
+
+def test_resume_with_other_settings_is_refused(reference, tiny_model, chat_pool):
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", reference[0], *FAST, "--resume", "--seed", "5")
+    assert done.returncode == 2 and "seed" in done.stderr
+
+
+def test_the_written_yaml_replays_the_run(reference, tmp_path):
+    done = spice("run", "--config", reference[0] / "run.yaml", "--output", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again" / "selected.jsonl").read_bytes() == (reference[0] / "selected.jsonl").read_bytes()
+
+
+def test_print_config_writes_nothing(tmp_path):
+    done = spice("run", "p.jsonl", "--penalty", "0.3", "--print-config", cwd=tmp_path)
+    assert done.returncode == 0 and yaml.safe_load(done.stdout)["penalty"] == 0.3
+    assert not list(tmp_path.iterdir())
+
+
+def test_overwrite_replaces_the_run_and_spares_other_files(tmp_path, tiny_model, chat_pool):
+    output = tmp_path / "r"
+    arguments = ["run", chat_pool, "--model", tiny_model, "--output", output, "--method", "random"]
+    assert spice(*arguments, "--parquet").returncode == 0
+    (output / "notes.txt").write_text("mine")
+    assert spice(*arguments).returncode == 2
+    assert spice(*arguments, "--seed", "1", "--overwrite").returncode == 0
+    assert (output / "notes.txt").read_text() == "mine"
+    assert not (output / "selected.parquet").exists()
+
+
+def test_a_directory_that_is_no_run_is_never_touched(tmp_path, tiny_model, chat_pool):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path, "--overwrite")
+    assert done.returncode == 2 and "not written by a run" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("method", ["fisher", "norm", "random"])
+def test_methods_meet_the_budget(tmp_path, tiny_model, chat_pool, method):
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST, "--method", method)
+    assert done.returncode == 0, done.stderr
+    assert len(read_jsonl(tmp_path / "r" / "selected.jsonl")) == 11
+    if method == "norm":
+        assert "100% of the picks" in done.stdout
+
+
+def test_early_stop_makes_the_budget_a_cap(tmp_path, tiny_model, chat_pool):
+    arguments = ["--budget", "90%", "--stop-ratio", "0.9", "--scale", "none"]
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST[:-2], *arguments)
+    assert done.returncode == 0, done.stderr
+    kept = len(read_jsonl(tmp_path / "r" / "selected.jsonl"))
+    assert 0 < kept < 51 and "stopped early" in done.stdout and "cap 51" in done.stdout
+
+
+def test_the_last_pool_may_be_one_row_and_quotas_zero(tmp_path, tiny_model):
+    pool = write_jsonl(tmp_path / "p.jsonl", chat_rows(21))
+    arguments = ["--pool-size", "4", "--budget", "3", "--lora-rank", "2", "--parquet"]
+    done = spice("run", pool, "--model", tiny_model, "--output", tmp_path / "r", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(read_jsonl(tmp_path / "r" / "selected.jsonl")) == 3
+    assert pq.read_table(tmp_path / "r" / "selected.parquet").num_rows == 3
+
+
+def test_several_pools_of_different_formats(tmp_path, tiny_model):
+    chats = write_jsonl(tmp_path / "chats.jsonl", [{"messages": row["messages"]} for row in chat_rows(8)])
+    questions = write_jsonl(tmp_path / "qa.jsonl", [{"question": f"{i}+1", "answer": str(i + 1)} for i in range(8)])
+    done = spice("run", chats, questions, "--model", tiny_model, "--output", tmp_path / "r", *FAST)
+    assert done.returncode == 0, done.stderr
+    assert {line["source"] for line in pq.read_table(tmp_path / "r" / "scores.parquet").to_pylist()} == {"chats", "qa"}
+
+
+def test_skipped_rows_are_kept_aside_with_their_reason(tmp_path, tiny_model):
+    pool = tmp_path / "p.jsonl"
+    write_jsonl(pool, chat_rows(12))
+    pool.write_text(pool.read_text() + '{"messages": []}\n{"messages": [{"role": "user", "content": "no answer"}]}\n')
+    stopped = spice("run", pool, "--model", tiny_model, "--output", tmp_path / "r", "--budget", "3")
+    assert stopped.returncode == 2 and "row 13" in stopped.stderr and "--skip-invalid" in stopped.stderr
+    assert not (tmp_path / "r").exists()
+    done = spice("run", pool, "--model", tiny_model, "--output", tmp_path / "r", "--budget", "3", "--skip-invalid")
+    assert done.returncode == 0, done.stderr
+    rejected = read_jsonl(tmp_path / "r" / "rejected.jsonl")
+    assert [line["row"] for line in rejected] == [13, 14] and all(line["reason"] for line in rejected)
+
+
+def test_inspect_marks_the_trained_text(tmp_path, tiny_model, chat_pool):
+    done = spice("inspect", chat_pool, "--model", tiny_model, "--rows", "1")
+    assert done.returncode == 0, done.stderr
+    answer = read_jsonl(chat_pool)[0]["messages"][1]["content"]
+    assert f"⟦{answer}<|im_end|>⟧" in done.stdout and "57 usable rows" in done.stdout

@@ -1,0 +1,114 @@
+"""One schema for YAML, command line and Python; errors name the key and the remedy."""
+
+import typing
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spice_select.config import PRESETS, RunConfig, Scale, dump_yaml, load_yaml, resolve
+from spice_select.errors import ConfigError
+from spice_select.information import Scale as InformationScale
+
+
+def test_the_papers_defaults():
+    config = RunConfig()
+    assert (config.pool_size, config.penalty, config.update_every) == (120, 0.1, 10)
+    assert (config.lora_rank, config.lora_alpha, config.stop_ratio, config.budget) == (16, 32.0, None, "10%")
+
+
+def test_the_scales_are_those_of_the_mathematics():
+    assert typing.get_args(Scale) == typing.get_args(InformationScale)
+
+
+@pytest.mark.parametrize(
+    ("budget", "rows", "expected"),
+    [("10%", 1000, 100), (0.1, 1000, 100), ("0.1", 995, 100), (500, 1000, 500), ("100%", 7, 7), ("1", 7, 1), ("1.0", 7, 7)],
+)
+def test_budgets(budget, rows, expected):
+    assert RunConfig(budget=budget).budget_rows(rows) == expected
+
+
+@pytest.mark.parametrize("budget", ["0", "0%", "-5", "101%", "1.5", "ten", "", "10%%", True, "nan", "inf%"])
+def test_impossible_budgets(budget):
+    with pytest.raises(ConfigError, match="budget"):
+        resolve({}, {"budget": budget})
+
+
+@pytest.mark.parametrize(("budget", "rows"), [("11", 10), ("1%", 10)])
+def test_budgets_that_do_not_fit_the_pool(budget, rows):
+    with pytest.raises(ConfigError, match="ask for"):
+        RunConfig(budget=budget).budget_rows(rows)
+
+
+@given(st.fractions(0, 1).filter(lambda f: f > 0), st.integers(1, 10**6))
+def test_a_share_is_met_within_half_a_row(fraction, rows):
+    config = RunConfig(budget=f"{float(fraction):.9f}") if float(f"{float(fraction):.9f}") > 0 else RunConfig()
+    share = float(config.budget.rstrip("%")) / (100 if config.budget.endswith("%") else 1)
+    try:
+        assert abs(config.budget_rows(rows) - share * rows) <= 0.5 + 1e-6
+    except ConfigError:
+        assert share * rows < 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(("key", "near"), [("penality", "penalty"), ("pool-size", "pool_size"), ("lora_r", "lora_rank")])
+def test_an_unknown_key_names_the_nearest(key, near):
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'; did you mean '{near}'"):
+        resolve({key: 1}, {}, "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("penalty", -1), ("pool_size", 0), ("alpha", 0), ("stop_ratio", 1.5), ("scale", "log"), ("update_every", 0),
+     ("dtype", "float8"), ("seed", -1), ("method", "best"), ("penalty", "much"), ("preset", "papr")],
+)  # fmt: skip
+def test_a_bad_value_names_its_key(key, value):
+    with pytest.raises(ConfigError, match=rf"run\.yaml: {key}: "):
+        resolve({key: value}, {}, "run.yaml")
+
+
+def test_given_options_win_over_the_file_and_the_file_over_the_preset():
+    config = resolve({"preset": "paper", "alpha": 3}, {"warmup_steps": 2})
+    assert (config.scale, config.alpha, config.warmup_steps) == ("none", 3.0, 2)
+
+
+def test_the_paper_preset_is_the_literal_formula():
+    config = resolve({}, {"preset": "paper"})
+    assert (config.scale, config.alpha_mode, config.warmup_steps) == ("none", "absolute", 0)
+    assert set(PRESETS["paper"]) <= set(RunConfig.model_fields)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "budget": st.sampled_from(["7", "20%", "0.5"]),
+            "penalty": st.floats(0, 5),
+            "stop_ratio": st.none() | st.floats(0.01, 1),
+            "update_every": st.integers(1, 99) | st.just("never"),
+            "columns": st.dictionaries(st.sampled_from(["prompt", "completion"]), st.text(min_size=1, max_size=4)),
+            "preset": st.just("paper"),
+        },
+    )
+)
+def test_the_printed_configuration_replays_the_run(tmp_path_factory, options):
+    config = resolve({}, options)
+    path = tmp_path_factory.mktemp("yaml") / "run.yaml"
+    path.write_text(dump_yaml(config, ["a.jsonl", "b.csv"], "out"), encoding="utf-8")
+    file = load_yaml(path)
+    assert (file.pools, file.output) == (["a.jsonl", "b.csv"], "out")
+    assert resolve(file.options, {}).model_dump(exclude={"preset"}) == config.model_dump(exclude={"preset"})
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "pools: 3\n", "output: [x]\n"])
+def test_yaml_that_is_no_configuration(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_yaml(path)
+
+
+def test_yaml_is_plain(tmp_path):
+    values = yaml.safe_load(dump_yaml(RunConfig(), ["p"], None))
+    assert values["pools"] == ["p"] and values["update_every"] == 10
