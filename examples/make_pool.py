@@ -20,14 +20,23 @@ from material.tasks import Item, Message, chat, chats, code_tasks, facts, rewrit
 
 SEED = 2026
 SINGLE_TURN = {
-    "word-problems": (word_problems, 76),
-    "code": (code_tasks, 52),
-    "facts": (facts, 72),
-    "rewriting": (rewriting, 56),
+    "word-problems": (word_problems, 54),
+    "code": (code_tasks, 40),
+    "facts": (facts, 104),
+    "rewriting": (rewriting, 80),
 }
-CHATS = 44
+CHATS = 22
 NEAR_DUPLICATES = 36
 CONTRADICTIONS = {"word-problems": 10, "code": 6, "facts": 8}
+
+# A short system turn a source; without one many chat templates put in a longer sentence of their own.
+SYSTEM = {
+    "word-problems": "Show your working.",
+    "code": "Write plain Python.",
+    "facts": "Answer briefly.",
+    "rewriting": "Keep the meaning.",
+    "chats": "Be helpful.",
+}
 
 Row = dict[str, Any]
 
@@ -91,6 +100,7 @@ def build(seed: int = SEED) -> list[Row]:
         entry["id"] = f"example-{number:03d}"
     for entry in rows:
         entry["of"] = entry["of"] and entry["of"]["id"]
+        entry["messages"] = [{"role": "system", "content": SYSTEM[entry["source"]]}, *entry["messages"]]
     return rows
 
 

@@ -5,8 +5,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import pytest  # noqa: E402
-from oracles.runs import chat_rows, save_tiny_model, write_jsonl  # noqa: E402
+import pytest
+
+from oracles.runs import chat_rows, save_tiny_model, write_jsonl
 
 
 @pytest.fixture(scope="session")

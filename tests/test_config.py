@@ -24,7 +24,7 @@ def test_the_scales_are_those_of_the_mathematics():
 
 @pytest.mark.parametrize(
     ("budget", "rows", "expected"),
-    [("10%", 1000, 100), (0.1, 1000, 100), ("0.1", 995, 100), (500, 1000, 500), ("100%", 7, 7), ("1", 7, 1), ("1.0", 7, 7)],
+    [("10%", 1000, 100), (0.1, 1000, 100), ("0.1", 995, 100), (500, 1000, 500), ("100%", 7, 7), ("1.0", 7, 7)],
 )
 def test_budgets(budget, rows, expected):
     assert RunConfig(budget=budget).budget_rows(rows) == expected
@@ -52,7 +52,10 @@ def test_a_share_is_met_within_half_a_row(fraction, rows):
         assert share * rows < 0.5 + 1e-6
 
 
-@pytest.mark.parametrize(("key", "near"), [("penality", "penalty"), ("pool-size", "pool_size"), ("lora_r", "lora_rank")])
+NEAREST = [("penality", "penalty"), ("pool-size", "pool_size"), ("lora_r", "lora_rank")]
+
+
+@pytest.mark.parametrize(("key", "near"), NEAREST)
 def test_an_unknown_key_names_the_nearest(key, near):
     with pytest.raises(ConfigError, match=f"unknown key '{key}'; did you mean '{near}'"):
         resolve({key: 1}, {}, "run.yaml")

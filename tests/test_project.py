@@ -238,7 +238,7 @@ def test_echoes_refer_to_plain_rows() -> None:
         assert original["source"] == row["source"]
         assert (answer(row) == answer(original)) == (row["kind"] == "near-duplicate")
         if row["kind"] == "near-duplicate":
-            assert row["messages"][0] != original["messages"][0]
+            assert row["messages"][1] != original["messages"][1], "the question after the system turn"
 
 
 def test_arithmetic_is_right_where_it_should_be() -> None:

@@ -80,8 +80,8 @@ class RunConfig(BaseModel):
         description="Optimizer steps on seeded random rows before the first pool, so that LoRA's B leaves zero.",
     )
     learning_rate: float = Field(2e-4, gt=0, description="AdamW's peak rate for the proxy.")
-    lr_warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises linearly.")
-    update_batch_size: int = Field(16, ge=1, description="Rows in one optimizer step of the proxy.")
+    lr_warmup_steps: int = Field(5, ge=0, description="Steps over which the rate rises linearly.")
+    update_batch_size: int = Field(8, ge=1, description="Rows in one optimizer step of the proxy.")
 
     # reading and rendering
     format: str | None = Field(None, description="Row format; found per file when not given.")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from oracles.runs import chat_rows, write_jsonl
 
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}

@@ -10,6 +10,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
 FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]

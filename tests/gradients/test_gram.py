@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
 
+from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import captured, per_sample_weight_gradient
 from spice_select.gradients.gram import module_groups, pool_gram

@@ -1,10 +1,9 @@
-"""Obviously correct, but slow: one example at a time, full logits, autograd's own gradient of the mean response loss."""
+"""Obviously correct, but slow: one example at a time, full logits, autograd's gradient of the mean response loss."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -57,7 +56,7 @@ def oracle_gradients(proxy: Proxy, examples: list[TokenExample]) -> torch.Tensor
             ids = torch.tensor(example.input_ids.astype(np.int64), device=proxy.device)[None]
             logits = proxy.model(input_ids=ids, use_cache=False).logits[0]
             targets = [t for t in range(1, ids.shape[1]) if example.trained[t]]
-            loss = sum(-F.log_softmax(logits[t - 1].float(), -1)[ids[0, t]] for t in targets) / len(targets)
+            loss = sum(-logits[t - 1].float().log_softmax(-1)[ids[0, t]] for t in targets) / len(targets)
             grads = torch.autograd.grad(loss, weights)
             rows.append(torch.cat([g.flatten() for g in grads]).double())
     return torch.stack(rows)
@@ -90,9 +89,8 @@ def tiny_proxy(family: str, seed: int = 0, b_scale: float = 0.05) -> Proxy:
         model = MistralForCausalLM(MistralConfig(**shared, sliding_window=5))
     else:
         # Conv1D instead of Linear, learned positions.
-        model = GPT2LMHeadModel(
-            GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
-        )
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, **sizes))
     model.eval()
     model.requires_grad_(False)
     proxy = attach_lora(model, rank=3, alpha=6.0, seed=seed)

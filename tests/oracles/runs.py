@@ -12,7 +12,7 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-WORDS = "sum of two numbers is red blue green tree house walks runs slowly why because the a in on 1 2 3 4 5".split()
+WORDS = ["sum", "of", "two", "red", "blue", "tree", "house", "walks", "runs", "slowly", "because", "the", "a", "1", "2"]
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from oracles.gradient_oracle import oracle_gradients, random_examples, tiny_proxy
 
+from oracles.gradient_oracle import oracle_gradients, random_examples, tiny_proxy
 from spice_select.pool.batches import token_budget_batches
 from spice_select.proxy.update import MAX_GRADIENT_NORM, ProxyOptimizer
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
 from spice_select.schedule.progress import Progress
@@ -22,26 +22,34 @@ def progress_on(stream: TextIO) -> Generator[Progress]:
         yield PlainProgress(stream)
         return
     console = Console(file=stream)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows  {task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
     with RichProgress(*columns, console=console, transient=True) as bar:
         yield LiveProgress(bar)
 
 
-class _Rate:
-    """Rows a second of this process's own work."""
+class _Meter:
+    """Rows a second and the seconds left, from this process's own work; time goes with tokens."""
 
-    def __init__(self) -> None:
-        self.start, self.rows = time.monotonic(), 0
+    def __init__(self, rows: int, tokens: int) -> None:
+        self.rows, self.tokens = rows, tokens
+        self.done_rows = self.done_tokens = 0
+        self._own_rows = self._own_tokens = 0
+        self._start = time.monotonic()
 
-    def __call__(self) -> float:
-        return self.rows / max(time.monotonic() - self.start, 1e-9)
+    def resume(self, rows: int, tokens: int) -> None:
+        self.done_rows, self.done_tokens = rows, tokens
+
+    def advance(self, rows: int, tokens: int) -> None:
+        self.done_rows += rows
+        self.done_tokens += tokens
+        self._own_rows += rows
+        self._own_tokens += tokens
+
+    def __str__(self) -> str:
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        left = int((self.tokens - self.done_tokens) * elapsed / self._own_tokens) if self._own_tokens else 0
+        rate = f"{self._own_rows / elapsed:.1f} rows/s"
+        return f"{self.done_rows:,} of {self.rows:,} rows, {rate}, {left // 60}:{left % 60:02d} left"
 
 
 class LiveProgress:
@@ -50,22 +58,30 @@ class LiveProgress:
     def __init__(self, bar: RichProgress) -> None:
         self._bar = bar
         self._task: TaskID | None = None
-        self._rate = _Rate()
+        self._meter = _Meter(0, 0)
 
-    def begin(self, stage: str, total: int, done: int = 0) -> None:
+    def begin(self, stage: str, rows: int, tokens: int) -> None:
         """Start the line."""
-        self._rate = _Rate()
-        self._task = self._bar.add_task(stage, total=total, completed=done, rate="")
+        self._meter = _Meter(rows, tokens)
+        self._task = self._bar.add_task(stage, total=tokens, text=str(self._meter))
 
-    def advance(self, rows: int) -> None:
+    def resume(self, rows: int, tokens: int) -> None:
+        """Start further on."""
+        self._meter.resume(rows, tokens)
+        self._show()
+
+    def advance(self, rows: int, tokens: int) -> None:
         """Move the line on."""
-        if self._task is not None:
-            self._rate.rows += rows
-            self._bar.update(self._task, advance=rows, rate=f"{self._rate():.1f}/s")
+        self._meter.advance(rows, tokens)
+        self._show()
 
     def note(self, text: str) -> None:
         """Print a line above."""
         self._bar.console.print(text, highlight=False, markup=False)
+
+    def _show(self) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=self._meter.done_tokens, text=str(self._meter))
 
 
 class PlainProgress:
@@ -73,27 +89,25 @@ class PlainProgress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._stage, self._total, self._done = "", 0, 0
-        self._rate = _Rate()
+        self._stage = ""
+        self._meter = _Meter(0, 0)
         self._last = 0.0
 
-    def begin(self, stage: str, total: int, done: int = 0) -> None:
+    def begin(self, stage: str, rows: int, tokens: int) -> None:
         """Start counting."""
-        self._stage, self._total, self._done = stage, total, done
-        self._rate, self._last = _Rate(), time.monotonic()
+        self._stage, self._meter, self._last = stage, _Meter(rows, tokens), time.monotonic()
 
-    def advance(self, rows: int) -> None:
+    def resume(self, rows: int, tokens: int) -> None:
+        """Start further on."""
+        self._meter.resume(rows, tokens)
+
+    def advance(self, rows: int, tokens: int) -> None:
         """Count, and print when it is time or all is done."""
-        self._done += rows
-        self._rate.rows += rows
+        self._meter.advance(rows, tokens)
         now = time.monotonic()
-        if now - self._last >= PLAIN_INTERVAL or self._done >= self._total:
+        if now - self._last >= PLAIN_INTERVAL or self._meter.done_rows >= self._meter.rows:
             self._last = now
-            left = (self._total - self._done) / max(self._rate(), 1e-9)
-            self.note(
-                f"{self._stage}: {self._done:,} of {self._total:,} rows, {self._rate():.1f} rows/s, "
-                f"{int(left) // 60}:{int(left) % 60:02d} left"
-            )
+            self.note(f"{self._stage}: {self._meter}")
 
     def note(self, text: str) -> None:
         """Print a line."""

@@ -72,7 +72,7 @@ def pool_gram(
     rows: Sequence[TokenRow],
     batches: Sequence[Sequence[int]],
     memory_bytes: int,
-    on_rows: Callable[[int], None] = lambda _: None,
+    on_batch: Callable[[Sequence[int]], None] = lambda _: None,
 ) -> Tensor:
     """Gram matrix of the per-sample gradients of `rows` with respect to the weights of `modules`.
 
@@ -82,7 +82,7 @@ def pool_gram(
         rows: the m examples of the pool.
         batches: a partition of range(m); each is one forward and backward pass.
         memory_bytes: ceiling for gradients held between batches.
-        on_rows: called with the number of rows each time a batch is done (only in the last pass over the pool).
+        on_batch: called with each finished batch (only in the last pass over the pool).
 
     Returns:
         K [m, m] float64 on CPU.
@@ -98,7 +98,7 @@ def pool_gram(
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
                 accumulator.next_batch()
                 if index == len(groups) - 1:
-                    on_rows(len(batch))
+                    on_batch(batch)
         total += accumulator.finish().cpu()
     return total
 

@@ -1,4 +1,4 @@
-"""The figures a person wants at the end of a run, from its records; the terminal shows them, the manifest keeps them."""
+"""The figures a person wants at the end of a run, from its records; shown by the terminal, kept in the manifest."""
 
 import statistics
 from collections.abc import Sequence

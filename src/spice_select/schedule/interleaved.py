@@ -8,7 +8,7 @@ written after every pool and every update; resuming takes up the newest state an
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from spice_select.config import RunConfig
@@ -70,10 +70,14 @@ class _Run:
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
 
     def announce(self, pools: int) -> None:
-        done = sum(len(record.rows) for record in self.records.values())
-        self.progress.begin("choosing", len(self.examples), done)
-        if done:
+        self.progress.begin("choosing", len(self.examples), self._tokens(range(len(self.examples))))
+        if self.records:
+            done = [row for record in self.records.values() for row in record.rows]
+            self.progress.resume(len(done), self._tokens(done))
             self.progress.note(f"resuming: {len(self.records)} of {pools} pools are done")
+
+    def _tokens(self, rows: Iterable[int]) -> int:
+        return sum(len(self.examples[row].input_ids) for row in rows)
 
     def cycle(self, cycle: int, members: list[CandidatePool], last: bool) -> None:
         saved = self.checkpoint.proxy_cycle()
@@ -118,7 +122,7 @@ class _Run:
         self.checkpoint.save_record(record)
         self.records[pool.index] = record
         if not pool.quota:
-            self.progress.advance(len(pool.rows))
+            self.progress.advance(len(pool.rows), self._tokens(pool.rows))
 
     def _measured_choice(self, pool: CandidatePool) -> PoolRecord:
         start = time.perf_counter()
@@ -129,7 +133,11 @@ class _Run:
         passes = len(module_groups(proxy.factors, len(rows), len(batches), memory))
         if passes > 1 and pool.index == 0:
             self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
-        gram = pool_gram(proxy.model, proxy.factors, rows, batches, memory, self.progress.advance)
+
+        def report(batch: Sequence[int]) -> None:
+            self.progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
+
+        gram = pool_gram(proxy.model, proxy.factors, rows, batches, memory, report)
         seconds = time.perf_counter() - start
         lengths = [row.trained_tokens for row in rows]
         return choose(pool, gram, lengths, self.config, seconds)

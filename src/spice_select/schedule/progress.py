@@ -6,11 +6,14 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the stages of a run."""
 
-    def begin(self, stage: str, total: int, done: int = 0) -> None:
-        """A stage of `total` rows starts, `done` of them already finished in an earlier run."""
+    def begin(self, stage: str, rows: int, tokens: int) -> None:
+        """A stage of so many rows and tokens starts; time goes with tokens, people think in rows."""
 
-    def advance(self, rows: int) -> None:
-        """So many more rows are done."""
+    def resume(self, rows: int, tokens: int) -> None:
+        """So much of the stage was already done in an earlier run."""
+
+    def advance(self, rows: int, tokens: int) -> None:
+        """So much more is done."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -19,10 +22,13 @@ class Progress(Protocol):
 class NoProgress:
     """Says nothing; the default in Python."""
 
-    def begin(self, stage: str, total: int, done: int = 0) -> None:
+    def begin(self, stage: str, rows: int, tokens: int) -> None:
         """Ignore."""
 
-    def advance(self, rows: int) -> None:
+    def resume(self, rows: int, tokens: int) -> None:
+        """Ignore."""
+
+    def advance(self, rows: int, tokens: int) -> None:
         """Ignore."""
 
     def note(self, text: str) -> None:
