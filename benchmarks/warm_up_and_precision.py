@@ -46,7 +46,7 @@ def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: 
     warm = [examples[i] for i in warm_up_rows(len(examples), steps * config.update_batch_size, seed=0)]
     optimizer.train_on(warm, config.update_batch_size, lambda lengths: batches_of(list(lengths)))
     batches = batches_of([len(row.input_ids) for row in rows])
-    accumulator = GramAccumulator(len(rows), batches, proxy.device)
+    accumulator = GramAccumulator(proxy.factors, batches, proxy.device)
     in_a = torch.zeros(len(rows), dtype=torch.float64)
     begun = time.perf_counter()
     for members in batches:

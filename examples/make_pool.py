@@ -100,7 +100,8 @@ def build(seed: int = SEED) -> list[Row]:
         entry["id"] = f"example-{number:03d}"
     for entry in rows:
         entry["of"] = entry["of"] and entry["of"]["id"]
-        entry["messages"] = [{"role": "system", "content": SYSTEM[entry["source"]]}, *entry["messages"]]
+        if entry["messages"][0]["role"] != "system":
+            entry["messages"] = [{"role": "system", "content": SYSTEM[entry["source"]]}, *entry["messages"]]
     return rows
 
 

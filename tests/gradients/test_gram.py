@@ -124,12 +124,12 @@ def test_logits_are_computed_only_where_a_token_is_trained():
 def test_groups_cover_every_module_once_and_respect_the_ceiling():
     proxy = tiny_proxy("llama")
     for memory in (1, 5_000, 50_000, PLENTY):
-        groups = module_groups(proxy.factors, 10, 3, memory)
+        groups = module_groups(proxy.factors, 10, memory)
         assert [name for group in groups for name in group] == list(proxy.factors)
         for group in groups:
             held = sum(10 * 4 * proxy.factors[name].weight.numel() for name in group)
             assert held <= memory or len(group) == 1
-    assert len(module_groups(proxy.factors, 10, 1, 1)) == 1, "one batch holds nothing between batches"
+    assert len(module_groups(proxy.factors, 0, 1)) == 1, "one batch holds nothing between batches"
 
 
 def test_weight_gradient_is_the_sum_over_tokens_of_outer_products():

@@ -22,23 +22,30 @@ if TYPE_CHECKING:
 class GramAccumulator:
     """Sums K over modules in float64; products are float32 or the gradients' own wider type."""
 
-    def __init__(self, size: int, batches: Sequence[Sequence[int]], device: torch.device) -> None:
-        """`batches` are the row indices of each coming batch, in order; they partition range(size)."""
+    def __init__(
+        self, modules: Mapping[str, nn.Linear], batches: Sequence[Sequence[int]], device: torch.device
+    ) -> None:
+        """`batches` are the row indices of each coming batch, in order; they partition the pool's rows."""
+        size = sum(len(batch) for batch in batches)
         self.gram = torch.zeros((size, size), dtype=torch.float64, device=device)
         self._batches = batches
         self._order = torch.tensor([row for batch in batches for row in batch], device=device)
-        self._held: dict[str, Tensor] = {}  # name -> [m, p], rows in batch order, filled so far
+        # Made before any activation exists: blocks allocated between activations would pin the heap around them.
+        held = size - len(batches[-1])  # nothing comes after the last batch
+        self._held = {n: m.weight.new_empty((held, m.weight.numel())) for n, m in modules.items()} if held else {}
         self._start = 0
-        self._stop = len(batches[0]) if batches else 0
+        self._stop = len(batches[0])
         self._current = 0
 
     def add(self, name: str, gradients: Tensor) -> None:
         """Add the current batch's gradients [b, p] of one module."""
-        single = len(self._batches) == 1
-        seen = gradients if single else self._hold(name, gradients)
-        product = _wide(gradients) @ _wide(seen).T  # [b, rows so far]
-        new, old = self._order[self._start : self._stop], self._order[: self._stop]
-        self.gram[new[:, None], old[None, :]] += product.double()
+        new, earlier = self._order[self._start : self._stop], self._order[: self._start]
+        wide = _wide(gradients)
+        self.gram[new[:, None], new[None, :]] += (wide @ wide.T).double()
+        if self._start:
+            self.gram[new[:, None], earlier[None, :]] += (wide @ _wide(self._held[name][: self._start]).T).double()
+        if self._stop < len(self._order):
+            self._held[name][self._start : self._stop] = gradients
 
     def next_batch(self) -> None:
         """Say that every module of the current batch was added."""
@@ -58,12 +65,6 @@ class GramAccumulator:
         written = batch_of[:, None] >= batch_of[None, :]
         full = torch.where(written, lower, lower.T)
         return (full + full.T) / 2
-
-    def _hold(self, name: str, gradients: Tensor) -> Tensor:
-        if name not in self._held:
-            self._held[name] = gradients.new_empty((len(self._order), gradients.shape[1]))
-        self._held[name][self._start : self._stop] = gradients
-        return self._held[name][: self._stop]
 
 
 def pool_gram(
@@ -88,12 +89,13 @@ def pool_gram(
         K [m, m] float64 on CPU.
 
     """
-    groups = module_groups(modules, len(rows), len(batches), memory_bytes)
+    groups = module_groups(modules, rows_held(batches), memory_bytes)
     device = next(model.parameters()).device
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
     for index, group in enumerate(groups):
-        accumulator = GramAccumulator(len(rows), batches, device)
-        with captured({name: modules[name] for name in group}, accumulator.add):
+        members = {name: modules[name] for name in group}
+        accumulator = GramAccumulator(members, batches, device)
+        with captured(members, accumulator.add):
             for batch in batches:
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
                 accumulator.next_batch()
@@ -103,20 +105,25 @@ def pool_gram(
     return total
 
 
-def module_groups(modules: Mapping[str, nn.Linear], rows: int, batches: int, memory_bytes: int) -> list[list[str]]:
-    """Cut the modules, in order, into groups whose held gradients stay within `memory_bytes`.
+def rows_held(batches: Sequence[Sequence[int]]) -> int:
+    """How many rows' gradients must be kept until a later batch meets them: all but the last batch's."""
+    return sum(len(batch) for batch in batches[:-1])
+
+
+def module_groups(modules: Mapping[str, nn.Linear], held: int, memory_bytes: int) -> list[list[str]]:
+    """Cut the modules, in order, into groups whose gradients of `held` rows stay within `memory_bytes`.
 
     One batch holds nothing, so everything is one group; a single module above the ceiling is a group of its own.
     """
     groups: list[list[str]] = [[]]
-    held = 0
+    used = 0
     for name, module in modules.items():
-        size = rows * module.weight.numel() * module.weight.element_size() if batches > 1 else 0
-        if groups[-1] and held + size > memory_bytes:
+        size = held * module.weight.numel() * module.weight.element_size()
+        if groups[-1] and used + size > memory_bytes:
             groups.append([])
-            held = 0
+            used = 0
         groups[-1].append(name)
-        held += size
+        used += size
     return groups
 
 

@@ -7,7 +7,7 @@ needed, and the padding's gradient is exactly zero.
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,10 @@ from spice_select.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+ROWS_AT_ONCE = 256
+"""Tokens whose logsumexp is taken at once; its temporary is as large as the logits it covers."""
 
 
 class TokenRow(Protocol):
@@ -70,10 +74,30 @@ def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     """
     with _output_layer_only_at(model, batch.predicts):
         logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[0]  # [n, V]
-    nll = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    nll = cast(Tensor, _TokenNll.apply(logits.float(), batch.targets))
     total = torch.zeros(batch.size, dtype=nll.dtype, device=nll.device).index_add(0, batch.owner, nll)
     count = torch.bincount(batch.owner, minlength=batch.size).clamp(min=1)
     return total / count
+
+
+class _TokenNll(torch.autograd.Function):
+    """Cross-entropy of each token that holds the [n, V] logits once; autograd's own form keeps three such arrays."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        normaliser = torch.cat(
+            [logits[i : i + ROWS_AT_ONCE].logsumexp(dim=-1) for i in range(0, len(logits), ROWS_AT_ONCE)]
+        )
+        ctx.save_for_backward(logits, targets, normaliser)
+        return normaliser - logits.gather(1, targets[:, None]).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        logits, targets, normaliser = ctx.saved_tensors
+        # Overwritten in place: nobody needs the logits after this.
+        gradient = logits.sub_(normaliser[:, None]).exp_()
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+        return gradient.mul_(grad_outputs[0][:, None]), None
 
 
 @contextmanager

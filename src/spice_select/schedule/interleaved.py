@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from spice_select.config import RunConfig
-from spice_select.gradients.gram import module_groups, pool_gram
+from spice_select.gradients.gram import module_groups, pool_gram, rows_held
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
@@ -130,7 +130,7 @@ class _Run:
         batches = token_budget_batches([len(row.input_ids) for row in rows], self.config.token_budget)
         memory = int(self.config.gradient_memory * GIB)
         proxy = self.optimizer.proxy
-        passes = len(module_groups(proxy.factors, len(rows), len(batches), memory))
+        passes = len(module_groups(proxy.factors, rows_held(batches), memory))
         if passes > 1 and pool.index == 0:
             self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
 
