@@ -10,6 +10,8 @@ import pytest
 
 from oracles.runs import chat_rows, write_jsonl
 
+pytestmark = pytest.mark.slow
+
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
