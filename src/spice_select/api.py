@@ -26,6 +26,7 @@ from spice_select.output.directory import (
     clear,
     ensure_writable,
     inspect_output,
+    refuse_own_inputs,
     sweep,
 )
 from spice_select.output.manifest import manifest, versions
@@ -125,6 +126,7 @@ def _run(
     read = time.perf_counter()
     _tell_about(pool, budget, config, progress)
 
+    refuse_own_inputs(directory, [file.path for file in pool.files])
     checkpoint = Checkpoint(directory / CHECKPOINT)
     model = {"name": config.model, "fingerprint": model_fingerprint(source), "device": device.type}
     identity = _identity(config, pool, model)
@@ -167,18 +169,23 @@ def _choose(
 def _identity(config: RunConfig, pool: Pool, model: dict[str, Any]) -> dict[str, Any]:
     """Return what must be the same for a resumed run to give the identical subset."""
     decisive = {key: value for key, value in config.model_dump().items() if key not in MACHINE_KEYS}
+    if config.dtype != "float32":
+        decisive["token_budget"] = config.token_budget  # rounding is too coarse for batches to make no difference
     packages = versions()
     return {
         **decisive,
         "data": [file.sha256 for file in pool.files],
         "weights": model["fingerprint"],
         "device": model["device"],
-        "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft")},
+        "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
     }
 
 
 def _hub_name(config: RunConfig) -> str:
-    return HUB_NAME if config.model == EMBEDDED_MODEL else config.model
+    if config.model == EMBEDDED_MODEL:
+        return HUB_NAME
+    path = Path(config.model).expanduser()
+    return str(path.resolve()) if path.is_dir() else config.model
 
 
 def _end_of_turn(pool: Pool, tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spice_select.errors import ConfigError
 
@@ -32,7 +32,7 @@ class RunConfig(BaseModel):
 
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # what is chosen from, and how much
     budget: str = Field("10%", description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500.")
@@ -44,7 +44,7 @@ class RunConfig(BaseModel):
         None, description="paper: the literal formula (scale none, absolute alpha 1, no warm-up)."
     )
 
-    # the score (DESIGN: score, gain, conflict)
+    # the score
     penalty: float = Field(0.1, ge=0, description="lambda, the weight of gradient conflict; stable from 0.1 to 0.5.")
     stop_ratio: float | None = Field(
         None,
@@ -98,6 +98,22 @@ class RunConfig(BaseModel):
     )
     parquet: bool = Field(False, description="Write selected.parquet beside selected.jsonl.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_and_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = cast(dict[str, Any], values)
+        _refuse_unknown(given, "RunConfig")
+        return _with_preset(given, "RunConfig")
+
+    @field_validator("update_every", "pool_size", "seed", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("must be a number")
+        return value
+
     @field_validator("budget", mode="before")
     @classmethod
     def _budget_is_text(cls, value: object) -> str:
@@ -139,7 +155,7 @@ def _parse_budget(text: str) -> tuple[Literal["rows", "fraction"], float]:
             value, kind = float(text), "fraction"
         else:
             value, kind = float(int(text)), "rows"
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"'{text}' is not a budget; {hint}") from None
     if not value > 0 or (kind == "fraction" and value > 1):
         raise ValueError(f"'{text}' is out of range; {hint}")
@@ -150,19 +166,14 @@ Overrides = Annotated[Mapping[str, Any], "option name -> value, as given by the 
 
 
 def resolve(file_values: Overrides, given: Overrides, origin: str = "configuration") -> RunConfig:
-    """Merge preset < file < given options and validate.
+    """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
     Raises:
         ConfigError: names the key, what is wrong with it, and the nearest valid key for an unknown one.
 
     """
-    preset = given.get("preset", file_values.get("preset"))
-    if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"{origin}: preset: '{preset}' is unknown; known: {', '.join(PRESETS)}.")
-    merged = {**PRESETS.get(preset or "", {}), **file_values, **given}
-    for key in merged:
-        if key not in RunConfig.model_fields:
-            raise ConfigError(f"{origin}: unknown key '{key}'; {_nearest(str(key))}.")
+    merged = {**_with_preset(file_values, origin), **_with_preset(given, origin)}
+    _refuse_unknown(merged, origin)
     try:
         return RunConfig(**merged)
     except ValidationError as error:
@@ -170,6 +181,21 @@ def resolve(file_values: Overrides, given: Overrides, origin: str = "configurati
         key = ".".join(str(part) for part in first["loc"][:1]) or "configuration"
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{origin}: {key}: {message} (got {first['input']!r}).") from None
+
+
+def _with_preset(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    preset = values.get("preset")
+    if preset is None:
+        return dict(values)
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise ConfigError(f"{origin}: preset: {preset!r} is unknown; known: {', '.join(PRESETS)}.")
+    return {**PRESETS[preset], **values}
+
+
+def _refuse_unknown(values: Mapping[str, Any], origin: str) -> None:
+    for key in values:
+        if key not in RunConfig.model_fields:
+            raise ConfigError(f"{origin}: unknown key '{key}'; {_nearest(str(key))}.")
 
 
 def _nearest(key: str) -> str:

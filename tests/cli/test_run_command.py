@@ -198,3 +198,19 @@ def test_inspect_marks_the_trained_text(tmp_path, tiny_model, chat_pool):
     assert done.returncode == 0, done.stderr
     answer = read_jsonl(chat_pool)[0]["messages"][1]["content"]
     assert f"⟦{answer}<|im_end|>⟧" in done.stdout and "57 usable rows" in done.stdout
+
+
+def test_a_foreign_manifest_is_not_taken_for_a_run(tmp_path, tiny_model, chat_pool):
+    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "README.md").write_text("mine")
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path, "--overwrite", "--method", "random")
+    assert done.returncode == 2 and (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_run_never_replaces_its_own_input(tmp_path, tiny_model, chat_pool):
+    first = ["--model", tiny_model, "--output", tmp_path / "r", "--method", "random", "--overwrite", "--budget", "50%"]
+    assert spice("run", chat_pool, *first).returncode == 0
+    before = (tmp_path / "r" / "selected.jsonl").read_bytes()
+    done = spice("run", tmp_path / "r" / "selected.jsonl", *first)
+    assert done.returncode == 2 and "is an input" in done.stderr
+    assert (tmp_path / "r" / "selected.jsonl").read_bytes() == before

@@ -30,8 +30,11 @@ def main() -> None:
         _stop(error.format_message(), 2)
     except SpiceSelectError as error:
         _stop(str(error), 2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _stop(f"{where}{error.strerror or error}; mend that and go on with --resume.", 1)
     except (click.Abort, KeyboardInterrupt):
-        _stop("interrupted; the same command with --resume continues where it was.", 130)
+        _stop("interrupted. A begun run goes on with --resume in place of --overwrite.", 130)
 
 
 def _stop(message: str, code: int) -> None:

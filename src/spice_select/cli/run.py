@@ -26,7 +26,9 @@ Examples:
 @click.option("--output", metavar="DIR", help="Where the results go.  [POOL's name with -selected]")
 @click.option("--config", "config_file", metavar="FILE", help="YAML with any of these options; the command line wins.")
 @click.option("--resume", is_flag=True, help="Continue a run that was interrupted; the subset is the same.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run's files in DIR.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace an earlier run in DIR; its files go before the new run starts."
+)
 @click.option("--print-config", is_flag=True, help="Print the resolved YAML and stop.")
 def run_command(
     pools: tuple[str, ...],
@@ -66,5 +68,6 @@ def run_command(
 
 
 def _default_output(inputs: list[str]) -> str:
-    name = Path(inputs[0].split(":")[0]).name.split(".")[0] or "pool"
+    first = inputs[0] if Path(inputs[0]).exists() else inputs[0].split(":")[0]
+    name = Path(first).name.split(".")[0] or "pool"
     return f"{name}-selected" if len(inputs) == 1 else f"{name}-and-{len(inputs) - 1}-more-selected"

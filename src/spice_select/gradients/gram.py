@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from spice_select.errors import ModelError
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
@@ -27,29 +28,42 @@ class GramAccumulator:
     ) -> None:
         """`batches` are the row indices of each coming batch, in order; they partition the pool's rows."""
         size = sum(len(batch) for batch in batches)
-        self.gram = torch.zeros((size, size), dtype=torch.float64, device=device)
+        # Apple's GPUs have no float64: there the sum is kept on the CPU.
+        self._sum_device = torch.device("cpu") if device.type == "mps" else device
+        self.gram = torch.zeros((size, size), dtype=torch.float64, device=self._sum_device)
         self._batches = batches
-        self._order = torch.tensor([row for batch in batches for row in batch], device=device)
+        self._order = torch.tensor([row for batch in batches for row in batch], device=self._sum_device)
         # Made before any activation exists: blocks allocated between activations would pin the heap around them.
         held = size - len(batches[-1])  # nothing comes after the last batch
         self._held = {n: m.weight.new_empty((held, m.weight.numel())) for n, m in modules.items()} if held else {}
         self._start = 0
         self._stop = len(batches[0])
         self._current = 0
+        self._seen: set[str] = set()
 
     def add(self, name: str, gradients: Tensor) -> None:
-        """Add the current batch's gradients [b, p] of one module."""
+        """Add the current batch's gradients [b, p] of one module.
+
+        Raises:
+            ModelError: the module was added before; a layer used twice needs the sum of both gradients first.
+
+        """
+        if name in self._seen:
+            raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
+        self._seen.add(name)
         new, earlier = self._order[self._start : self._stop], self._order[: self._start]
         wide = _wide(gradients)
-        self.gram[new[:, None], new[None, :]] += (wide @ wide.T).double()
+        self.gram[new[:, None], new[None, :]] += (wide @ wide.T).to(self._sum_device).double()
         if self._start:
-            self.gram[new[:, None], earlier[None, :]] += (wide @ _wide(self._held[name][: self._start]).T).double()
+            before = _wide(self._held[name][: self._start])
+            self.gram[new[:, None], earlier[None, :]] += (wide @ before.T).to(self._sum_device).double()
         if self._stop < len(self._order):
             self._held[name][self._start : self._stop] = gradients
 
     def next_batch(self) -> None:
         """Say that every module of the current batch was added."""
         self._current += 1
+        self._seen.clear()
         self._start = self._stop
         if self._current < len(self._batches):
             self._stop += len(self._batches[self._current])

@@ -11,15 +11,22 @@ Files of a finished run, format version 1:
     checkpoint/         progress, and after the end the record of each pool    (see `schedule/checkpoint.py`)
 """
 
+import json
+import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import TEMPORARY_PATTERN
+from spice_select.output.atomic import TEMPORARY_PATTERN, replacing
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
+FORMAT = "spice-select run"
+"""What a manifest's field `format` says."""
+
+CHECK = ".spice-check"
 FILES = (
     "selected.jsonl",
     "selected.parquet",
@@ -53,7 +60,9 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         raise OutputError(f"{directory}: is a file; choose another --output.")
     if not directory.exists() or not any(directory.iterdir()):
         return "new"
-    complete, begun = (directory / MANIFEST).is_file(), (directory / CHECKPOINT / "identity.json").is_file()
+    complete, begun = _is_manifest(directory / MANIFEST), (directory / CHECKPOINT / "identity.json").is_file()
+    if not complete and not begun and _only_remains(directory):
+        return "new"
     if not complete and not begun:
         raise OutputError(f"{directory}: exists and was not written by a run; choose another --output.")
     if existing == "refuse":
@@ -65,6 +74,37 @@ def inspect_output(directory: Path, existing: Existing) -> State:
     return "complete" if complete else "begun"
 
 
+def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
+    """Keep a run from replacing the files it reads.
+
+    Raises:
+        OutputError: an input lies where the run would write.
+
+    """
+    own = {(directory / name).resolve() for name in FILES}
+    for path in inputs:
+        if Path(path).resolve() in own:
+            raise OutputError(f"{path}: is an input and would be replaced by this run; choose another --output.")
+
+
+def _is_manifest(path: Path) -> bool:
+    """Tell a run's manifest from any other file of that name."""
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and cast(dict[str, object], content).get("format") == FORMAT
+
+
+def _only_remains(directory: Path) -> bool:
+    """Whether nothing but leavings of a run killed at its very start or in its removal is here."""
+    own = re.compile(r"pool-\d+\.json|proxy-\d+\.safetensors")
+    inside = (directory / CHECKPOINT).glob("*")
+    return all(path.name == CHECKPOINT or path.match(TEMPORARY_PATTERN) for path in directory.iterdir()) and all(
+        own.fullmatch(path.name) or path.match(TEMPORARY_PATTERN) for path in inside
+    )
+
+
 def clear(directory: Path) -> None:
     """Remove an earlier run's files, and nothing else that may lie beside them."""
     # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
@@ -72,6 +112,9 @@ def clear(directory: Path) -> None:
     for name in FILES:
         (directory / name).unlink(missing_ok=True)
     if (directory / CHECKPOINT).is_dir():
+        for path in (directory / CHECKPOINT).glob("*.*"):
+            if path.name != "identity.json":
+                path.unlink()
         shutil.rmtree(directory / CHECKPOINT)
     sweep(directory)
 
@@ -84,13 +127,16 @@ def sweep(directory: Path) -> None:
 
 
 def ensure_writable(directory: Path) -> None:
-    """Create the directory.
+    """Create the directory and try to write there, before anything is spent on the run.
 
     Raises:
-        OutputError: it cannot be created.
+        OutputError: it cannot be created or written to.
 
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / CHECK):
+            pass
+        (directory / CHECK).unlink()
     except OSError as error:
-        raise OutputError(f"{directory}: cannot be created ({error.strerror}); choose another --output.") from None
+        raise OutputError(f"{directory}: cannot be written to ({error.strerror}); choose another --output.") from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from spice_select.config import RunConfig
 from spice_select.output.atomic import write_text
+from spice_select.output.directory import FORMAT
 from spice_select.output.records import PoolRecord
 from spice_select.output.summary import Summary
 from spice_select.pool.records import Pool
@@ -28,7 +29,7 @@ def manifest(
 ) -> dict[str, Any]:
     """Everything needed to tell, later, how the subset came about."""
     return {
-        "format": "spice-select run",
+        "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": config.model_dump(),
         "versions": versions(),

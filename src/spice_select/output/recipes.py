@@ -163,7 +163,9 @@ def axolotl_config(target: Target) -> str:
 
 def trl_script(target: Target) -> str:
     """Write a Python script that fine-tunes with TRL."""
-    return f'''"""Fine-tune on {TRAIN_FILE} with TRL. Needs trl and peft. Run from this directory."""
+    return f'''"""Fine-tune on {TRAIN_FILE} with TRL. Needs trl and peft. """
+
+from pathlib import Path
 
 from peft import LoraConfig
 from transformers import AutoTokenizer
@@ -173,18 +175,19 @@ from trl import SFTConfig, SFTTrainer
 from spice_select import training_dataset
 
 MODEL = {json.dumps(target.model)}
+HERE = Path(__file__).parent
 
 tokenizer = AutoTokenizer.from_pretrained(MODEL)
 trainer = SFTTrainer(
     model=MODEL,
     processing_class=tokenizer,
     # Labelled here: the assistant's tokens and its end of turn alone, whatever the chat template.
-    train_dataset=training_dataset("{TRAIN_FILE}", tokenizer, max_length={target.max_length}),
+    train_dataset=training_dataset(HERE / "{TRAIN_FILE}", tokenizer, max_length={target.max_length}),
     peft_config=LoraConfig(
         r={_RANK}, lora_alpha={_ALPHA}, target_modules="all-linear", task_type="CAUSAL_LM"
     ),
     args=SFTConfig(
-        output_dir="trl-out",
+        output_dir=str(HERE / "trl-out"),
         max_length={target.max_length},
         learning_rate={_LEARNING_RATE},
         lr_scheduler_type="cosine",
@@ -267,7 +270,7 @@ def _llamafactory_note(target: Target, table: pa.Table) -> str:
       from transformers import AutoTokenizer
 
       tokenizer = AutoTokenizer.from_pretrained({json.dumps(target.model)})
-      training_dataset("{TRAIN_FILE}", tokenizer, max_length={target.max_length}).save_to_disk("tokenized")
+      training_dataset(HERE / "{TRAIN_FILE}", tokenizer, max_length={target.max_length}).save_to_disk("tokenized")
 """
 
 

@@ -10,7 +10,7 @@ from spice_select.information import Selection
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Quantities of every row of a pool, in the pool's order, and of the pool as a whole (DESIGN section 2).
+    """Quantities of every row of a pool, in the pool's order, and of the pool as a whole.
 
     `norm` is |g_i| before scaling; everything else is of the scaled gradients. `alpha` is absolute.
     """

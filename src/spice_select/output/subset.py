@@ -36,13 +36,13 @@ def write_selected_parquet(path: Path, examples: Sequence[Example]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     try:
         table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
+    except (pa.ArrowException, OverflowError) as error:
         raise OutputError(
             f"{path.name}: the rows do not share one schema ({str(error).splitlines()[0]}).\n"
             "Run again with --resume and without --parquet; selected.jsonl holds any mixture."
         ) from None
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
 
 
 def write_training_table(path: Path, examples: Sequence[Example]) -> pa.Table:

@@ -66,12 +66,14 @@ def summarise(examples: Sequence[Example], records: Sequence[PoolRecord], budget
 
 
 def _shares(examples: Sequence[Example], picked: set[int], lengths: Sequence[int]) -> list[SourceShare]:
+    rows: dict[str, list[int]] = {}
+    for example in examples:
+        rows.setdefault(example.row.source, []).append(example.index)
     shares: list[SourceShare] = []
-    for source in sorted({example.row.source for example in examples}):
-        rows = [example.index for example in examples if example.row.source == source]
-        kept = [row for row in rows if row in picked]
-        tokens, kept_tokens = (sum(lengths[row] for row in part) for part in (rows, kept))
-        shares.append(SourceShare(source, len(rows), len(kept), tokens, kept_tokens))
+    for source, members in sorted(rows.items()):
+        kept = [row for row in members if row in picked]
+        tokens, kept_tokens = (sum(lengths[row] for row in part) for part in (members, kept))
+        shares.append(SourceShare(source, len(members), len(kept), tokens, kept_tokens))
     return shares
 
 

@@ -9,7 +9,6 @@ import csv
 import gzip
 import json
 import re
-import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -258,7 +257,7 @@ def _fields_of_one_object(text: str) -> str:
 @contextmanager
 def _long_cells() -> Generator[None]:
     """Lift the csv module's limit of 131,072 characters a cell, which long answers exceed."""
-    before = csv.field_size_limit(sys.maxsize)
+    before = csv.field_size_limit(2**31 - 1)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +19,19 @@ from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_f
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    ImportError,
+    KeyError,
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    SafetensorError,
+)
+"""What transformers lets through from a damaged or incomplete model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +99,14 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU.
+    """`auto` takes CUDA where there is one, otherwise the CPU.
 
     Raises:
         ModelError: the named device is not on this machine.
 
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -115,7 +127,9 @@ def model_fingerprint(source: ModelSource) -> str:
         return f"commit:{config._commit_hash}"
     digest = hashlib.sha256()
     for path in sorted(
-        p for p in directory.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".gguf", ".jinja")
+        p
+        for p in directory.iterdir()
+        if p.suffix in (".json", ".safetensors", ".bin", ".gguf", ".jinja", ".txt", ".model", ".py")
     ):
         digest.update(path.name.encode())
         with path.open("rb") as stream:
@@ -126,7 +140,7 @@ def model_fingerprint(source: ModelSource) -> str:
 def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:
     try:
         return loader(source.location, **source.arguments)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except LOADING_ERRORS as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"the {what} of '{source.name}' cannot be loaded: {reason[:300]}\n"

@@ -60,7 +60,7 @@ class Checkpoint:
             try:
                 record = PoolRecord.from_json(_read_json(path))
             except (KeyError, TypeError) as error:
-                raise OutputError(f"{path}: is not a pool record ({error}); delete it and resume.") from error
+                raise OutputError(f"{path}: is not a pool record ({error}); start afresh with --overwrite.") from error
             found[record.pool] = record
         return found
 

@@ -8,10 +8,14 @@ written after every pool and every update; resuming takes up the newest state an
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 from spice_select.config import RunConfig
+from spice_select.errors import ModelError, OutputError
 from spice_select.gradients.gram import module_groups, pool_gram, rows_held
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
@@ -58,6 +62,18 @@ def run_interleaved(
     return [records[pool.index] for pool in pools]
 
 
+@contextmanager
+def memory_advice() -> Generator[None]:
+    """Turn an exhausted accelerator or allocator into an error that says which options help."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelError(
+            "out of memory in the proxy's forward and backward pass.\n"
+            "Lower --token-budget or --gradient-memory and go on with --resume."
+        ) from error
+
+
 @dataclass(slots=True)
 class _Run:
     examples: Sequence[Example]
@@ -82,6 +98,11 @@ class _Run:
     def cycle(self, cycle: int, members: list[CandidatePool], last: bool) -> None:
         saved = self.checkpoint.proxy_cycle()
         missing = [pool for pool in members if pool.index not in self.records]
+        if missing and saved is not None and saved > cycle:
+            raise OutputError(
+                f"{self.checkpoint.directory}: pool {missing[0].index} is missing, but the proxy has moved on since.\n"
+                "Start afresh with --overwrite."
+            )
         if missing or (not last and (saved is None or saved <= cycle)):
             self._bring_proxy_to(cycle, saved)
         for pool in missing:
@@ -110,11 +131,12 @@ class _Run:
             label = f"update {cycle}"
         if not rows:
             return
-        losses = self.optimizer.train_on(
-            [self.examples[i] for i in rows],
-            config.update_batch_size,
-            lambda lengths: token_budget_batches(lengths, config.token_budget),
-        )
+        with memory_advice():
+            losses = self.optimizer.train_on(
+                [self.examples[i] for i in rows],
+                config.update_batch_size,
+                lambda lengths: token_budget_batches(lengths, config.token_budget),
+            )
         self.progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
     def _choose(self, pool: CandidatePool) -> None:
@@ -137,7 +159,8 @@ class _Run:
         def report(batch: Sequence[int]) -> None:
             self.progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
 
-        gram = pool_gram(proxy.model, proxy.factors, rows, batches, memory, report)
+        with memory_advice():
+            gram = pool_gram(proxy.model, proxy.factors, rows, batches, memory, report)
         seconds = time.perf_counter() - start
         lengths = [row.trained_tokens for row in rows]
         return choose(pool, gram, lengths, self.config, seconds)
