@@ -64,7 +64,8 @@ def test_an_unknown_key_names_the_nearest(key, near):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("penalty", -1), ("pool_size", 0), ("alpha", 0), ("stop_ratio", 1.5), ("scale", "log"), ("update_every", 0),
-     ("dtype", "float8"), ("seed", -1), ("method", "best"), ("penalty", "much"), ("preset", "papr"), ("preset", ["paper"]), ("alpha", float("inf")), ("update_every", True)],
+     ("dtype", "float8"), ("seed", -1), ("method", "best"), ("penalty", "much"), ("preset", "papr"),
+     ("preset", ["paper"]), ("alpha", float("inf")), ("update_every", True)],
 )  # fmt: skip
 def test_a_bad_value_names_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"run\.yaml: {key}: "):
