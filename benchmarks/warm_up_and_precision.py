@@ -1,4 +1,4 @@
-"""What the warm-up of the proxy and bfloat16 change: one candidate pool of 120 rows, 12 picks.
+"""What the warm-up of the proxy and bfloat16 change: one candidate pool, a tenth of it picked.
 
     python benchmarks/warm_up_and_precision.py POOL.jsonl
 
@@ -71,9 +71,10 @@ def cosines(gram: Tensor) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool")
+    parser.add_argument("--rows", type=int, default=120, help="rows of the candidate pool; a tenth is picked")
     arguments = parser.parse_args()
     examples = read_pool([arguments.pool], load_tokenizer(model_source(RunConfig())), PoolOptions()).examples
-    pool: CandidatePool = cut_pools(len(examples), 120, len(examples) // 10, seed=0)[0]
+    pool: CandidatePool = cut_pools(len(examples), arguments.rows, len(examples) // 10, seed=0)[0]
     rows = [examples[i] for i in pool.rows]
     lengths = [row.trained_tokens for row in rows]
     found = {}
@@ -98,7 +99,7 @@ def main() -> None:
         correlation = np.corrcoef(cosine, default_cosines)[0, 1]
         figures = f"{share:.3f} | {shared} | {correlation:.3f} | {np.median(cosine):.3f} | {seconds:.1f}"
         lines.append(f"| {dtype} | {steps} | {figures} |")
-    write_section("Warm-up and precision", "warm_up_and_precision.py", [machine(torch.device("cpu")), "", *lines])
+    write_section("Warm-up and precision", "warm_up_and_precision.py", [machine(pick_device("auto")), "", *lines])
 
 
 if __name__ == "__main__":
