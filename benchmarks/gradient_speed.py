@@ -8,6 +8,7 @@ each ratio is the median of repeated pairs. Writes its section of benchmarks/RES
 Arms (same model, adapters, rows and batches of 2,048 padded tokens; forward and backward, no optimizer):
     capture      per-sample gradients of every row and the pool's Gram matrix
     plain        transformers' own forward with labels (logits everywhere), autograd's summed weight gradient
+    plain, lean  the same with the output layer only where a token is trained, as capture does it
     one by one   autograd's gradient of one row at a time (the literal way), not even stored
 """
 
@@ -21,7 +22,7 @@ from report import machine, write_section
 
 from spice_select.config import RunConfig
 from spice_select.gradients.gram import pool_gram
-from spice_select.gradients.loss import collate
+from spice_select.gradients.loss import collate, response_losses
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example, PoolOptions, read_pool
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
@@ -47,6 +48,13 @@ def plain(proxy: Proxy, rows: Sequence[Example], batches: list[list[int]]) -> No
             forget(proxy)
 
 
+def lean(proxy: Proxy, rows: Sequence[Example], batches: list[list[int]]) -> None:
+    with trainable(proxy):
+        for members in batches:
+            response_losses(proxy.model, collate([rows[i] for i in members], proxy.device)).sum().backward()
+            forget(proxy)
+
+
 def one_by_one(proxy: Proxy, rows: Sequence[Example], _: list[list[int]]) -> None:
     plain(proxy, rows, [[i] for i in range(len(rows))])
 
@@ -56,7 +64,7 @@ def forget(proxy: Proxy) -> None:
         layer.weight.grad = None
 
 
-ARMS: dict[str, Arm] = {"capture": capture, "plain": plain, "one by one": one_by_one}
+ARMS: dict[str, Arm] = {"capture": capture, "plain": plain, "plain, lean": lean, "one by one": one_by_one}
 
 
 def measure(proxy: Proxy, examples: Sequence[Example]) -> dict[str, list[float]]:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -162,10 +162,7 @@ def _parse_budget(text: str) -> tuple[Literal["rows", "fraction"], float]:
     return ("rows", value) if kind == "rows" else ("fraction", value)
 
 
-Overrides = Annotated[Mapping[str, Any], "option name -> value, as given by the user"]
-
-
-def resolve(file_values: Overrides, given: Overrides, origin: str = "configuration") -> RunConfig:
+def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
     """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
     Raises:

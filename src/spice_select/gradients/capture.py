@@ -47,6 +47,7 @@ def captured(modules: Mapping[str, nn.Linear], sink: Sink) -> Generator[None]:
 
 def _forward_hook(name: str, sink: Sink) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep the input, and have the output's gradient delivered."""
         if output.dim() != 3:
             raise ModelError(
                 f"layer {name} sees activations of shape {tuple(args[0].shape)}, not [rows, tokens, width].\n"

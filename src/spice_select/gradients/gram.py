@@ -27,18 +27,16 @@ class GramAccumulator:
         self, modules: Mapping[str, nn.Linear], batches: Sequence[Sequence[int]], device: torch.device
     ) -> None:
         """`batches` are the row indices of each coming batch, in order; they partition the pool's rows."""
-        size = sum(len(batch) for batch in batches)
         # Apple's GPUs have no float64: there the sum is kept on the CPU.
         self._sum_device = torch.device("cpu") if device.type == "mps" else device
-        self.gram = torch.zeros((size, size), dtype=torch.float64, device=self._sum_device)
-        self._batches = batches
         self._order = torch.tensor([row for batch in batches for row in batch], device=self._sum_device)
+        size = len(self._order)
+        self._gram = torch.zeros((size, size), dtype=torch.float64, device=self._sum_device)  # in batch order
         # Made before any activation exists: blocks allocated between activations would pin the heap around them.
-        held = size - len(batches[-1])  # nothing comes after the last batch
+        held = rows_held(batches)
         self._held = {n: m.weight.new_empty((held, m.weight.numel())) for n, m in modules.items()} if held else {}
-        self._start = 0
-        self._stop = len(batches[0])
-        self._current = 0
+        self._sizes = iter([len(batch) for batch in batches])
+        self._start, self._stop = 0, next(self._sizes)
         self._seen: set[str] = set()
 
     def add(self, name: str, gradients: Tensor) -> None:
@@ -51,34 +49,26 @@ class GramAccumulator:
         if name in self._seen:
             raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
         self._seen.add(name)
-        new, earlier = self._order[self._start : self._stop], self._order[: self._start]
+        start, stop = self._start, self._stop
         wide = _wide(gradients)
-        self.gram[new[:, None], new[None, :]] += (wide @ wide.T).to(self._sum_device).double()
-        if self._start:
-            before = _wide(self._held[name][: self._start])
-            self.gram[new[:, None], earlier[None, :]] += (wide @ before.T).to(self._sum_device).double()
-        if self._stop < len(self._order):
-            self._held[name][self._start : self._stop] = gradients
+        self._gram[start:stop, start:stop] += (wide @ wide.T).to(self._sum_device).double()
+        if start:
+            before = _wide(self._held[name][:start])
+            self._gram[start:stop, :start] += (wide @ before.T).to(self._sum_device).double()
+        if stop < len(self._order):
+            self._held[name][start:stop] = gradients
 
     def next_batch(self) -> None:
         """Say that every module of the current batch was added."""
-        self._current += 1
         self._seen.clear()
-        self._start = self._stop
-        if self._current < len(self._batches):
-            self._stop += len(self._batches[self._current])
+        self._start, self._stop = self._stop, self._stop + next(self._sizes, 0)
 
     def finish(self) -> Tensor:
         """The symmetric K [m, m] float64, rows and columns in the pool's order."""
-        lower = self.gram  # entry (i, j) was written when the later of the two batches came
-        position = torch.empty_like(self._order)
-        position[self._order] = torch.arange(len(self._order), device=self._order.device)
-        batch_of = torch.cat(
-            [torch.full((len(batch),), b, device=self._order.device) for b, batch in enumerate(self._batches)]
-        )[position]
-        written = batch_of[:, None] >= batch_of[None, :]
-        full = torch.where(written, lower, lower.T)
-        return (full + full.T) / 2
+        lower = self._gram.tril()  # a batch meets itself and those before it, nothing above the diagonal is needed
+        full = lower + lower.tril(-1).T
+        place = self._order.argsort()
+        return full[place][:, place]
 
 
 def pool_gram(

@@ -173,12 +173,14 @@ class _Run:
         return bool(self._gains[-1][row] <= ratio * self._gains[0][self.picks[0]])
 
     def take(self, row: int) -> None:
+        """Pick `row` and bring every gain and conflict up to date."""
         self._interaction.add(row)
         self.picks.append(row)
         self._gains.append(self._interaction.gains())
         self._conflicts.append(self._interaction.conflicts())
 
     def finish(self, eigen: Spectrum, *, stopped_early: bool) -> Selection:
+        """Put the record together: values at each pick, and for the rest those at the end."""
         picks, base = torch.tensor(self.picks), self._gains[0]
         steps = torch.arange(len(self.picks))
         history = torch.stack(self._gains)  # [k + 1, m]

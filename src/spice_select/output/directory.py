@@ -26,7 +26,7 @@ CHECKPOINT = "checkpoint"
 FORMAT = "spice-select run"
 """What a manifest's field `format` says."""
 
-CHECK = ".spice-check"
+CHECK = ".spice-check.tmp"
 FILES = (
     "selected.jsonl",
     "selected.parquet",

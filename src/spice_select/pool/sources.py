@@ -120,6 +120,7 @@ def _train_split(loaded: datasets.Dataset | datasets.DatasetDict, path: str) -> 
 
 def _hub_dataset(name: str, split: str) -> Source:
     def rows() -> Iterator[RawRow]:
+        """Load the split at the first row asked for."""
         try:
             loaded = datasets.load_dataset(name, split=split)
         except (OSError, ValueError, DatasetsError, HfHubHTTPError) as error:

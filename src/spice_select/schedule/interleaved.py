@@ -86,6 +86,7 @@ class _Run:
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
 
     def announce(self, pools: int) -> None:
+        """Say how much there is to do, and how much of it an earlier run did."""
         self.progress.begin("choosing", len(self.examples), self._tokens(range(len(self.examples))))
         if self.records:
             done = [row for record in self.records.values() for row in record.rows]
@@ -96,6 +97,7 @@ class _Run:
         return sum(len(self.examples[row].input_ids) for row in rows)
 
     def cycle(self, cycle: int, members: list[CandidatePool], last: bool) -> None:
+        """Bring the proxy to the cycle's start where that is needed, and choose in the pools not yet done."""
         saved = self.checkpoint.proxy_cycle()
         missing = [pool for pool in members if pool.index not in self.records]
         if missing and saved is not None and saved > cycle:
