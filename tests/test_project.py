@@ -24,18 +24,37 @@ PACKAGE = ROOT / "src" / "spice_select"
 GENERATED = {".git", "__pycache__", "build", "dist"}
 
 # What each layer may import besides itself. Data flows pool -> gradients -> information -> output.
+# fmt: off
 MAY_IMPORT = {
     "errors": set[str](),
+    "progress": set[str](),
     "information": set[str](),
+    "methods": {"information"},
     "config": {"errors"},
+    "recipe": {"errors", "config"},
     "pool": {"errors"},
     "gradients": {"errors", "pool"},
     "proxy": {"errors", "config", "pool", "gradients"},
-    "output": {"errors", "config", "pool", "information"},
-    "schedule": {"errors", "config", "pool", "gradients", "information", "proxy", "output"},
-    "api": {"errors", "config", "pool", "gradients", "information", "proxy", "output", "schedule"},
-    "cli": {"errors", "config", "pool", "gradients", "information", "proxy", "output", "schedule", "api"},
+    "output": {"errors", "config", "recipe", "pool", "information"},
+    "schedule": {
+        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output"
+    },
+    "training": {"errors", "config", "recipe", "pool", "gradients", "information", "progress", "proxy", "output"},
+    "evaluation": {"errors", "config", "pool", "gradients", "progress", "proxy"},
+    "api": {
+        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output",
+        "schedule",
+    },
+    "study": {
+        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output",
+        "schedule", "training", "evaluation", "api",
+    },
+    "cli": {
+        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output",
+        "schedule", "training", "evaluation", "api", "study",
+    },
 }
+# fmt: on
 
 
 def layer(path: Path) -> str:

@@ -11,24 +11,37 @@ if TYPE_CHECKING:
     from spice_select.api import RunResult, select
     from spice_select.config import RunConfig
     from spice_select.errors import SpiceSelectError
+    from spice_select.evaluation.evaluate import Evaluation, evaluate
     from spice_select.information import Selection, select_from_gram
     from spice_select.output.trainers import training_dataset
+    from spice_select.recipe import Recipe
+    from spice_select.training.finetune import FinetuneResult, finetune
 
 __all__ = [
+    "Evaluation",
+    "FinetuneResult",
+    "Recipe",
     "RunConfig",
     "RunResult",
     "Selection",
     "SpiceSelectError",
+    "evaluate",
+    "finetune",
     "select",
     "select_from_gram",
     "training_dataset",
 ]
 
 _HOME = {
+    "Evaluation": "evaluation.evaluate",
+    "FinetuneResult": "training.finetune",
+    "Recipe": "recipe",
     "RunConfig": "config",
     "RunResult": "api",
     "Selection": "information",
     "SpiceSelectError": "errors",
+    "evaluate": "evaluation.evaluate",
+    "finetune": "training.finetune",
     "select": "api",
     "select_from_gram": "information",
     "training_dataset": "output.trainers",

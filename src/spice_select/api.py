@@ -9,15 +9,14 @@ The same function stands behind `spice-select run`.
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import datasets
 from transformers import PreTrainedTokenizerBase
 
-from spice_select.config import EMBEDDED_MODEL, RunConfig, dump_yaml, resolve
+from spice_select.config import EMBEDDED_MODEL, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig, dump_yaml, resolve
 from spice_select.errors import ConfigError
 from spice_select.output import recipes
 from spice_select.output.directory import (
@@ -34,6 +33,8 @@ from spice_select.output.records import PoolRecord
 from spice_select.output.results import write_results
 from spice_select.output.summary import Summary, summarise
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
+from spice_select.pool.sources import as_list
+from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.embedded import HUB_NAME
 from spice_select.proxy.loading import (
     load_model,
@@ -44,8 +45,8 @@ from spice_select.proxy.loading import (
 )
 from spice_select.proxy.lora import Proxy, attach_lora
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.interleaved import run_interleaved, run_random
-from spice_select.schedule.progress import NoProgress, Progress
+from spice_select.schedule.interleaved import run_interleaved
+from spice_select.schedule.ordered import run_ordered
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "preset"}
 """Options that may differ between a run and its resumption: they do not decide which rows are chosen."""
@@ -102,7 +103,7 @@ def select(
 
     """
     merged = _merged(config, options)
-    inputs = _as_list(pools)
+    inputs = as_list(pools)
     if not inputs:
         raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
     reporter = progress or NoProgress()
@@ -134,7 +135,7 @@ def _run(
         checkpoint.verify(identity)
         sweep(directory)
     proxy = None
-    if config.method != "random" and state != "complete":
+    if config.method not in WITHOUT_MODEL and state != "complete":
         progress.note(f"loading {config.model}")
         proxy = attach_lora(load_model(source, config.dtype, device), config.lora_rank, config.lora_alpha, config.seed)
         model |= {"parameters": proxy.parameters, "adapted_layers": len(proxy.factors) // 2}
@@ -144,8 +145,11 @@ def _run(
         checkpoint.start(identity)
     loaded = time.perf_counter()
 
-    records = _choose(pool, budget, config, proxy, checkpoint, progress)
-    summary = summarise(pool.examples, records, budget)
+    if state == "complete":
+        records = [record for _, record in sorted(checkpoint.records().items())]
+    else:
+        records = _choose(pool, budget, config, proxy, checkpoint, progress)
+    summary = summarise(pool.examples, records, budget if config.budget_tokens is None else _picks(records))
     seconds = {"reading": read - started, "loading": loaded - read, "choosing": time.perf_counter() - loaded}
     if state != "complete":
         about = manifest(config, pool, model, records, summary, seconds)
@@ -159,11 +163,14 @@ def _run(
 def _choose(
     pool: Pool, budget: int, config: RunConfig, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
 ) -> list[PoolRecord]:
-    if config.method == "random":
-        return run_random(pool.examples, budget, config)
-    if proxy is None:
-        return [record for _, record in sorted(checkpoint.records().items())]
+    if config.method in WITHOUT_GRADIENTS:
+        return run_ordered(pool.examples, config, proxy, checkpoint, progress)
+    assert proxy is not None
     return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress)
+
+
+def _picks(records: Sequence[PoolRecord]) -> int:
+    return sum(len(record.picks) for record in records)
 
 
 def _identity(config: RunConfig, pool: Pool, model: dict[str, Any]) -> dict[str, Any]:
@@ -203,15 +210,6 @@ def _merged(config: RunConfig | None, options: dict[str, Any]) -> RunConfig:
     return resolve(config.model_dump(exclude_unset=True), options, "options") if options else config
 
 
-def _as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
-    """Tell one pool from several: a list of rows is one pool, a list of paths or datasets is several."""
-    if isinstance(pools, (str, Path, datasets.Dataset)):
-        return [pools]
-    if pools and all(isinstance(item, Mapping) for item in pools):
-        return [cast(PoolInput, pools)]
-    return list(cast("Sequence[PoolInput]", pools))
-
-
 def _pool_options(config: RunConfig) -> PoolOptions:
     return PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
 
@@ -219,7 +217,8 @@ def _pool_options(config: RunConfig) -> PoolOptions:
 def _tell_about(pool: Pool, budget: int, config: RunConfig, progress: Progress) -> None:
     rows = len(pool.examples)
     progress.note(
-        f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; keeping {budget:,}"
+        f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; keeping "
+        + (f"{budget:,}" if config.budget_tokens is None else f"about {config.budget_tokens:,} trained tokens")
     )
     if pool.rejected:
         progress.note(f"{len(pool.rejected):,} rows cannot be used: see rejected.jsonl")

@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from spice_select.errors import ConfigError
 
-Method = Literal["spice", "fisher", "norm", "random"]
+Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
+GREEDY: tuple[Method, ...] = ("spice", "fisher")
+"""Methods that maximise information step by step; only these can stop early or work in a subspace."""
+WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
+"""Methods that rank all rows of the pool at once."""
+WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
+"""Methods that run no model at all."""
 Scale = Literal["none", "sqrt-length", "unit"]
 AlphaMode = Literal["relative", "absolute"]
 Dtype = Literal["float32", "bfloat16"]
@@ -35,10 +41,15 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # what is chosen from, and how much
-    budget: str = Field("10%", description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500.")
+    budget: str = Field(
+        "10%",
+        description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. "
+        "'20000tok' (trained tokens) with ifd, longest and random.",
+    )
     method: Method = Field(
         "spice",
-        description="spice; fisher (penalty 0); norm (largest gradients); random (needs no model pass).",
+        description="spice; fisher (penalty 0); the baselines norm (largest gradients), dpp (diverse directions), "
+        "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random.",
     )
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, absolute alpha 1, no warm-up)."
@@ -53,6 +64,9 @@ class RunConfig(BaseModel):
         description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5).",
     )
     scale: Scale = Field("sqrt-length", description="Factor on each gradient: none, sqrt(trained tokens), or 1/norm.")
+    rank: int | None = Field(
+        None, ge=1, description="Measure information in the pool's top r principal gradient directions only."
+    )
     alpha: float = Field(1.0, gt=0, description="Strength of information; see alpha_mode.")
     alpha_mode: AlphaMode = Field(
         "relative",
@@ -128,14 +142,32 @@ class RunConfig(BaseModel):
             raise ValueError("must be at least 1, or 'never'")
         return value
 
+    @model_validator(mode="after")
+    def _options_fit_the_method(self) -> "RunConfig":
+        if self.method not in GREEDY:
+            for name in ("stop_ratio", "rank"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} belongs to the methods {' and '.join(GREEDY)}, not to {self.method}")
+        if self.budget_tokens is not None and self.method not in WITHOUT_GRADIENTS:
+            raise ValueError(f"a budget in tokens goes with {', '.join(WITHOUT_GRADIENTS)}; {self.method} takes rows")
+        return self
+
+    @property
+    def budget_tokens(self) -> int | None:
+        """The budget in trained tokens, where it is given so."""
+        kind, value = _parse_budget(self.budget)
+        return int(value) if kind == "tokens" else None
+
     def budget_rows(self, rows: int) -> int:
-        """Number of rows to keep of `rows`.
+        """Number of rows to keep of `rows`; all of them may be, when the budget is in tokens.
 
         Raises:
             ConfigError: the budget is more than the pool holds, or rounds to nothing.
 
         """
         kind, value = _parse_budget(self.budget)
+        if kind == "tokens":
+            return rows
         wanted = int(value) if kind == "rows" else int(rows * value + 0.5)
         if wanted < 1:
             raise ConfigError(f"budget {self.budget} of {rows} rows is less than one row; ask for more.")
@@ -146,10 +178,12 @@ class RunConfig(BaseModel):
         return wanted
 
 
-def _parse_budget(text: str) -> tuple[Literal["rows", "fraction"], float]:
-    hint = "use a percentage ('10%'), a fraction ('0.1') or a number of rows ('500')"
+def _parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], float]:
+    hint = "use a percentage ('10%'), a fraction ('0.1'), a number of rows ('500') or of trained tokens ('20000tok')"
     try:
-        if text.endswith("%"):
+        if text.endswith("tok"):
+            value, kind = float(int(text[:-3])), "tokens"
+        elif text.endswith("%"):
             value, kind = float(text[:-1]) / 100, "fraction"
         elif "." in text or "e" in text.lower():
             value, kind = float(text), "fraction"
@@ -159,7 +193,7 @@ def _parse_budget(text: str) -> tuple[Literal["rows", "fraction"], float]:
         raise ValueError(f"'{text}' is not a budget; {hint}") from None
     if not value > 0 or (kind == "fraction" and value > 1):
         raise ValueError(f"'{text}' is out of range; {hint}")
-    return ("rows", value) if kind == "rows" else ("fraction", value)
+    return kind, value
 
 
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:

@@ -146,13 +146,50 @@ def test_a_directory_that_is_no_run_is_never_touched(tmp_path, tiny_model, chat_
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("method", ["fisher", "norm", "random"])
+@pytest.mark.parametrize("method", ["fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"])
 def test_methods_meet_the_budget(tmp_path, tiny_model, chat_pool, method):
     done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST, "--method", method)
     assert done.returncode == 0, done.stderr
     assert len(read_jsonl(tmp_path / "r" / "selected.jsonl")) == 11
     if method == "norm":
         assert "100% of the picks" in done.stdout
+
+
+def test_a_budget_in_tokens_is_met_as_near_as_rows_allow(tmp_path, tiny_model, chat_pool):
+    arguments = ["run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", "--method", "random"]
+    done = spice(*arguments, "--budget", "300tok")
+    assert done.returncode == 0, done.stderr
+    scores = pq.read_table(tmp_path / "r" / "scores.parquet")
+    rows = [row for row in scores.to_pylist() if row["picked"]]
+    kept = sum(row["trained_tokens"] for row in rows)
+    assert abs(kept - 300) <= max(scores["trained_tokens"].to_pylist()) / 2
+    assert f"rows kept                 {len(rows)} of 57" in done.stdout
+    again = spice(*arguments, "--budget", "300tok", "--resume")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "norm", "--stop-ratio", "0.5"), "stop_ratio belongs to the methods spice and fisher"),
+        (("--method", "random", "--rank", "4"), "rank belongs to"),
+        (("--budget", "300tok"), "a budget in tokens goes with ifd, longest, random; spice takes rows"),
+        (("--rank", "0"), "rank: "),
+    ],
+)
+def test_options_that_a_method_cannot_use_are_refused(tmp_path, chat_pool, arguments, message):
+    done = spice("run", chat_pool, "--output", tmp_path / "r", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_finished_run_of_any_method_is_read_back(tmp_path, tiny_model, chat_pool):
+    arguments = ["run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST, "--method", "ifd"]
+    first, second = spice(*arguments), spice(*arguments, "--resume")
+    assert second.returncode == 0, second.stderr
+    strip = [[line for line in done.stdout.splitlines() if not line.startswith("time")] for done in (first, second)]
+    assert strip[0] == strip[1]
 
 
 def test_early_stop_makes_the_budget_a_cap(tmp_path, tiny_model, chat_pool):

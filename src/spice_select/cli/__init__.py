@@ -1,5 +1,6 @@
 """The command line: parse, call the API, print. See `spice-select --help`."""
 
+import os
 import sys
 
 import click
@@ -17,11 +18,16 @@ def app() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one to three lines and exit code 2."""
+    # TRL reports its use to the hub unless told not to; read when huggingface_hub is first imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from spice_select.cli.evaluate import evaluate_command
+    from spice_select.cli.finetune import finetune_command
     from spice_select.cli.inspect import inspect_command
     from spice_select.cli.run import run_command
+    from spice_select.cli.study import study_command
 
-    app.add_command(run_command)
-    app.add_command(inspect_command)
+    for command in (run_command, inspect_command, finetune_command, evaluate_command, study_command):
+        app.add_command(command)
     try:
         app.main(standalone_mode=False, prog_name="spice-select")
     except click.exceptions.NoArgsIsHelpError as error:
@@ -32,9 +38,12 @@ def main() -> None:
         _stop(str(error), 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _stop(f"{where}{error.strerror or error}; mend that and go on with --resume.", 1)
+        _stop(f"{where}{error.strerror or error}; mend that and give the command again (run: with --resume).", 1)
     except (click.Abort, KeyboardInterrupt):
-        _stop("interrupted. A begun run goes on with --resume in place of --overwrite.", 130)
+        _stop(
+            "interrupted. A begun run goes on with --resume in place of --overwrite; a study with the same command.",
+            130,
+        )
 
 
 def _stop(message: str, code: int) -> None:

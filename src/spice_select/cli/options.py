@@ -13,7 +13,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "What to choose": ("budget", "method", "preset"),
-    "The score": ("penalty", "stop_ratio", "scale", "alpha", "alpha_mode"),
+    "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
     "The schedule": ("pool_size", "update_every", "seed"),
     "The proxy model": (
         "model",
@@ -39,7 +39,8 @@ class SectionedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, then the options that belong to none."""
-        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        records = {param.name: param.get_help_record(ctx) for param in options}
         for heading, names in SECTIONS.items():
             self._section(formatter, heading, (records.pop(name, None) for name in names))
         self._section(formatter, "Other", records.values())

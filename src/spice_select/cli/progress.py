@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
-from spice_select.schedule.progress import Progress
+from spice_select.progress import Progress
 
 PLAIN_INTERVAL = 15.0
 """Seconds between two plain progress lines."""

@@ -24,9 +24,16 @@ class GramAccumulator:
     """Sums K over modules in float64; products are float32 or the gradients' own wider type."""
 
     def __init__(
-        self, modules: Mapping[str, nn.Linear], batches: Sequence[Sequence[int]], device: torch.device
+        self,
+        modules: Mapping[str, nn.Linear],
+        batches: Sequence[Sequence[int]],
+        device: torch.device,
+        held_as: torch.dtype | None = None,
     ) -> None:
-        """`batches` are the row indices of each coming batch, in order; they partition the pool's rows."""
+        """`batches` are the row indices of each coming batch, in order; they partition the pool's rows.
+
+        `held_as` is the type in which earlier batches' gradients wait for later ones; by default their own.
+        """
         # Apple's GPUs have no float64: there the sum is kept on the CPU.
         self._sum_device = torch.device("cpu") if device.type == "mps" else device
         self._order = torch.tensor([row for batch in batches for row in batch], device=self._sum_device)
@@ -34,7 +41,11 @@ class GramAccumulator:
         self._gram = torch.zeros((size, size), dtype=torch.float64, device=self._sum_device)  # in batch order
         # Made before any activation exists: blocks allocated between activations would pin the heap around them.
         held = rows_held(batches)
-        self._held = {n: m.weight.new_empty((held, m.weight.numel())) for n, m in modules.items()} if held else {}
+        self._held = {
+            name: module.weight.new_empty((held, module.weight.numel()), dtype=held_as)
+            for name, module in modules.items()
+            if held
+        }
         self._sizes = iter([len(batch) for batch in batches])
         self._start, self._stop = 0, next(self._sizes)
         self._seen: set[str] = set()
@@ -78,6 +89,7 @@ def pool_gram(
     batches: Sequence[Sequence[int]],
     memory_bytes: int,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
+    held_as: torch.dtype | None = None,
 ) -> Tensor:
     """Gram matrix of the per-sample gradients of `rows` with respect to the weights of `modules`.
 
@@ -88,17 +100,19 @@ def pool_gram(
         batches: a partition of range(m); each is one forward and backward pass.
         memory_bytes: ceiling for gradients held between batches.
         on_batch: called with each finished batch (only in the last pass over the pool).
+        held_as: type of the gradients held between batches; bfloat16 halves them, and its rounding, independent from
+            number to number, averages out of the inner products.
 
     Returns:
         K [m, m] float64 on CPU.
 
     """
-    groups = module_groups(modules, rows_held(batches), memory_bytes)
+    groups = module_groups(modules, rows_held(batches), memory_bytes, held_as)
     device = next(model.parameters()).device
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
     for index, group in enumerate(groups):
         members = {name: modules[name] for name in group}
-        accumulator = GramAccumulator(members, batches, device)
+        accumulator = GramAccumulator(members, batches, device, held_as)
         with captured(members, accumulator.add):
             for batch in batches:
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
@@ -114,7 +128,9 @@ def rows_held(batches: Sequence[Sequence[int]]) -> int:
     return sum(len(batch) for batch in batches[:-1])
 
 
-def module_groups(modules: Mapping[str, nn.Linear], held: int, memory_bytes: int) -> list[list[str]]:
+def module_groups(
+    modules: Mapping[str, nn.Linear], held: int, memory_bytes: int, held_as: torch.dtype | None = None
+) -> list[list[str]]:
     """Cut the modules, in order, into groups whose gradients of `held` rows stay within `memory_bytes`.
 
     One batch holds nothing, so everything is one group; a single module above the ceiling is a group of its own.
@@ -122,7 +138,7 @@ def module_groups(modules: Mapping[str, nn.Linear], held: int, memory_bytes: int
     groups: list[list[str]] = [[]]
     used = 0
     for name, module in modules.items():
-        size = held * module.weight.numel() * module.weight.element_size()
+        size = held * module.weight.numel() * (held_as or module.weight.dtype).itemsize
         if groups[-1] and used + size > memory_bytes:
             groups.append([])
             used = 0

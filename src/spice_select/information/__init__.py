@@ -2,6 +2,7 @@
 
 from spice_select.information.certificate import Certificate, guarantee_factor
 from spice_select.information.objective import information, interaction_bound, random_information
+from spice_select.information.principal import principal_gram
 from spice_select.information.scaling import Scale, gradient_scales, relative_alpha, scale_gram
 from spice_select.information.selection import Selection, largest_norms, select_from_gram, select_in_order
 from spice_select.information.validation import GramLike, SelectionInputError
@@ -17,6 +18,7 @@ __all__ = [
     "information",
     "interaction_bound",
     "largest_norms",
+    "principal_gram",
     "random_information",
     "relative_alpha",
     "scale_gram",

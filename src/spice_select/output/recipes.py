@@ -1,8 +1,8 @@
 """The files beside `train.parquet` with which each trainer fine-tunes on it as it is, and the run's README.
 
 Contract: pure text. All files name the data by its bare file name, so the commands are run from the run's
-directory and the directory can be moved. The three recipes are one: the paper's LoRA settings (rank 16, alpha
-32, all linear layers, cosine schedule, 3 epochs, learning rate 2e-4), 3 % warm-up and 16 rows a step.
+directory and the directory can be moved. The three recipes are one, `Recipe` with its defaults: LoRA on all linear
+layers with a cosine schedule, as `finetune` trains too.
 """
 
 # pyarrow ships no annotations
@@ -17,11 +17,13 @@ import pyarrow as pa
 import yaml
 
 from spice_select.output.trainers import TRAIN_FILE, llamafactory_turns
+from spice_select.recipe import Recipe
 
 DATASET_NAME = "spice"
 
-_RANK, _ALPHA, _LEARNING_RATE, _EPOCHS, _WARMUP = 16, 32, 2e-4, 3, 0.03
-_ROWS, _ACCUMULATION = 4, 4  # rows on a device at once, times steps put together
+_RECIPE = Recipe()
+_ROWS = 4  # on a device at once
+_ACCUMULATION = _RECIPE.batch_size // _ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,13 @@ def llamafactory_config(target: Target) -> str:
             "dataset": DATASET_NAME,
             "cutoff_len": target.max_length,
             "finetuning_type": "lora",
-            "lora_rank": _RANK,
-            "lora_alpha": _ALPHA,
+            "lora_rank": _RECIPE.lora_rank,
+            "lora_alpha": _whole(_RECIPE.lora_alpha),
             "lora_target": "all",
-            "learning_rate": _LEARNING_RATE,
+            "learning_rate": _RECIPE.learning_rate,
             "lr_scheduler_type": "cosine",
-            "warmup_ratio": _WARMUP,
-            "num_train_epochs": _EPOCHS,
+            "warmup_ratio": _RECIPE.warmup,
+            "num_train_epochs": _whole(_RECIPE.epochs),
             "per_device_train_batch_size": _ROWS,
             "gradient_accumulation_steps": _ACCUMULATION,
             "bf16": True,
@@ -145,14 +147,14 @@ def axolotl_config(target: Target) -> str:
             "excess_length_strategy": "truncate",
             "sample_packing": False,
             "adapter": "lora",
-            "lora_r": _RANK,
-            "lora_alpha": _ALPHA,
+            "lora_r": _RECIPE.lora_rank,
+            "lora_alpha": _whole(_RECIPE.lora_alpha),
             "lora_target_linear": True,
-            "learning_rate": _LEARNING_RATE,
+            "learning_rate": _RECIPE.learning_rate,
             "lr_scheduler": "cosine",
             "optimizer": "adamw_torch",
-            "warmup_ratio": _WARMUP,
-            "num_epochs": _EPOCHS,
+            "warmup_ratio": _RECIPE.warmup,
+            "num_epochs": _whole(_RECIPE.epochs),
             "micro_batch_size": _ROWS,
             "gradient_accumulation_steps": _ACCUMULATION,
             "bf16": "auto",
@@ -184,15 +186,15 @@ trainer = SFTTrainer(
     # Labelled here: the assistant's tokens and its end of turn alone, whatever the chat template.
     train_dataset=training_dataset(HERE / "{TRAIN_FILE}", tokenizer, max_length={target.max_length}),
     peft_config=LoraConfig(
-        r={_RANK}, lora_alpha={_ALPHA}, target_modules="all-linear", task_type="CAUSAL_LM"
+        r={_RECIPE.lora_rank}, lora_alpha={_RECIPE.lora_alpha:g}, target_modules="all-linear", task_type="CAUSAL_LM"
     ),
     args=SFTConfig(
         output_dir=str(HERE / "trl-out"),
         max_length={target.max_length},
-        learning_rate={_LEARNING_RATE},
+        learning_rate={_RECIPE.learning_rate},
         lr_scheduler_type="cosine",
-        warmup_steps={_WARMUP},  # below 1: a share of all steps
-        num_train_epochs={_EPOCHS},
+        warmup_steps={_RECIPE.warmup},  # below 1: a share of all steps
+        num_train_epochs={_RECIPE.epochs:g},
         per_device_train_batch_size={_ROWS},
         gradient_accumulation_steps={_ACCUMULATION},
         bf16=is_torch_bf16_gpu_available(),
@@ -233,7 +235,8 @@ From this directory, with the trainer of your choice; to train another model, ch
     axolotl train axolotl.yaml                  # Axolotl
 
 The loss is on the assistant's tokens and the token that ends each of its turns. The recipe is LoRA of rank
-{_RANK} and alpha {_ALPHA} on all linear layers, learning rate {_LEARNING_RATE:g}, cosine schedule, {_EPOCHS} epochs, \
+{_RECIPE.lora_rank} and alpha {_RECIPE.lora_alpha:g} on all linear layers, learning rate \
+{_RECIPE.learning_rate:g}, cosine schedule, {_RECIPE.epochs:g} epochs, \
 {_ROWS * _ACCUMULATION} rows a step
 and {target.max_length:,} tokens a row; what is longer is cut off.
 
@@ -277,6 +280,11 @@ def _llamafactory_note(target: Target, table: pa.Table) -> str:
 def _clean(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages without the nulls that a table's columns fill in."""
     return [{key: value for key, value in message.items() if value is not None} for message in messages]
+
+
+def _whole(number: float) -> float:
+    """3.0 as 3, because some trainers want whole numbers without a point."""
+    return int(number) if number == int(number) else number
 
 
 def _yaml(comment: str, config: Mapping[str, Any]) -> str:

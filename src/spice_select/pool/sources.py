@@ -44,6 +44,15 @@ class Source:
     rows: Callable[[], Iterator[RawRow]]
 
 
+def as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
+    """Tell one pool from several: a list of rows is one pool, a list of paths or datasets is several."""
+    if isinstance(pools, (str, Path, datasets.Dataset)):
+        return [pools]
+    if pools and all(isinstance(item, Mapping) for item in pools):
+        return [cast(PoolInput, pools)]
+    return list(cast("Sequence[PoolInput]", pools))
+
+
 def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
     """Every input as a named source, in the order given.
 

@@ -73,7 +73,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         ModelError: it cannot be had.
 
     """
-    with _quiet():
+    with quiet():
         tokenizer: PreTrainedTokenizerBase = _load(
             source, "tokenizer", cast(Callable[..., Any], AutoTokenizer.from_pretrained)
         )
@@ -91,11 +91,19 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     def load(location: str, **arguments: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), **arguments)
 
-    with _quiet():
+    with quiet():
         model: PreTrainedModel = _load(source, "model", load)
+    _forget_blocks(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
     return model.requires_grad_(False)
+
+
+def _forget_blocks(model: "PreTrainedModel") -> None:
+    """Take off the mark of a GGUF file: its weights were unpacked on loading, but trainers would refuse the model."""
+    quantizer = cast(Any, getattr(model, "hf_quantizer", None))  # older transformers leave no mark
+    if quantizer is not None and quantizer.quantization_config.quant_method == "gguf":
+        quantizer.remove_quantization_config(model)
 
 
 def pick_device(name: str) -> torch.device:
@@ -122,7 +130,7 @@ def model_fingerprint(source: ModelSource) -> str:
         return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
     directory = Path(source.location).expanduser()
     if not directory.is_dir():
-        with _quiet():
+        with quiet():
             config = _load(source, "configuration", cast(Callable[..., Any], AutoConfig.from_pretrained))
         return f"commit:{config._commit_hash}"
     digest = hashlib.sha256()
@@ -149,8 +157,8 @@ def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Loading bars of one second's work would break the run's own progress line."""
+def quiet() -> Generator[None]:
+    """Within the context transformers shows no bar: those of one second's work would break the run's own line."""
     verbosity = transformers_logging.get_verbosity()
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -11,13 +11,14 @@ from spice_select.information import (
     Selection,
     SelectionInputError,
     gradient_scales,
-    largest_norms,
+    principal_gram,
     random_information,
     relative_alpha,
     scale_gram,
     select_from_gram,
     select_in_order,
 )
+from spice_select.methods import GRADIENT_METHODS
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.schedule.pools import CandidatePool
 
@@ -42,6 +43,8 @@ def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: Ru
 def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
     squared = gram.diagonal()
     scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), squared))
+    if config.rank is not None:
+        scaled = principal_gram(scaled, config.rank)
     alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
     selection = _select(scaled, gram, pool.quota, alpha, config)
     generator = torch.Generator().manual_seed(config.seed + pool.index)
@@ -53,18 +56,14 @@ def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: R
     )
 
 
-def choose_at_random(pool: CandidatePool) -> PoolRecord:
-    """The first rows of the shuffled pool: over all pools a uniformly random subset. No gradient is needed."""
-    return PoolRecord(pool.index, pool.rows, list(range(pool.quota)), pool.quota, False, 0.0, None)
-
-
 def choose_nothing(pool: CandidatePool) -> PoolRecord:
     """A pool whose share of a small budget is no row: nothing is picked and no gradient is computed."""
     return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
 
 
 def _select(scaled: Tensor, gram: Tensor, quota: int, alpha: float, config: RunConfig) -> Selection:
-    if config.method == "norm":
-        return select_in_order(scaled, largest_norms(gram, quota), alpha, config.penalty)
+    if config.method in GRADIENT_METHODS:
+        picks = GRADIENT_METHODS[config.method](gram, quota)
+        return select_in_order(scaled, picks, alpha, config.penalty)
     penalty = 0.0 if config.method == "fisher" else config.penalty
     return select_from_gram(scaled, quota, alpha, penalty, config.stop_ratio)

@@ -20,19 +20,14 @@ from spice_select.gradients.gram import module_groups, pool_gram, rows_held
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
+from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.choose import choose, choose_at_random, choose_nothing
+from spice_select.schedule.choose import choose, choose_nothing
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, update_order, warm_up_rows
-from spice_select.schedule.progress import Progress
 
 GIB = 1 << 30
-
-
-def run_random(examples: Sequence[Example], budget: int, config: RunConfig) -> list[PoolRecord]:
-    """A uniformly random subset, through the same pools and quotas."""
-    return [choose_at_random(pool) for pool in cut_pools(len(examples), config.pool_size, budget, config.seed)]
 
 
 def run_interleaved(
@@ -60,6 +55,24 @@ def run_interleaved(
     for cycle, members in enumerate(cycles):
         run.cycle(cycle, members, last=cycle == len(cycles) - 1)
     return [records[pool.index] for pool in pools]
+
+
+def warm_up(optimizer: ProxyOptimizer, examples: Sequence[Example], config: RunConfig, progress: Progress) -> None:
+    """Train the proxy on seeded random rows before its first pool, so that LoRA's B leaves zero."""
+    rows = warm_up_rows(len(examples), config.warmup_steps * config.update_batch_size, config.seed)
+    _train(optimizer, [examples[i] for i in rows], config, "warm-up", progress)
+
+
+def _train(
+    optimizer: ProxyOptimizer, rows: Sequence[Example], config: RunConfig, label: str, progress: Progress
+) -> None:
+    if not rows:
+        return
+    with memory_advice():
+        losses = optimizer.train_on(
+            rows, config.update_batch_size, lambda lengths: token_budget_batches(lengths, config.token_budget)
+        )
+    progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 
 @contextmanager
@@ -126,20 +139,10 @@ class _Run:
     def _train(self, cycle: int) -> None:
         config = self.config
         if cycle == 0:
-            rows = warm_up_rows(len(self.examples), config.warmup_steps * config.update_batch_size, config.seed)
-            label = "warm-up"
+            warm_up(self.optimizer, self.examples, config, self.progress)
         else:
             rows = update_order(self.unused_picks, config.seed, cycle)
-            label = f"update {cycle}"
-        if not rows:
-            return
-        with memory_advice():
-            losses = self.optimizer.train_on(
-                [self.examples[i] for i in rows],
-                config.update_batch_size,
-                lambda lengths: token_budget_batches(lengths, config.token_budget),
-            )
-        self.progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+            _train(self.optimizer, [self.examples[i] for i in rows], config, f"update {cycle}", self.progress)
 
     def _choose(self, pool: CandidatePool) -> None:
         record = self._measured_choice(pool) if pool.quota else choose_nothing(pool)

@@ -1,0 +1,128 @@
+"""Bootstrap intervals of means over rows that come from several sources. Numbers only: no model, no files.
+
+Rows are resampled with replacement within each source, so every resample keeps the sources' sizes; the sources
+themselves are taken as given. Intervals are the plain percentile kind (Efron, 1979) at 95 %. They tell how far the mean
+would move with other rows of the same sources, not with another training run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from spice_select.errors import ConfigError
+
+LEVEL = 0.95
+RESAMPLES = 2000
+DRAWS_AT_ONCE = 1 << 22
+"""Rows drawn at once; bounds the memory, never the result."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % interval, in the unit of the mean it belongs to."""
+
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether `value` lies outside."""
+        return not self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Macro mean of (first model's loss - second model's loss) over the same rows; below zero, the first is better."""
+
+    macro: float
+    interval: Interval
+
+
+def resampled_means(values: Sequence[float], resamples: int, generator: np.random.Generator) -> Floats:
+    """Means of `resamples` draws of len(values) values with replacement: [resamples].
+
+    The values are sorted first, so that their order makes no difference.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    block = max(1, DRAWS_AT_ONCE // len(ordered))
+    parts = [
+        ordered[generator.integers(0, len(ordered), size=(min(block, resamples - first), len(ordered)))].mean(axis=1)
+        for first in range(0, resamples, block)
+    ]
+    return np.concatenate(parts)
+
+
+def source_means(groups: Mapping[str, Sequence[float]], resamples: int, seed: int) -> dict[str, Floats]:
+    """Resampled means of each source: [resamples] by name, each from a random stream of its own.
+
+    Raises:
+        ConfigError: `resamples` below 1, a negative seed, or no row at all.
+
+    """
+    if resamples < 1:
+        raise ConfigError(f"resamples must be at least 1, not {resamples}.")
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more, not {seed}.")
+    if not groups:
+        raise ConfigError("there is no row to take a mean over.")
+    return {
+        name: resampled_means(groups[name], resamples, np.random.default_rng([seed, i]))
+        for i, name in enumerate(sorted(groups))
+    }
+
+
+def percentile_interval(means: Floats) -> Interval:
+    """The central 95 % of resampled means."""
+    tail = (1 - LEVEL) / 2
+    low, high = cast(list[float], np.quantile(means, [tail, 1 - tail]).tolist())
+    return Interval(low, high)
+
+
+def macro_interval(means: Mapping[str, Floats]) -> Interval:
+    """Interval of the mean of the sources' means; every source counts the same."""
+    return percentile_interval(np.mean(list(means.values()), axis=0))
+
+
+def by_source(values: Mapping[str, float], sources: Mapping[str, str]) -> dict[str, list[float]]:
+    """Values by id, put together by the source of each id."""
+    groups: dict[str, list[float]] = {}
+    for name, value in values.items():
+        groups.setdefault(sources[name], []).append(value)
+    return groups
+
+
+def macro_mean(groups: Mapping[str, Sequence[float]]) -> float:
+    """Mean of the sources' means."""
+    return float(np.mean([np.mean(values) for values in groups.values()]))
+
+
+def paired_difference(
+    losses_a: Mapping[str, float],
+    losses_b: Mapping[str, float],
+    sources: Mapping[str, str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedDifference:
+    """Compare two models on the same rows; pairing removes what makes a row hard for both.
+
+    Args:
+        losses_a: loss by row id, in nats per token.
+        losses_b: the other model's, of the same ids.
+        sources: source by row id.
+        resamples: draws of the bootstrap.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: the ids differ, or `resamples` or `seed` is out of range.
+
+    """
+    if losses_a.keys() != losses_b.keys():
+        odd = sorted(losses_a.keys() ^ losses_b.keys())
+        raise ConfigError(f"the two models were not evaluated on the same rows: {len(odd):,} ids differ ({odd[0]}).")
+    groups = by_source({name: loss - losses_b[name] for name, loss in losses_a.items()}, sources)
+    return PairedDifference(macro_mean(groups), macro_interval(source_means(groups, resamples, seed)))

@@ -1,0 +1,173 @@
+"""Evaluation of a checkpoint on held-out rows, and the JSON that keeps it.
+
+    from spice_select.evaluation.evaluate import evaluate
+    evaluation = evaluate("tuned", ["heldout.jsonl"])
+    evaluation.heldout.macro, evaluation.heldout.macro_interval
+
+`spice-select evaluate` does the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDifference
+from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
+from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
+from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
+from spice_select.pool.records import SourceFile
+from spice_select.progress import NoProgress, Progress
+from spice_select.proxy.loading import pick_device
+
+FORMAT = "spice-select-evaluation"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A checkpoint's held-out loss and what it was measured on.
+
+    Attributes:
+        checkpoint: as it was named.
+        fingerprint: what pins its weights.
+        files: the inputs, with their sha256.
+        rejected: rows left out because they cannot be used.
+        truncated: evaluated rows that `max_length` cut.
+        settings: what decides the figures besides model and data.
+        heldout: the losses.
+
+    """
+
+    checkpoint: str
+    fingerprint: str
+    files: list[SourceFile]
+    rejected: int
+    truncated: int
+    settings: dict[str, Any]
+    heldout: HeldoutLoss
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | Path | Sequence[PoolInput],
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    token_budget: int = 2048,
+    max_length: int = 2048,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    skip_invalid: bool = False,
+    limit_per_source: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Held-out loss of a checkpoint, per source and over all, with bootstrap intervals.
+
+    Args:
+        checkpoint: an adapter's or a model's directory, a hub id, or the embedded model's name.
+        data: held-out files, dataset directories, hub ids, datasets or lists of rows.
+        device: "auto", "cpu", "cuda", ...
+        dtype: of the weights, "float32" or "bfloat16".
+        token_budget: padded tokens in one forward pass.
+        max_length: tokens kept of a row.
+        format: of the rows; None finds it.
+        columns: field of the format -> column of the files.
+        skip_invalid: leave bad rows out instead of stopping.
+        limit_per_source: evaluate the first so many rows of each source; None for all.
+        revision: of a hub id.
+        trust_remote_code: let the model repository's own Python code run.
+        resamples: draws of the bootstrap.
+        seed: of the draws.
+        progress: told about stages and finished rows.
+
+    Raises:
+        SpiceSelectError: whatever the user can mend; the message says how.
+
+    """
+    reading = PoolOptions(format, dict(columns or {}), skip_invalid, max_length)
+    where = pick_device(device)
+    (progress or NoProgress()).note(f"loading {checkpoint}")
+    loaded = load_checkpoint(checkpoint, where, dtype, revision=revision, trust_remote_code=trust_remote_code)
+    return evaluate_model(
+        loaded,
+        data,
+        reading,
+        limit_per_source=limit_per_source,
+        token_budget=token_budget,
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def evaluate_model(
+    loaded: LoadedModel,
+    data: str | Path | Sequence[PoolInput],
+    reading: PoolOptions,
+    *,
+    limit_per_source: int | None = None,
+    token_budget: int = 2048,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """`evaluate` for a checkpoint that is loaded already."""
+    reporter = progress or NoProgress()
+    inputs = [data] if isinstance(data, (str, Path)) else data
+    whole = read_pool(inputs, loaded.tokenizer, reading)
+    pool = limited(whole, limit_per_source)
+    reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
+    if pool.rejected:
+        reporter.note(f"{len(pool.rejected):,} rows cannot be used, such as {pool.rejected[0].location}")
+    if pool.truncated:
+        reporter.note(f"{pool.truncated:,} rows are longer than {reading.max_length} tokens and were cut at the end")
+    settings = {
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "max_length": reading.max_length,
+        "limit_per_source": limit_per_source,
+        "resamples": resamples,
+        "seed": seed,
+    }
+    losses = heldout_loss(loaded.model, pool, token_budget, resamples, seed, reporter)
+    return Evaluation(loaded.name, loaded.fingerprint, pool.files, len(pool.rejected), pool.truncated, settings, losses)
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as plain values, see docs/output.md."""
+    heldout = evaluation.heldout
+    return {
+        "settings": evaluation.settings,
+        "data": [asdict(file) for file in evaluation.files],
+        "rejected": evaluation.rejected,
+        "truncated": evaluation.truncated,
+        "sources": {
+            source.source: {
+                "rows": source.rows,
+                "trained_tokens": source.trained_tokens,
+                "mean": source.mean,
+                "token_mean": source.token_mean,
+                "interval": _pair(source.interval),
+            }
+            for source in heldout.sources
+        },
+        "macro": {"mean": heldout.macro, "interval": _pair(heldout.macro_interval)},
+        "all_rows": {"rows": len(heldout.rows), "mean": heldout.mean},
+        "rows": {
+            row.id: {"source": row.source, "trained_tokens": row.trained_tokens, "loss": row.loss}
+            for row in heldout.rows
+        },
+    }
+
+
+def difference_json(difference: PairedDifference) -> dict[str, Any]:
+    """A comparison as plain values."""
+    return {"macro": difference.macro, "interval": _pair(difference.interval)}
+
+
+def _pair(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]

@@ -1,0 +1,233 @@
+"""Held-out loss: how well a model predicts responses it was not trained on, in nats per trained token.
+
+The loss of a row is the mean negative log-likelihood of its response tokens, the same quantity that fine-tuning
+lowers. The headline is the macro mean, the mean of the sources' means, so that a large source does not drown a small
+one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from spice_select.errors import ConfigError, ModelError
+from spice_select.evaluation.bootstrap import (
+    RESAMPLES,
+    Interval,
+    PairedDifference,
+    macro_interval,
+    macro_mean,
+    paired_difference,
+    percentile_interval,
+    source_means,
+)
+from spice_select.gradients.loss import TokenRow, collate, response_losses
+from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.records import Example, Pool
+from spice_select.progress import NoProgress, Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoss:
+    """One row: `loss` is the mean over its `trained_tokens`, in nats."""
+
+    id: str
+    source: str
+    trained_tokens: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLoss:
+    """One source, losses in nats per token.
+
+    Attributes:
+        source: its name.
+        rows: how many.
+        trained_tokens: of all its rows.
+        mean: of the rows' losses; every row counts the same.
+        token_mean: every token counts the same.
+        interval: of `mean`.
+
+    """
+
+    source: str
+    rows: int
+    trained_tokens: int
+    mean: float
+    token_mean: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutLoss:
+    """Losses of all rows, in nats per token.
+
+    Attributes:
+        rows: in the pool's order.
+        sources: by name.
+        macro: mean of the sources' means, the headline.
+        macro_interval: of `macro`.
+        mean: over all rows.
+
+    """
+
+    rows: list[RowLoss]
+    sources: list[SourceLoss]
+    macro: float
+    macro_interval: Interval
+    mean: float
+
+
+def heldout_loss(
+    model: "PreTrainedModel",
+    pool: Pool,
+    token_budget: int = 2048,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> HeldoutLoss:
+    """Evaluate a model in eval mode on every example of `pool`, read with this model's tokenizer.
+
+    Args:
+        model: a causal language model.
+        pool: the held-out rows.
+        token_budget: padded tokens in one forward pass; changes speed and memory, not the result.
+        resamples: draws of the bootstrap.
+        seed: of the draws.
+        progress: told about finished rows.
+
+    Raises:
+        ModelError: the tokenizer does not fit the model, or a loss is not finite.
+        ConfigError: `token_budget`, `resamples` or `seed` is out of range.
+
+    """
+    reporter = progress or NoProgress()
+    _check_vocabulary(model, pool)
+    reporter.begin("held-out loss", len(pool.examples), pool.total_tokens)
+    losses = row_losses(model, pool.examples, token_budget, reporter.advance)
+    rows = [
+        RowLoss(example.id, example.row.source, example.trained_tokens, loss)
+        for example, loss in zip(pool.examples, losses, strict=True)
+    ]
+    odd = next((row.id for row in rows if not np.isfinite(row.loss)), None)
+    if odd is not None:
+        raise ModelError(
+            f"the loss of row '{odd}' is not a finite number: the model's weights are damaged, or too coarse.\n"
+            "Try --dtype float32, or another checkpoint."
+        )
+    return summarise_losses(rows, resamples, seed)
+
+
+def row_losses(
+    model: "PreTrainedModel",
+    examples: Sequence[TokenRow],
+    token_budget: int,
+    on_batch: Callable[[int, int], None],
+) -> list[float]:
+    """Mean NLL over the trained tokens of each example, in nats, in the order given.
+
+    Args:
+        model: in eval mode.
+        examples: each with at least one trained token.
+        token_budget: padded tokens in one forward pass.
+        on_batch: called after each pass with the rows and (unpadded) tokens it did.
+
+    """
+    lengths = [len(example.input_ids) for example in examples]
+    losses = [0.0] * len(examples)
+    for places in token_budget_batches(lengths, token_budget):
+        batch = collate([examples[i] for i in places], model.device)
+        with torch.no_grad():
+            values = cast(list[float], response_losses(model, batch).double().tolist())
+        for place, value in zip(places, values, strict=True):
+            losses[place] = value
+        on_batch(len(places), sum(lengths[i] for i in places))
+    return losses
+
+
+def summarise_losses(rows: Sequence[RowLoss], resamples: int = RESAMPLES, seed: int = 0) -> HeldoutLoss:
+    """Means and intervals from the rows' losses. Raises `ConfigError` as `source_means` does."""
+    members: dict[str, list[RowLoss]] = {}
+    for row in rows:
+        members.setdefault(row.source, []).append(row)
+    groups = {name: [row.loss for row in part] for name, part in sorted(members.items())}
+    resampled = source_means(groups, resamples, seed)
+    sources = [_source_loss(name, members[name], percentile_interval(resampled[name])) for name in groups]
+    overall = float(np.mean([row.loss for row in rows]))
+    return HeldoutLoss(list(rows), sources, macro_mean(groups), macro_interval(resampled), overall)
+
+
+def compare(first: HeldoutLoss, second: HeldoutLoss, resamples: int = RESAMPLES, seed: int = 0) -> PairedDifference:
+    """First minus second on the same rows, with an interval.
+
+    Raises:
+        ConfigError: the rows differ, or they have different tokens, whose losses cannot be compared.
+
+    """
+    difference = paired_difference(
+        {row.id: row.loss for row in first.rows},
+        {row.id: row.loss for row in second.rows},
+        {row.id: row.source for row in first.rows},
+        resamples=resamples,
+        seed=seed,
+    )
+    tokens = {row.id: row.trained_tokens for row in second.rows}
+    odd = next((row.id for row in first.rows if row.trained_tokens != tokens[row.id]), None)
+    if odd is not None:
+        raise ConfigError(
+            f"the two models cut row '{odd}' into different numbers of tokens, so their losses cannot be compared.\n"
+            "Compare models that share a tokenizer and a chat template."
+        )
+    return difference
+
+
+def limited(pool: Pool, rows_per_source: int | None) -> Pool:
+    """`pool` with the first so many examples of each source, in the same order; None keeps all.
+
+    Raises:
+        ConfigError: fewer than one row.
+
+    """
+    if rows_per_source is None:
+        return pool
+    if rows_per_source < 1:
+        raise ConfigError(f"limit_per_source must be at least 1, not {rows_per_source}.")
+    taken: dict[str, int] = {}
+    kept: list[Example] = []
+    for example in pool.examples:
+        taken[example.row.source] = taken.get(example.row.source, 0) + 1
+        if taken[example.row.source] <= rows_per_source:
+            kept.append(replace(example, index=len(kept)))
+    return replace(pool, examples=kept)
+
+
+def _source_loss(name: str, rows: Sequence[RowLoss], interval: Interval) -> SourceLoss:
+    tokens = sum(row.trained_tokens for row in rows)
+    return SourceLoss(
+        source=name,
+        rows=len(rows),
+        trained_tokens=tokens,
+        mean=float(np.mean([row.loss for row in rows])),
+        token_mean=sum(row.loss * row.trained_tokens for row in rows) / tokens,
+        interval=interval,
+    )
+
+
+def _check_vocabulary(model: "PreTrainedModel", pool: Pool) -> None:
+    """A token the model has no embedding for would end in an index error deep inside."""
+    embedding = cast(object, model.get_input_embeddings())
+    if not isinstance(embedding, nn.Embedding):
+        return
+    largest = max(int(example.input_ids.max()) for example in pool.examples)
+    if largest >= embedding.num_embeddings:
+        raise ModelError(
+            f"the tokenizer gives token {largest:,}, but the model has {embedding.num_embeddings:,} embeddings: "
+            "they do not belong together.\nPut the model's own tokenizer files into the checkpoint."
+        )

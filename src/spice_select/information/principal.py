@@ -1,0 +1,32 @@
+"""The pool's principal gradient subspace: information in the directions that many rows share.
+
+Contract: pure. In all of R^P real gradients are nearly orthogonal, so log det over it counts each row's own noise.
+"""
+
+import torch
+from torch import Tensor
+
+from spice_select.information.validation import GramLike, read_budget, read_gram, spectrum
+
+
+def principal_gram(gram: GramLike, rank: int) -> Tensor:
+    """The Gram matrix of the gradients projected on their top `rank` principal directions, V_r L_r V_r^T.
+
+    Args:
+        gram: m x m inner products of (scaled) gradients, not centred.
+        rank: r, at least 1; from m on the matrix comes back as it is.
+
+    Returns:
+        [m, m] float64 on the CPU.
+
+    Raises:
+        SelectionInputError: gram or rank cannot be used.
+
+    """
+    checked = read_gram(gram)
+    size = len(checked.matrix)
+    if rank >= size:
+        return checked.matrix
+    eigen = spectrum(checked)
+    factor = eigen.vectors[:, -read_budget(rank, size) :] * eigen.values[-rank:].sqrt()  # [m, r]
+    return torch.mm(factor, factor.T)

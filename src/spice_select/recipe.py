@@ -1,0 +1,52 @@
+"""The one LoRA recipe: what `finetune` trains with, and what the files beside `train.parquet` tell other trainers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spice_select.errors import ConfigError
+
+
+class Recipe(BaseModel):
+    """Everything that decides a fine-tuning but its data and model.
+
+    LoRA without dropout on all linear layers but the output layer; AdamW without weight decay, gradients clipped at
+    norm 1, cosine schedule down to zero. Rank, alpha, rate and epochs are those of the paper's target training.
+
+    Raises:
+        ConfigError: through `resolve_recipe`, for unknown keys and values out of range.
+
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the rows; a fraction stops within a pass.")
+    learning_rate: float = Field(
+        default=2e-4, gt=0, description="Peak of the learning rate; it falls to zero as a cosine."
+    )
+    lora_rank: int = Field(default=16, ge=1, description="Rank r of the adapters, on all linear layers.")
+    lora_alpha: float = Field(default=32.0, gt=0, description="LoRA scaling numerator: adapters count alpha / r.")
+    batch_size: int = Field(default=16, ge=1, description="Rows of one optimizer step, over all processes together.")
+    warmup: float = Field(
+        default=0.03, ge=0, lt=1, description="Share of all steps over which the rate rises from zero."
+    )
+    max_length: int = Field(default=2048, ge=8, description="Tokens kept of a row; longer ones are cut at the end.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the adapters' start and the order of the rows.")
+
+
+def resolve_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """Validate `values` over the defaults.
+
+    Raises:
+        ConfigError: names the key and what is wrong with it.
+
+    """
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:1])
+        if key not in Recipe.model_fields:
+            raise ConfigError(f"{origin}: unknown key '{key}'; known: {', '.join(Recipe.model_fields)}.") from None
+        raise ConfigError(f"{origin}: {key}: {first['msg']} (got {first['input']!r}).") from None

@@ -1,0 +1,89 @@
+"""The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spice_select.config import RunConfig
+from spice_select.gradients.loss import collate, response_losses
+from spice_select.methods import ORDERS, RowFacts, take_rows, take_tokens
+from spice_select.output.records import PoolRecord
+from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.examples import Example
+from spice_select.progress import Progress
+from spice_select.proxy.lora import Proxy
+from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.interleaved import memory_advice
+
+
+class _ResponseAlone:
+    """An example without its prompt; its first token has nothing before it and is no target."""
+
+    def __init__(self, example: Example) -> None:
+        self.input_ids: npt.NDArray[np.int32] = example.input_ids[example.trained]
+        self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Mean NLL of n responses after their prompts, and alone (NaN for a response of one token)."""
+
+    conditioned: list[float]
+    direct: list[float]
+
+
+def run_ordered(
+    examples: Sequence[Example],
+    config: RunConfig,
+    proxy: Proxy | None,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> list[PoolRecord]:
+    """Rank `examples` by `config.method` and take its budget of rows, or the prefix nearest to a budget in tokens.
+
+    `proxy` is needed by ifd alone, which looks at its losses before any training.
+
+    Returns:
+        A single record: all rows are one pool.
+
+    """
+    losses = None if proxy is None else response_and_prompt_losses(examples, proxy, config, progress)
+    picks = ranked(examples, config, losses)
+    record = PoolRecord(0, list(range(len(examples))), picks, len(picks), False, 0.0, None)
+    checkpoint.save_record(record)
+    return [record]
+
+
+def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None) -> list[int]:
+    """The picks of a method without gradients, best first."""
+    lengths = [example.trained_tokens for example in examples]
+    facts = RowFacts(lengths, config.seed)
+    if losses is not None:
+        facts = RowFacts(lengths, config.seed, losses.conditioned, losses.direct)
+    order = ORDERS[config.method](facts)
+    tokens = config.budget_tokens
+    if tokens is None:
+        return take_rows(order, config.budget_rows(len(examples)))
+    return take_tokens(order, lengths, tokens)
+
+
+def response_and_prompt_losses(
+    examples: Sequence[Example], proxy: Proxy, config: RunConfig, progress: Progress
+) -> Losses:
+    """One forward pass over the responses after their prompts, and one over the responses alone."""
+    progress.begin("losses", len(examples), sum(len(example.input_ids) for example in examples))
+    losses = Losses([0.0] * len(examples), [0.0] * len(examples))
+    for batch in token_budget_batches([len(example.input_ids) for example in examples], config.token_budget):
+        rows = [examples[i] for i in batch]
+        alone = [_ResponseAlone(row) for row in rows]
+        with memory_advice(), torch.no_grad():
+            after_prompt = response_losses(proxy.model, collate(rows, proxy.device))
+            by_itself = response_losses(proxy.model, collate(alone, proxy.device))
+        for place, (i, row) in enumerate(zip(batch, alone, strict=True)):
+            losses.conditioned[i] = float(after_prompt[place])
+            losses.direct[i] = float(by_itself[place]) if len(row.input_ids) > 1 else float("nan")
+        progress.advance(len(batch), sum(len(row.input_ids) for row in rows))
+    return losses

@@ -1,0 +1,80 @@
+"""What the cells of a study share: the pool's gradients under a frozen proxy, and its response losses.
+
+One backward pass over the whole pool gives the n x n Gram matrix from which every cell with a frozen proxy picks,
+whatever its scale, alpha, penalty, rank and cut into pools. It is kept on disk and computed once.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from spice_select.config import RunConfig
+from spice_select.errors import OutputError
+from spice_select.gradients.gram import pool_gram
+from spice_select.output.atomic import write_bytes, write_text
+from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.examples import Pool
+from spice_select.progress import Progress
+from spice_select.proxy.loading import load_model, model_source, pick_device
+from spice_select.proxy.lora import Proxy, attach_lora
+from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.interleaved import GIB, warm_up
+from spice_select.schedule.ordered import Losses, response_and_prompt_losses
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Measures pools for a study and keeps them in `directory`."""
+
+    directory: Path
+    pool: Pool
+    progress: Progress
+
+    def gram(self, config: RunConfig) -> Tensor:
+        """Gram matrix [n, n] of the pool under the proxy of `config` (its seed, warm-up and LoRA), unscaled."""
+        path = self.directory / f"gram-{config.seed}-{config.warmup_steps}.safetensors"
+        if path.exists():
+            try:
+                return load(path.read_bytes())["gram"]
+            except (SafetensorError, KeyError) as error:
+                raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
+        proxy = self._proxy(config)
+        examples = self.pool.examples
+        optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+        warm_up(optimizer, examples, config, self.progress)
+        batches = token_budget_batches([len(example.input_ids) for example in examples], config.token_budget)
+        self.progress.begin(f"gradients {config.seed}", len(examples), self.pool.total_tokens)
+        gram = pool_gram(
+            proxy.model,
+            proxy.factors,
+            examples,
+            batches,
+            int(config.gradient_memory * GIB),
+            lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
+            held_as=torch.bfloat16,
+        )
+        write_bytes(path, save({"gram": gram}))
+        return gram
+
+    def losses(self, config: RunConfig) -> Losses:
+        """Losses of every response after its prompt and alone, under the untrained model."""
+        path = self.directory / "response-losses.json"
+        if path.exists():
+            try:
+                saved = json.loads(path.read_text(encoding="utf-8"))
+                return Losses(saved["conditioned"], saved["direct"])
+            except (ValueError, KeyError) as error:
+                raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
+        losses = response_and_prompt_losses(self.pool.examples, self._proxy(config), config, self.progress)
+        write_text(path, json.dumps({"conditioned": losses.conditioned, "direct": losses.direct}))
+        return losses
+
+    @staticmethod
+    def _proxy(config: RunConfig) -> Proxy:
+        model = load_model(model_source(config), config.dtype, pick_device(config.device))
+        return attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)

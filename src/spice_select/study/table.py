@@ -1,0 +1,104 @@
+"""The table of a study: one line a cell, over its seeds, beside the baseline."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from spice_select.study.cells import CellResult
+from spice_select.study.statistics import Interval, interval, paired
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What losses are averaged over: the source of each held-out row, and each source's share of the pool's rows."""
+
+    source_of: Mapping[str, str]
+    pool: Mapping[str, float]
+
+    def by_source(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Mean loss of each source."""
+        totals: dict[str, list[float]] = {}
+        for row, loss in losses.items():
+            totals.setdefault(self.source_of[row], []).append(loss)
+        return {source: sum(values) / len(values) for source, values in sorted(totals.items())}
+
+    def macro(self, losses: Mapping[str, float]) -> float:
+        """Mean of the sources' means: every source counts the same."""
+        means = self.by_source(losses)
+        return sum(means.values()) / len(means)
+
+    def in_proportion(self, losses: Mapping[str, float]) -> float:
+        """Mean of the sources' means, weighted by their share of the pool; the macro mean where they share none."""
+        means = self.by_source(losses)
+        weights = {source: self.pool.get(source, 0.0) for source in means}
+        total = sum(weights.values())
+        return sum(means[s] * weights[s] for s in means) / total if total else self.macro(losses)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One cell over its seeds. Differences are to the baseline at the same seeds; negative is better."""
+
+    cell: str
+    seeds: int
+    rows: float
+    tokens: float
+    macro: Interval
+    difference: Interval | None
+    proportional: Interval
+    proportional_difference: Interval | None
+
+
+def lines(results: Sequence[CellResult], shares: Shares, baseline: str) -> list[Line]:
+    """Lines in the order in which the cells first appear."""
+    macro: dict[str, dict[int, float]] = {}
+    weighted: dict[str, dict[int, float]] = {}
+    for result in results:
+        macro.setdefault(result.cell, {})[result.seed] = shares.macro(result.losses)
+        weighted.setdefault(result.cell, {})[result.seed] = shares.in_proportion(result.losses)
+    out: list[Line] = []
+    for cell in macro:
+        own = [result for result in results if result.cell == cell]
+        other = cell != baseline
+        out.append(
+            Line(
+                cell,
+                len(own),
+                sum(len(result.ids) for result in own) / len(own),
+                sum(result.trained_tokens for result in own) / len(own),
+                interval(list(macro[cell].values())),
+                paired(macro[cell], macro.get(baseline, {})) if other else None,
+                interval(list(weighted[cell].values())),
+                paired(weighted[cell], weighted.get(baseline, {})) if other else None,
+            )
+        )
+    return out
+
+
+def markdown(table: Sequence[Line], baseline: str, untrained: float) -> str:
+    """The table for people; intervals are 95 % over seeds, and a star marks differences that exclude zero."""
+    head = (
+        f"| cell | seeds | rows | trained tokens | held-out macro loss | minus {baseline} "
+        f"| in the pool's proportions | minus {baseline} |\n| --- | --: | --: | --: | --: | --: | --: | --: |\n"
+    )
+    body = "".join(
+        f"| {line.cell} | {line.seeds} | {line.rows:.0f} | {line.tokens:,.0f} "
+        f"| {line.macro} | {_starred(line.difference)} "
+        f"| {line.proportional} | {_starred(line.proportional_difference)} |\n"
+        for line in table
+    )
+    return (
+        f"{head}{body}\nMean over seeds ± half a 95 % interval (Student's t); differences are paired by seed, lower is "
+        f"better,\n* excludes zero. The untrained model's macro loss is {untrained:.4f}.\n"
+    )
+
+
+def pool_shares(sources: Sequence[str]) -> dict[str, float]:
+    """Share of each source among the pool's rows."""
+    return {source: count / len(sources) for source, count in Counter(sources).items()}
+
+
+def _starred(difference: Interval | None) -> str:
+    if difference is None:
+        return ""
+    return f"{difference}{' *' if difference.excludes_zero else ''}"

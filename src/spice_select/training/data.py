@@ -1,0 +1,121 @@
+"""What to fine-tune on: a finished run's directory, or any pool; in both cases with the masks of selection."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import datasets
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from spice_select.config import load_yaml
+from spice_select.errors import ConfigError, PoolError
+from spice_select.output.trainers import IGNORED, TRAIN_FILE, training_dataset
+from spice_select.pool.examples import Example, PoolInput, PoolOptions, read_pool
+from spice_select.pool.sources import as_list
+
+Data: TypeAlias = PoolInput | Sequence[PoolInput]
+
+_SAVED_DATASET = ("state.json", "dataset_dict.json")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """Rows ready for the trainer.
+
+    Attributes:
+        dataset: `input_ids` and `labels` of each row; a label is the token's id, or -100 for no target.
+        left_out: rows that cannot be trained on, or of which `max_length` leaves no target.
+
+    """
+
+    dataset: datasets.Dataset
+    left_out: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.dataset)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, trained or not."""
+        return sum(len(ids) for ids in cast("list[list[int]]", self.dataset["input_ids"]))
+
+    @property
+    def trained_tokens(self) -> int:
+        """Targets of the loss in one pass."""
+        labels = cast("list[list[int]]", self.dataset["labels"])
+        return sum(label != IGNORED for row in labels for label in row)
+
+
+def run_directory(data: Data) -> Path | None:
+    """Return the directory if `data` is one that a run wrote, None if it is a pool.
+
+    Raises:
+        ConfigError: a run's directory among other inputs.
+        PoolError: a directory that is neither a run's nor a saved dataset.
+
+    """
+    inputs = as_list(data)
+    found = [path for item in inputs if isinstance(item, (str, Path)) if _is_run(path := Path(item).expanduser())]
+    if found and len(inputs) > 1:
+        raise ConfigError(
+            f"{found[0]}: a run's directory is fine-tuned on alone; beside other inputs name its selected.jsonl."
+        )
+    return found[0] if found else None
+
+
+def run_model(directory: Path) -> dict[str, Any]:
+    """Return `model` and `revision` that the run was made with, as far as its `run.yaml` names them.
+
+    Whether the model's own code may run is not taken over: that is for the user to allow each time.
+    """
+    path = directory / "run.yaml"
+    options = load_yaml(path).options if path.is_file() else {}
+    return {key: options[key] for key in ("model", "revision") if options.get(key)}
+
+
+def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> TrainingRows:
+    """Read and tokenise `data`.
+
+    Raises:
+        SpiceSelectError: as `read_pool` and `training_dataset` do; or no row keeps a target.
+
+    """
+    directory = run_directory(data)
+    if directory is None:
+        pool = read_pool(as_list(data), tokenizer, options)
+        return TrainingRows(_dataset(pool.examples), len(pool.rejected))
+    if options.format or options.columns:
+        raise ConfigError(f"{directory}: is a run's directory, whose format is known; leave out --format and --column.")
+    path = directory / TRAIN_FILE
+    dataset = training_dataset(path, tokenizer, options.max_length)
+    if not len(dataset):
+        raise PoolError(f"{path}: max_length {options.max_length} cuts off every response; ask for a larger one.")
+    return TrainingRows(dataset, cast(int, pq.read_metadata(path).num_rows) - len(dataset))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _is_run(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    if (path / TRAIN_FILE).is_file():
+        return True
+    if (path / "checkpoint" / "identity.json").is_file():
+        raise PoolError(f"{path}: holds an unfinished run; finish it with spice-select run ... --resume.")
+    if not any((path / name).is_file() for name in _SAVED_DATASET):
+        raise PoolError(
+            f"{path}: is neither a run's directory (no {TRAIN_FILE}) nor a dataset saved by datasets.save_to_disk.\n"
+            "Name the data files one by one instead of their folder."
+        )
+    return False
+
+
+def _dataset(examples: Sequence[Example]) -> datasets.Dataset:
+    ids = [example.input_ids.tolist() for example in examples]
+    labels = [
+        [token if target else IGNORED for token, target in zip(tokens, example.trained.tolist(), strict=True)]
+        for tokens, example in zip(ids, examples, strict=True)
+    ]
+    return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})

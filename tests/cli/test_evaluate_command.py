@@ -1,0 +1,142 @@
+"""`spice-select evaluate` in a subprocess on a tiny model: table, JSON, comparison, refusals."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from oracles.evaluation_oracle import oracle_losses, save_adapter, unmerged
+from oracles.runs import byte_tokenizer, chat_rows, read_jsonl, write_jsonl
+from spice_select.cli import main
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def evaluate(*arguments, cwd=None):
+    command = [sys.executable, "-m", "spice_select", "evaluate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, tiny_model):
+    return save_adapter(tmp_path_factory.mktemp("tuned"), tiny_model, ours=True)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, adapter, tiny_model, chat_pool):
+    """One evaluation with everything: two files, a comparison, a JSON file."""
+    folder = tmp_path_factory.mktemp("measured")
+    more = write_jsonl(folder / "more.jsonl", [{"messages": row["messages"]} for row in chat_rows(9, seed=8)])
+    output = folder / "e.json"
+    done = evaluate(adapter, "--data", chat_pool, more, "--against", tiny_model, "--output", output, "--resamples", 300)
+    assert done.returncode == 0, done.stderr
+    return done, json.loads(output.read_text(encoding="utf-8")), more
+
+
+def test_the_json_is_the_oracles(measured, adapter, tiny_model, chat_pool):
+    _, report, more = measured
+    assert (report["format"], report["version"]) == ("spice-select-evaluation", 1)
+    assert report["checkpoint"] == str(adapter) and report["tasks"] == {}
+    heldout = report["heldout"]
+    assert [file["sha256"] for file in heldout["data"]] == [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in (chat_pool, more)
+    ]
+    rows = read_jsonl(chat_pool) + read_jsonl(more)
+    expected = oracle_losses(unmerged(adapter, tiny_model), byte_tokenizer(), rows)
+    assert [row["loss"] for row in heldout["rows"].values()] == pytest.approx(expected, abs=1e-5)
+    assert list(heldout["rows"])[:2] == ["row-0", "row-1"]
+    assert {name: source["rows"] for name, source in heldout["sources"].items()} == {"even": 29, "more": 9, "odd": 28}
+    means = [source["mean"] for source in heldout["sources"].values()]
+    assert heldout["macro"]["mean"] == pytest.approx(sum(means) / 3)
+    low, high = heldout["macro"]["interval"]
+    assert low < heldout["macro"]["mean"] < high
+    against = report["against"]
+    assert against["difference"]["macro"] == pytest.approx(
+        heldout["macro"]["mean"] - against["heldout"]["macro"]["mean"]
+    )
+    assert against["fingerprint"] == report["fingerprint"].split("+")[1]
+
+
+def test_the_table_ends_with_the_macro_mean_and_a_verdict(measured, tiny_model):
+    done, report, _ = measured
+    lines = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    assert [line[0] for line in lines] == ["source", "even", "more", "odd", "all", "macro", "against"]
+    assert lines[5][1] == f"{report['heldout']['macro']['mean']:.4f}"
+    verdict = done.stdout.splitlines()[-1]
+    low, high = report["against"]["difference"]["interval"]
+    assert ("excludes zero" in verdict) == (low > 0 or high < 0)
+    assert tiny_model in verdict
+    assert "held-out loss: 66 of 66 rows" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr, "no terminal, no control codes"
+
+
+def test_a_model_against_itself(tmp_path, tiny_model, chat_pool):
+    done = evaluate(
+        tiny_model, "--data", chat_pool, "--against", tiny_model, "--limit-per-source", 5, "--output", "e.json",
+        "--token-budget", 90, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["against"]["difference"] == {"macro": 0.0, "interval": [0.0, 0.0]}
+    assert len(report["heldout"]["rows"]) == 10 and report["heldout"]["settings"]["limit_per_source"] == 5
+    assert "includes zero" in done.stdout
+
+
+def test_an_existing_file_is_kept_unless_told(tmp_path, tiny_model, chat_pool):
+    output = tmp_path / "e.json"
+    output.write_text("precious")
+    arguments = (tiny_model, "--data", chat_pool, "--limit-per-source", 1, "--output", output)
+    done = evaluate(*arguments)
+    assert done.returncode == 2 and "--overwrite" in done.stderr and output.read_text() == "precious"
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    assert evaluate(*arguments, "--overwrite").returncode == 0
+    assert json.loads(output.read_text())["version"] == 1
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_the_help_names_every_option_under_a_heading():
+    done = evaluate("--help")
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout and "macro" in done.stdout
+    assert done.stdout.split("Other:")[1].split()[0] in ("-h,", "--help"), "only --help belongs to no heading"
+
+
+MISTAKES = {
+    "no arguments": ([], "CKPT"),
+    "nothing to measure": (["{model}"], "--data"),
+    "no checkpoint": ([".", "--data", "good.jsonl"], "neither adapter_config.json nor config.json"),
+    "missing data": (["{model}", "--data", "absent.jsonl"], "absent.jsonl"),
+    "bad row": (["{model}", "--data", "bad.jsonl"], "narrator"),
+    "against without data": (["{model}", "--against", "{model}", "--tasks", "mmlu"], "--against"),
+    "against nothing": (["{model}", "--data", "good.jsonl", "--against", "./nowhere"], "nowhere"),
+    "output is an input": (["{model}", "--data", "good.jsonl", "--output", "good.jsonl", "--overwrite"], "is an input"),
+    "output in no directory": (["{model}", "--data", "good.jsonl", "--output", "no/e.json"], "no such directory"),
+    "output is a directory": (["{model}", "--data", "good.jsonl", "--output", "."], "is a directory"),
+    "bad dtype": (["{model}", "--data", "good.jsonl", "--dtype", "int4"], "bfloat16"),
+    "bad column": (["{model}", "--data", "good.jsonl", "--column", "x"], "FIELD=COLUMN"),
+    "bad device": (["{model}", "--data", "good.jsonl", "--device", "cuda:7"], "cuda:7"),
+    "bad limit": (["{model}", "--data", "good.jsonl", "--limit-per-source", "0"], "--limit-per-source"),
+    "unknown task": (["{model}", "--tasks", "mmlu,chess"], "chess"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake(name, tmp_path, tiny_model, monkeypatch, capsys):
+    """In this process, because the same `main` starts at once here."""
+    good = chat_rows(4)
+    write_jsonl(tmp_path / "good.jsonl", good)
+    turns = [{"role": "narrator", "content": "q"}, {"role": "assistant", "content": "a"}]
+    write_jsonl(tmp_path / "bad.jsonl", [good[0], {"messages": turns}])
+    arguments, clue = MISTAKES[name]
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["spice-select", "evaluate", *(a.format(model=tiny_model) for a in arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.split("spice-select: ")[1].strip().splitlines()
+    assert 1 <= len(error) <= 3 and clue in "\n".join(error), error
+    assert sorted(tmp_path.rglob("*")) == before, "nothing may be written"

@@ -1,0 +1,163 @@
+"""Whole studies on a tiny model, through the real command line and trainer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from oracles.runs import chat_rows, write_jsonl
+from spice_select import select
+from spice_select.errors import ConfigError
+from spice_select.pool.examples import read_pool
+from spice_select.progress import NoProgress
+from spice_select.proxy.loading import load_tokenizer, model_source
+from spice_select.study.config import StudyConfig, load_study
+from spice_select.study.evidence import Evidence
+from spice_select.study.picks import subset_of
+
+pytest.importorskip("trl")
+pytest.importorskip("matplotlib")
+
+RECIPE = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
+CELLS = {"random": {"method": "random"}, "spice": {"scale": "unit"}}
+
+
+@pytest.fixture(scope="module")
+def heldout(tmp_path_factory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("heldout") / "held.jsonl", chat_rows(10, seed=9))
+
+
+def write_study(path: Path, model: str, **changes) -> Path:
+    content = {"model": model, "budget": "6", "seeds": 1, "recipe": RECIPE, "cells": CELLS, **changes}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def command(study: Path, pool: Path, heldout: Path, output: Path) -> list[str]:
+    options = ["--pool", str(pool), "--heldout", str(heldout), "--output", str(output)]
+    return [sys.executable, "-m", "spice_select", "study", str(study), *options]
+
+
+def results(directory: Path) -> dict[str, dict]:
+    return {
+        str(path.relative_to(directory)): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(directory.glob("cells/*/*.json"))
+    }
+
+
+def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """Killed when the first cell was done, then started again: the same files as a study left alone, nothing redone."""
+    study = write_study(tmp_path / "study.yaml", tiny_model)
+    alone = subprocess.run(command(study, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+    assert "| spice | 1 | 6 |" in alone.stdout
+
+    process = subprocess.Popen(
+        command(study, chat_pool, heldout, tmp_path / "killed"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    first = tmp_path / "killed" / "cells" / "random" / "0.json"
+    while not first.exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "cells" / "spice" / "0.json").exists()
+    before = first.stat().st_mtime_ns
+    done = subprocess.run(command(study, chat_pool, heldout, tmp_path / "killed"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert first.stat().st_mtime_ns == before
+    assert results(tmp_path / "killed") == results(tmp_path / "alone")
+    for name in ("table.md", "lines.json", "loss.svg", "tokens.svg"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+    changed = write_study(tmp_path / "changed.yaml", tiny_model, cells={**CELLS, "spice": {"scale": "none"}})
+    refused = subprocess.run(command(changed, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "other options" in refused.stderr
+    other = write_study(tmp_path / "other.yaml", tiny_model, budget="9")
+    refused = subprocess.run(command(other, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "differs in budget" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {},
+        {"scale": "none", "alpha_mode": "absolute", "pool_size": 20},
+        {"scale": "unit", "rank": 4, "pool_size": 20},
+        {"method": "norm", "pool_size": 57},
+        {"method": "dpp"},
+        {"method": "random"},
+        {"method": "longest"},
+        {"method": "ifd"},
+        {"pool_size": 10, "update_every": 2, "warmup_steps": 1},
+    ],
+    ids=str,
+)
+def test_a_cell_picks_what_run_picks(cell, tiny_model, chat_pool, tmp_path) -> None:
+    """Picking from shared gradients is a shortcut, not another method: same rows as the whole selection."""
+    study = StudyConfig(
+        model=tiny_model, budget="8", seeds=2, gradient_seeds=2, cells={"random": {"method": "random"}, "cell": cell}
+    )
+    tokenizer = load_tokenizer(model_source(study.run_config("cell", 1)))
+    evidence = Evidence(tmp_path, read_pool([chat_pool], tokenizer), NoProgress())
+    subset = subset_of(study, [chat_pool], evidence, "cell", 1)
+    assert subset == sorted(select([chat_pool], model=tiny_model, budget=8, seed=1, **cell).indices)
+    assert subset == subset_of(study, [chat_pool], evidence, "cell", 1), "read back from disk"
+
+
+def test_equal_tokens_follow_another_cell(tiny_model, chat_pool, tmp_path) -> None:
+    """The nearest prefix of the same random order, by trained tokens."""
+    cells = {"random": {"method": "random"}, "long": {"method": "longest"}}
+    cells["fair"] = {"method": "random", "equal_tokens_to": "long"}
+    study = StudyConfig(model=tiny_model, budget="8", cells=cells)
+    tokenizer = load_tokenizer(model_source(study.run_config("long", 0)))
+    evidence = Evidence(tmp_path, read_pool([chat_pool], tokenizer), NoProgress())
+    tokens = [example.trained_tokens for example in evidence.pool.examples]
+    long, fair = (subset_of(study, [chat_pool], evidence, name, 3) for name in ("long", "fair"))
+    assert len(fair) > len(long)
+    assert abs(sum(tokens[i] for i in fair) - sum(tokens[i] for i in long)) <= max(tokens)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"cells": {"a": {}}}, "baseline 'random' is not among"),
+        ({"cells": {"random": {"methd": "random"}}}, "unknown key 'methd'"),
+        ({"cells": {"random": {"scale": "big"}}}, "scale"),
+        ({"cells": {"random": {"stop_ratio": 0.5, "method": "norm"}}}, "stop_ratio belongs to"),
+        ({"cells": {"random": {}, "b": {"equal_tokens_to": "c", "method": "random"}}}, "must name a cell"),
+        ({"cells": {"random": {}, "b": {"equal_tokens_to": "random", "method": "dpp"}}}, "goes with"),
+        ({"cells": {"random": {}, "a b": {}}}, "use letters"),
+        ({"cells": {"random": {}}, "seeds": 0}, "seeds"),
+        ({"cells": {"random": {}}, "recipe": {"epoch": 1}}, "recipe.epoch"),
+        ({}, "cells"),
+        ([1], "key: value"),
+    ],
+)
+def test_mistakes_in_a_study_are_named(content, message, tmp_path) -> None:
+    """The message leads to the key."""
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_study(path)
+
+
+def test_a_study_without_data_says_what_to_add(tiny_model, tmp_path) -> None:
+    """Neither pool nor held-out rows are guessed."""
+    study = write_study(tmp_path / "study.yaml", tiny_model)
+    done = subprocess.run(
+        [sys.executable, "-m", "spice_select", "study", str(study), "--output", str(tmp_path / "o")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "names no pool" in done.stderr
+    assert not (tmp_path / "o").exists()
