@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "information": set[str](),
     "methods": {"information"},
     "config": {"errors"},
-    "recipe": {"errors", "config"},
+    "recipe": {"errors"},
     "pool": {"errors"},
     "gradients": {"errors", "pool"},
     "proxy": {"errors", "config", "pool", "gradients"},

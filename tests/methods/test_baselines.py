@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from oracles.information_pools import generic_pools, gram_of, pools
 from oracles.method_oracle import cosine_to_mean, greedy_dpp
 from spice_select.config import Method
-from spice_select.methods import GRADIENT_METHODS, ORDERS, RowFacts, take_rows, take_tokens
+from spice_select.methods import GRADIENT_METHODS, ORDERS, RowFacts, take_tokens
 from spice_select.methods.ifd import difficulty
 
 
@@ -25,7 +24,7 @@ def test_every_method_of_the_configuration_exists() -> None:
 
 
 @given(pools(), st.data())
-def test_gradient_methods_pick_distinct_rows_and_ignore_duplicates_of_the_order(vectors, data) -> None:
+def test_gradient_methods_pick_distinct_rows_in_an_order_of_their_own(vectors, data) -> None:
     """k distinct rows for every k up to m, zero rows and duplicates included; fewer picks are a prefix of more."""
     count = data.draw(st.integers(1, len(vectors)))
     for pick in GRADIENT_METHODS.values():
@@ -106,12 +105,6 @@ def test_take_tokens_is_the_nearest_prefix(lengths, tokens) -> None:
     assert all(abs(sum(lengths[:n]) - tokens) >= miss for n in range(1, len(lengths) + 1))
 
 
-def test_take_rows_takes_a_prefix() -> None:
-    """The order decides."""
-    assert take_rows([3, 1, 2], 2) == [3, 1]
-
-
-@pytest.mark.parametrize("name", ["norm"])
-def test_norm_takes_the_largest(name) -> None:
+def test_norm_takes_the_largest() -> None:
     """Largest first."""
-    assert GRADIENT_METHODS[name](gram(np.diag([1.0, 3.0, 2.0])), 2) == [1, 2]
+    assert GRADIENT_METHODS["norm"](gram(np.diag([1.0, 3.0, 2.0])), 2) == [1, 2]

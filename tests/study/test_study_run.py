@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from oracles.runs import chat_rows, write_jsonl
+from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError
 from spice_select.pool.examples import read_pool
@@ -108,22 +108,25 @@ def test_a_cell_picks_what_run_picks(cell, tiny_model, chat_pool, tmp_path) -> N
     )
     tokenizer = load_tokenizer(model_source(study.run_config("cell", 1)))
     evidence = Evidence(tmp_path, read_pool([chat_pool], tokenizer), NoProgress())
-    subset = subset_of(study, [chat_pool], evidence, "cell", 1)
+    config = study.run_config("cell", 1)
+    subset = subset_of(config, [chat_pool], evidence, proxy_seed=1)
     assert subset == sorted(select([chat_pool], model=tiny_model, budget=8, seed=1, **cell).indices)
-    assert subset == subset_of(study, [chat_pool], evidence, "cell", 1), "read back from disk"
+    assert subset == subset_of(config, [chat_pool], evidence, proxy_seed=1), "read back from disk"
 
 
-def test_equal_tokens_follow_another_cell(tiny_model, chat_pool, tmp_path) -> None:
-    """The nearest prefix of the same random order, by trained tokens."""
-    cells = {"random": {"method": "random"}, "long": {"method": "longest"}}
-    cells["fair"] = {"method": "random", "equal_tokens_to": "long"}
-    study = StudyConfig(model=tiny_model, budget="8", cells=cells)
-    tokenizer = load_tokenizer(model_source(study.run_config("long", 0)))
-    evidence = Evidence(tmp_path, read_pool([chat_pool], tokenizer), NoProgress())
-    tokens = [example.trained_tokens for example in evidence.pool.examples]
-    long, fair = (subset_of(study, [chat_pool], evidence, name, 3) for name in ("long", "fair"))
-    assert len(fair) > len(long)
-    assert abs(sum(tokens[i] for i in fair) - sum(tokens[i] for i in long)) <= max(tokens)
+def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """As many trained tokens as rows allow, whichever of the two cells is listed first; equal rows are trained once."""
+    cells = {"fair": {"method": "random", "equal_tokens_to": "long"}, "long": {"method": "longest"}}
+    cells["same"] = {"method": "longest", "pool_size": 7}
+    study = write_study(tmp_path / "study.yaml", tiny_model, cells=cells, baseline="fair")
+    done = subprocess.run(command(study, chat_pool, heldout, tmp_path / "out"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the same rows as cell long" in done.stderr
+    fair, long, same = (results(tmp_path / "out")[f"cells/{name}/0.json"] for name in ("fair", "long", "same"))
+    assert len(fair["ids"]) > len(long["ids"])
+    tokens = [example.trained_tokens for example in read_pool([chat_pool], byte_tokenizer()).examples]
+    assert abs(fair["trained_tokens"] - long["trained_tokens"]) <= max(tokens) / 2
+    assert same["losses"] == long["losses"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spice_select.cli.options import given_options
+from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ SECTIONS = {
 }
 
 
-class EvaluateCommand(click.Command):
-    """Lists options under the headings of `SECTIONS`, and lets --data take several files, as a shell's * gives them."""
+class EvaluateCommand(SectionedCommand):
+    """Lets --data take several files, as a shell's * gives them."""
+
+    sections = SECTIONS
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Write `--data a b` as `--data a --data b`."""
@@ -54,16 +56,11 @@ class EvaluateCommand(click.Command):
             spread.append(arg)
         return super().parse_args(ctx, spread)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections, then the options that belong to none."""
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        records = {option.name: option.get_help_record(ctx) for option in options}
-        sections = [(heading, [records.pop(name, None) for name in names]) for heading, names in SECTIONS.items()]
-        for heading, section in [*sections, ("Other", list(records.values()))]:
-            shown = [record for record in section if record]
-            if shown:
-                with formatter.section(heading):
-                    formatter.write_dl(shown)
+
+def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command], Command]:
+    """An option that takes a whole number from `least` on."""
+    kind = click.IntRange(min=least)
+    return click.option(flag, default=default, show_default=True, type=kind, metavar="INT", help=text)
 
 
 @click.command("evaluate", cls=EvaluateCommand, epilog=EPILOG)
@@ -73,25 +70,12 @@ class EvaluateCommand(click.Command):
     "--limit-per-source", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of each source."
 )
 @click.option("--against", metavar="CKPT2", help="Also evaluate CKPT2, and say whether CKPT differs on the same rows.")
-@click.option(
-    "--resamples", default=2000, show_default=True, type=click.IntRange(min=1), metavar="INT",
-    help="Bootstrap draws behind the 95 % intervals.",
-)  # fmt: skip
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(min=0),
-    metavar="INT",
-    help="Seeds the draws and the tasks.",
-)
+@_number("--resamples", 2000, 1, "Bootstrap draws behind the 95 % intervals.")
+@_number("--seed", 0, 0, "Seeds the draws and the tasks.")
 @click.option("--tasks", metavar="NAME,...", help="Public tasks to score CKPT on, e.g. arc_challenge,mmlu.")
 @click.option("--task-data", metavar="DIR", help="Directory with the tasks' own files.")
 @click.option("--task-limit", type=click.IntRange(min=1), metavar="N", help="Only N items of each task.")
-@click.option(
-    "--task-batch", default=8, show_default=True, type=click.IntRange(min=1), metavar="INT",
-    help="Items of a task in one pass.",
-)  # fmt: skip
+@_number("--task-batch", 8, 1, "Items of a task in one pass.")
 @click.option("--execute-code", is_flag=True, help="Let tasks run the programs that CKPT writes, on this machine.")
 @click.option("--device", default="auto", show_default=True, metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
@@ -100,20 +84,14 @@ class EvaluateCommand(click.Command):
 )  # fmt: skip
 @click.option("--revision", metavar="TEXT", help="Hub revision of CKPT, or of an adapter's base.")
 @click.option("--trust-remote-code", is_flag=True, help="Allow the model repository's own Python code to run.")
-@click.option(
-    "--token-budget", default=2048, show_default=True, type=click.IntRange(min=1), metavar="INT",
-    help="Padded tokens in one forward pass; changes speed and memory, not the result.",
-)  # fmt: skip
+@_number("--token-budget", 2048, 1, "Padded tokens in one forward pass; changes speed and memory, not the result.")
 @click.option("--format", metavar="TEXT", help="Row format; found per file when not given.")
 @click.option(
     "--column", "columns", multiple=True, metavar="FIELD=COLUMN",
     help="Field of the format -> column in the file. Repeatable.",
 )  # fmt: skip
 @click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be used, instead of stopping.")
-@click.option(
-    "--max-length", default=2048, show_default=True, type=click.IntRange(min=8), metavar="INT",
-    help="Tokens kept of a row; longer ones are cut at the end.",
-)  # fmt: skip
+@_number("--max-length", 2048, 8, "Tokens kept of a row; longer ones are cut at the end.")
 @click.option("--output", metavar="FILE.json", help="Also write everything, every row's loss included, as JSON.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE.json if it exists.")
 def evaluate_command(checkpoint: str, output: str | None, overwrite: bool, **values: Any) -> None:

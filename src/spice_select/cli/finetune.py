@@ -29,15 +29,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 
 class FinetuneCommand(SectionedCommand):
-    """Its help lists the options under the headings of this module's `SECTIONS`."""
+    """The command with its own headings."""
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections, then the options that belong to none."""
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        records = {param.name: param.get_help_record(ctx) for param in options}
-        for heading, names in SECTIONS.items():
-            self._section(formatter, heading, [records.pop(name) for name in names])
-        self._section(formatter, "Other", records.values())
+    sections = SECTIONS
 
 
 def recipe_options(command: Command) -> Command:

@@ -1,7 +1,7 @@
 """Command-line options made from the one schema: a field of `RunConfig` is an option of the same name."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -35,13 +35,15 @@ FLAGS = {"trust_remote_code", "skip_invalid", "parquet"}
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options under the headings of `SECTIONS`."""
+    """A command whose help lists its options under the headings of `sections`; a subclass sets its own."""
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = SECTIONS
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, then the options that belong to none."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {param.name: param.get_help_record(ctx) for param in options}
-        for heading, names in SECTIONS.items():
+        for heading, names in self.sections.items():
             self._section(formatter, heading, (records.pop(name, None) for name in names))
         self._section(formatter, "Other", records.values())
 

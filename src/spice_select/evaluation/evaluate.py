@@ -17,6 +17,7 @@ from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
 from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
 from spice_select.pool.records import SourceFile
+from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 
@@ -50,7 +51,7 @@ class Evaluation:
 
 def evaluate(
     checkpoint: str | Path,
-    data: str | Path | Sequence[PoolInput],
+    data: PoolInput | Sequence[PoolInput],
     *,
     device: str = "auto",
     dtype: str = "float32",
@@ -107,7 +108,7 @@ def evaluate(
 
 def evaluate_model(
     loaded: LoadedModel,
-    data: str | Path | Sequence[PoolInput],
+    data: PoolInput | Sequence[PoolInput],
     reading: PoolOptions,
     *,
     limit_per_source: int | None = None,
@@ -118,8 +119,7 @@ def evaluate_model(
 ) -> Evaluation:
     """`evaluate` for a checkpoint that is loaded already."""
     reporter = progress or NoProgress()
-    inputs = [data] if isinstance(data, (str, Path)) else data
-    whole = read_pool(inputs, loaded.tokenizer, reading)
+    whole = read_pool(as_list(data), loaded.tokenizer, reading)
     pool = limited(whole, limit_per_source)
     reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
     if pool.rejected:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from spice_select.methods import cosine, dpp, ifd, longest, norm, shuffled
-from spice_select.methods.rows import RowFacts, take_rows, take_tokens
+from spice_select.methods.rows import RowFacts, take_tokens
 
-__all__ = ["GRADIENT_METHODS", "ORDERS", "RowFacts", "take_rows", "take_tokens"]
+__all__ = ["GRADIENT_METHODS", "ORDERS", "RowFacts", "take_tokens"]
 
 GRADIENT_METHODS: dict[str, Callable[[Tensor, int], list[int]]] = {
     "norm": norm.pick,

@@ -23,11 +23,6 @@ class RowFacts:
     direct: Sequence[float] = ()
 
 
-def take_rows(order: Sequence[int], rows: int) -> list[int]:
-    """The first `rows` of an order."""
-    return list(order[:rows])
-
-
 def take_tokens(order: Sequence[int], trained_tokens: Sequence[int], tokens: int) -> list[int]:
     """The prefix of an order whose trained tokens come nearest to `tokens`; at least one row, the shorter of a tie."""
     totals = list(accumulate(trained_tokens[row] for row in order))

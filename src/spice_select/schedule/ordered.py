@@ -9,7 +9,7 @@ import torch
 
 from spice_select.config import RunConfig
 from spice_select.gradients.loss import collate, response_losses
-from spice_select.methods import ORDERS, RowFacts, take_rows, take_tokens
+from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
@@ -60,14 +60,11 @@ def run_ordered(
 def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None) -> list[int]:
     """The picks of a method without gradients, best first."""
     lengths = [example.trained_tokens for example in examples]
-    facts = RowFacts(lengths, config.seed)
-    if losses is not None:
-        facts = RowFacts(lengths, config.seed, losses.conditioned, losses.direct)
-    order = ORDERS[config.method](facts)
-    tokens = config.budget_tokens
-    if tokens is None:
-        return take_rows(order, config.budget_rows(len(examples)))
-    return take_tokens(order, lengths, tokens)
+    known = losses or Losses([], [])
+    order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
+    if config.budget_tokens is None:
+        return order[: config.budget_rows(len(examples))]
+    return take_tokens(order, lengths, config.budget_tokens)
 
 
 def response_and_prompt_losses(

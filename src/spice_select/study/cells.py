@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from spice_select.errors import ConfigError, OutputError
 from spice_select.evaluation.checkpoint import load_checkpoint
-from spice_select.evaluation.heldout import row_losses
+from spice_select.evaluation.heldout import heldout_loss
 from spice_select.output.atomic import write_text
 from spice_select.output.subset import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.trainers import TRAIN_FILE
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FORMAT_VERSION = 1
-TOKEN_BUDGET = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,7 @@ def measure(
 
 def heldout_losses(model: "PreTrainedModel", heldout: Pool, progress: Progress) -> dict[str, float]:
     """Loss of each held-out row by id."""
-    examples = heldout.examples
-    progress.begin("held-out loss", len(examples), heldout.total_tokens)
-    losses = row_losses(model, examples, TOKEN_BUDGET, progress.advance)
-    return {example.id: loss for example, loss in zip(examples, losses, strict=True)}
+    return {row.id: row.loss for row in heldout_loss(model, heldout, progress=progress).rows}
 
 
 def result_path(directory: Path, cell: str, seed: int) -> Path:

@@ -79,9 +79,11 @@ class StudyConfig(BaseModel):
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
-    def run_config(self, cell: str, seed: int) -> RunConfig:
-        """Options of `run` that make the subset of one cell and seed; a borrowed token budget is not in it."""
+    def run_config(self, cell: str, seed: int, tokens: int | None = None) -> RunConfig:
+        """Options of `run` that make the subset of one cell and seed; `tokens` are those of the cell it follows."""
         own = {key: value for key, value in self.cells[cell].items() if key != EQUAL_TOKENS}
+        if tokens is not None:
+            own["budget"] = f"{tokens}tok"
         common = {
             "model": self.model,
             "budget": self.budget,

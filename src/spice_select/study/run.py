@@ -25,7 +25,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device, quiet
 from spice_select.study import figures
 from spice_select.study.cells import CellResult, heldout_losses, measure, read_result, write_result
-from spice_select.study.config import StudyConfig
+from spice_select.study.config import EQUAL_TOKENS, StudyConfig
 from spice_select.study.evidence import Evidence
 from spice_select.study.picks import subset_of
 from spice_select.study.table import Line, Shares, lines, markdown, pool_shares
@@ -66,7 +66,6 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
     work = _Work(study, directory, pool, heldout, progress)
     for seed, cell in itertools.product(range(study.seeds), study.cells):
         if work.kept(cell, seed) is None:
-            progress.note(f"cell {cell}, seed {seed}")
             work.run(cell, seed)
             work.report()
     return work.report()
@@ -81,11 +80,17 @@ class _Work:
     progress: Progress
 
     def kept(self, cell: str, seed: int) -> CellResult | None:
+        """The result of an earlier run."""
         return read_result(self.directory, cell, seed, self.study.cells[cell])
 
-    def run(self, cell: str, seed: int) -> None:
+    def run(self, cell: str, seed: int) -> CellResult:
+        """Select, fine-tune, evaluate, keep; the cell whose tokens this one follows goes first."""
+        other = self.study.cells[cell].get(EQUAL_TOKENS)
+        tokens = None if other is None else (self.kept(other, seed) or self.run(other, seed)).trained_tokens
+        self.progress.note(f"cell {cell}, seed {seed}")
         evidence = Evidence(self.directory, self.pool, self.progress)
-        subset = subset_of(self.study, list(self.study.pool), evidence, cell, seed)
+        config = self.study.run_config(cell, seed, tokens)
+        subset = subset_of(config, self.study.pool, evidence, seed % self.study.gradient_seeds)
         examples = [self.pool.examples[row] for row in subset]
         ids = [example.id for example in examples]
         twin = self._twin(seed, ids)
@@ -95,8 +100,10 @@ class _Work:
         else:
             model = self._model()
             steps, losses = measure(self.study, model, self.pool, subset, self.heldout, seed, self.progress)
-        tokens = sum(example.trained_tokens for example in examples)
-        write_result(self.directory, CellResult(cell, seed, self.study.cells[cell], ids, tokens, steps, losses))
+        trained = sum(example.trained_tokens for example in examples)
+        result = CellResult(cell, seed, self.study.cells[cell], ids, trained, steps, losses)
+        write_result(self.directory, result)
+        return result
 
     def _twin(self, seed: int, ids: list[str]) -> CellResult | None:
         """A finished cell with the same rows at the same seed: fine-tuning on them again would repeat every number."""

@@ -1,9 +1,11 @@
 """The table of a study: one line a cell, over its seeds, beside the baseline."""
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spice_select.evaluation.bootstrap import by_source, macro_mean
 from spice_select.study.cells import CellResult
 from spice_select.study.statistics import Interval, interval, paired
 
@@ -15,24 +17,18 @@ class Shares:
     source_of: Mapping[str, str]
     pool: Mapping[str, float]
 
-    def by_source(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """Mean loss of each source."""
-        totals: dict[str, list[float]] = {}
-        for row, loss in losses.items():
-            totals.setdefault(self.source_of[row], []).append(loss)
-        return {source: sum(values) / len(values) for source, values in sorted(totals.items())}
-
     def macro(self, losses: Mapping[str, float]) -> float:
         """Mean of the sources' means: every source counts the same."""
-        means = self.by_source(losses)
-        return sum(means.values()) / len(means)
+        return macro_mean(by_source(losses, self.source_of))
 
     def in_proportion(self, losses: Mapping[str, float]) -> float:
         """Mean of the sources' means, weighted by their share of the pool; the macro mean where they share none."""
-        means = self.by_source(losses)
-        weights = {source: self.pool.get(source, 0.0) for source in means}
+        groups = by_source(losses, self.source_of)
+        weights = {source: self.pool.get(source, 0.0) for source in groups}
         total = sum(weights.values())
-        return sum(means[s] * weights[s] for s in means) / total if total else self.macro(losses)
+        if not total:
+            return self.macro(losses)
+        return sum(statistics.fmean(values) * weights[source] for source, values in groups.items()) / total
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
@@ -106,10 +106,7 @@ def finetune(
     share = share_batch(recipe.batch_size, rows_at_once, process_count())
     if not as_list(data):
         raise ConfigError("no data was given; name a run's directory, or at least one file or dataset id.")
-    directory = run_directory(data)
-    named = {"model": model, "revision": revision} if model else (run_model(directory) if directory else {})
-    if revision:
-        named["revision"] = revision
+    named = _named(data, model, revision)
     options = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     config = resolve({}, {**named, **options}, "options")
     require_trl()
@@ -137,6 +134,13 @@ def finetune(
         write_checkpoint(place, record, lambda folder: _save(adapted, tokenizer, folder))
     PartialState().wait_for_everyone()  # on return the checkpoint is there for every process
     return result
+
+
+def _named(data: Data, model: str | None, revision: str | None) -> dict[str, Any]:
+    """Model and revision as given, else those of the run's directory, else none."""
+    directory = run_directory(data)
+    named = {"model": model} if model else (run_model(directory) if directory else {})
+    return {**named, "revision": revision} if revision else named
 
 
 def _base(source: ModelSource, config: RunConfig) -> tuple[str, str | None]:
