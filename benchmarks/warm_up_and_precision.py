@@ -17,7 +17,7 @@ import torch
 from report import machine, write_section
 from torch import Tensor
 
-from spice_select.config import RunConfig
+from spice_select.config import RunConfig, resolve
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import GramAccumulator
 from spice_select.gradients.loss import collate, response_losses
@@ -31,6 +31,11 @@ from spice_select.schedule.pools import CandidatePool, cut_pools, warm_up_rows
 
 SETTINGS = [("float32", 0), ("float32", 4), ("bfloat16", 4)]
 DEFAULT = ("float32", 4)
+CHOICES = {
+    "default": {},
+    "unit, rank all": {"scale": "unit", "rank": "all"},
+    "none, rank all": {"scale": "none", "rank": "all"},
+}
 
 
 def batches_of(lengths: list[int]) -> list[list[int]]:
@@ -81,8 +86,7 @@ def main() -> None:
     for dtype, steps in SETTINGS:
         gram, in_a, seconds = gram_after(examples, rows, dtype, steps)
         picks = {
-            scale: set(choose(pool, gram, lengths, RunConfig(scale=scale), 0.0).picks)
-            for scale in ("sqrt-length", "unit", "none")
+            name: set(choose(pool, gram, lengths, resolve({}, options), 0.0).picks) for name, options in CHOICES.items()
         }
         found[dtype, steps] = (float((in_a / gram.diagonal()).mean()), picks, cosines(gram), seconds)
         print(dtype, steps, f"{seconds:.1f} s", flush=True)
@@ -90,12 +94,12 @@ def main() -> None:
     lines = [
         f"Pool of {len(rows)} rows, {pool.quota} picks; compared with the default (float32, 4 steps).",
         "",
-        "| weights | warm-up steps | share of squared norm in A | picks shared: sqrt-length / unit / none | "
+        f"| weights | warm-up steps | share of squared norm in A | picks shared: {' / '.join(CHOICES)} | "
         "correlation of cosines | median cosine | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (dtype, steps), (share, picks, cosine, seconds) in found.items():
-        shared = " / ".join(str(len(picks[scale] & default_picks[scale])) for scale in ("sqrt-length", "unit", "none"))
+        shared = " / ".join(str(len(picks[name] & default_picks[name])) for name in CHOICES)
         correlation = np.corrcoef(cosine, default_cosines)[0, 1]
         figures = f"{share:.3f} | {shared} | {correlation:.3f} | {np.median(cosine):.3f} | {seconds:.1f}"
         lines.append(f"| {dtype} | {steps} | {figures} |")

@@ -65,7 +65,8 @@ def test_an_unknown_key_names_the_nearest(key, near):
     ("key", "value"),
     [("penalty", -1), ("pool_size", 0), ("alpha", 0), ("stop_ratio", 1.5), ("scale", "log"), ("update_every", 0),
      ("dtype", "float8"), ("seed", -1), ("method", "best"), ("penalty", "much"), ("preset", "papr"),
-     ("preset", ["paper"]), ("alpha", float("inf")), ("update_every", True)],
+     ("preset", ["paper"]), ("alpha", float("inf")), ("update_every", True),
+     ("rank", 0), ("rank", "some"), ("rank", True)],
 )  # fmt: skip
 def test_a_bad_value_names_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"run\.yaml: {key}: "):
@@ -79,7 +80,7 @@ def test_given_options_win_over_the_file_and_the_file_over_the_preset():
 
 def test_the_paper_preset_is_the_literal_formula():
     config = resolve({}, {"preset": "paper"})
-    assert (config.scale, config.alpha_mode, config.warmup_steps) == ("none", "absolute", 0)
+    assert (config.scale, config.rank, config.alpha_mode, config.warmup_steps) == ("none", "all", "absolute", 0)
     assert RunConfig(preset="paper").scale == "none"
     assert resolve({"scale": "unit"}, {"preset": "paper"}).scale == "none", "given on the command line, it wins"
     assert set(PRESETS["paper"]) <= set(RunConfig.model_fields)

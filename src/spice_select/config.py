@@ -12,12 +12,12 @@ from spice_select.errors import ConfigError
 
 Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
-"""Methods that maximise information step by step; only these can stop early or work in a subspace."""
+"""Methods that maximise information step by step; only these can stop early."""
 WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
 """Methods that rank all rows of the pool at once."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
-Scale = Literal["none", "sqrt-length", "unit"]
+Scale = Literal["none", "sqrt-length", "geometric", "unit"]
 AlphaMode = Literal["relative", "absolute"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -25,8 +25,8 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The formula as the paper prints it: unscaled gradients, absolute alpha, LoRA's B still zero at the first pool.
-    "paper": {"scale": "none", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
+    # The formula as the paper prints it: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
+    "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
 }
 
 
@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
         "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random.",
     )
     preset: Literal["paper"] | None = Field(
-        None, description="paper: the literal formula (scale none, absolute alpha 1, no warm-up)."
+        None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
     )
 
     # the score
@@ -63,14 +63,21 @@ class RunConfig(BaseModel):
         le=1,
         description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5).",
     )
-    scale: Scale = Field("sqrt-length", description="Factor on each gradient: none, sqrt(trained tokens), or 1/norm.")
-    rank: int | None = Field(
-        None, ge=1, description="Measure information in the pool's top r principal gradient directions only."
+    scale: Scale = Field(
+        "geometric",
+        description="Factor on each gradient: none, sqrt-length (sqrt of trained tokens), unit (1/norm), "
+        "or geometric (the geometric mean of these two).",
+    )
+    rank: int | Literal["auto", "all"] = Field(
+        "auto",
+        description="Principal gradient directions of the candidate pool in which information is measured: "
+        "a number, all, or auto (half as many as picks, at most 16).",
     )
     alpha: float = Field(1.0, gt=0, description="Strength of information; see alpha_mode.")
     alpha_mode: AlphaMode = Field(
         "relative",
-        description="relative: alpha / mean squared scaled norm of the pool; absolute: alpha as given.",
+        description="relative: alpha / mean squared norm of the pool's gradients as scaled and projected; "
+        "absolute: alpha as given.",
     )
 
     # the schedule
@@ -121,7 +128,7 @@ class RunConfig(BaseModel):
         _refuse_unknown(given, "RunConfig")
         return _with_preset(given, "RunConfig")
 
-    @field_validator("update_every", "pool_size", "seed", mode="before")
+    @field_validator("update_every", "pool_size", "seed", "rank", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
         if isinstance(value, bool):
@@ -135,19 +142,17 @@ class RunConfig(BaseModel):
         _parse_budget(text)
         return text
 
-    @field_validator("update_every")
+    @field_validator("update_every", "rank")
     @classmethod
-    def _update_every_positive(cls, value: int | str) -> int | str:
+    def _number_or_word_positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise ValueError("must be at least 1, or 'never'")
+            raise ValueError("a number must be at least 1")
         return value
 
     @model_validator(mode="after")
     def _options_fit_the_method(self) -> "RunConfig":
-        if self.method not in GREEDY:
-            for name in ("stop_ratio", "rank"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} belongs to the methods {' and '.join(GREEDY)}, not to {self.method}")
+        if self.method not in GREEDY and self.stop_ratio is not None:
+            raise ValueError(f"stop_ratio belongs to the methods {' and '.join(GREEDY)}, not to {self.method}")
         if self.budget_tokens is not None and self.method not in WITHOUT_GRADIENTS:
             raise ValueError(f"a budget in tokens goes with {', '.join(WITHOUT_GRADIENTS)}; {self.method} takes rows")
         return self
@@ -209,9 +214,10 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
         return RunConfig(**merged)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:1]) or "configuration"
         message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{origin}: {key}: {message} (got {first['input']!r}).") from None
+        if not first["loc"]:  # two options that do not go together
+            raise ConfigError(f"{origin}: {message}.") from None
+        raise ConfigError(f"{origin}: {first['loc'][0]}: {message} (got {first['input']!r}).") from None
 
 
 def _with_preset(values: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from oracles.information_pools import gram_of, pools
 from spice_select.information import (
+    Scale,
     SelectionInputError,
     gradient_scales,
     relative_alpha,
@@ -24,17 +25,20 @@ def test_scaled_gram_is_the_gram_of_scaled_gradients(vectors: np.ndarray, data: 
     gram = gram_of(vectors)
     norms = np.linalg.norm(vectors, axis=1)
     directions = np.divide(vectors, norms[:, None], out=np.zeros_like(vectors), where=norms[:, None] > 0)
-    expected = {"none": vectors, "sqrt-length": np.sqrt(lengths)[:, None] * vectors, "unit": directions}
+    roots = np.sqrt(lengths)[:, None]
+    halved = np.sqrt(roots * norms[:, None]) * directions
+    expected = {"none": vectors, "sqrt-length": roots * vectors, "geometric": halved, "unit": directions}
     for scale, scaled in expected.items():
         scales = gradient_scales(scale, lengths, gram.diagonal().copy())  # pyright: ignore[reportArgumentType]
         assert scales.dtype == torch.float64
         np.testing.assert_allclose(scale_gram(gram, scales).numpy(), gram_of(scaled), rtol=1e-9, atol=1e-9)
 
 
-def test_a_zero_gradient_has_unit_scale_zero_and_stays_zero() -> None:
-    scales = gradient_scales("unit", [3, 3], [0.0, 4.0])
-    assert scales.tolist() == [0.0, 0.5]
-    assert scale_gram([[0.0, 0.0], [0.0, 4.0]], scales).tolist() == [[0.0, 0.0], [0.0, 1.0]]
+@pytest.mark.parametrize(("scale", "other"), [("unit", 0.5), ("geometric", 1.0)])
+def test_a_zero_gradient_has_scale_zero_and_stays_zero(scale: Scale, other: float) -> None:
+    scales = gradient_scales(scale, [4, 4], [0.0, 4.0])
+    assert scales.tolist() == [0.0, other]
+    assert scale_gram([[0.0, 0.0], [0.0, 4.0]], scales).tolist() == [[0.0, 0.0], [0.0, 4.0 * other**2]]
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,7 +58,7 @@ def test_relative_alpha_makes_the_mean_of_alpha_times_squared_norm_a(
 @pytest.mark.parametrize(
     ("scale", "lengths", "squares", "message"),
     [
-        ("length", [1], [1.0], "scale is 'length'; choose none, sqrt-length or unit"),
+        ("length", [1], [1.0], "scale is 'length'; choose none, sqrt-length, geometric or unit"),
         ("none", [1, 2], [1.0], "2 lengths for 1 squared norms"),
         ("none", [[1]], [[1.0]], r"lengths has shape \(1, 1\)"),
         ("sqrt-length", [5, 0], [1.0, 1.0], r"lengths\[1\] is 0.*at least 1 token"),

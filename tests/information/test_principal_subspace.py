@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from oracles.information_pools import gram_of, pools
 from oracles.selection_oracle import information as oracle_information
-from spice_select.information import SelectionInputError, information, principal_gram
+from spice_select.information import SelectionInputError, information, principal_gram, principal_rank
 
 
 @given(pools(), st.integers(1, 9))
@@ -42,3 +42,8 @@ def test_a_rank_below_one_is_refused(rank) -> None:
     """The message names the value."""
     with pytest.raises(SelectionInputError, match=str(rank)):
         principal_gram(np.eye(3), rank)
+
+
+def test_there_are_fewer_directions_than_picks() -> None:
+    """Half as many, never none, and few in a large pool."""
+    assert [principal_rank(picks) for picks in (0, 1, 2, 3, 12, 32, 5000)] == [1, 1, 1, 1, 6, 16, 16]

@@ -2,7 +2,7 @@
 
 from spice_select.information.certificate import Certificate, guarantee_factor
 from spice_select.information.objective import information, interaction_bound, random_information
-from spice_select.information.principal import principal_gram
+from spice_select.information.principal import principal_gram, principal_rank
 from spice_select.information.scaling import Scale, gradient_scales, relative_alpha, scale_gram
 from spice_select.information.selection import Selection, largest_norms, select_from_gram, select_in_order
 from spice_select.information.validation import GramLike, SelectionInputError
@@ -19,6 +19,7 @@ __all__ = [
     "interaction_bound",
     "largest_norms",
     "principal_gram",
+    "principal_rank",
     "random_information",
     "relative_alpha",
     "scale_gram",

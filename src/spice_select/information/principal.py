@@ -1,12 +1,21 @@
 """The pool's principal gradient subspace: information in the directions that many rows share.
 
 Contract: pure. In all of R^P real gradients are nearly orthogonal, so log det over it counts each row's own noise.
+In fewer directions than there are picks each direction is met more than once, and picks spread over what rows share.
 """
 
 import torch
 from torch import Tensor
 
 from spice_select.information.validation import GramLike, read_budget, read_gram, spectrum
+
+MOST_DIRECTIONS = 16
+"""Largest rank that `principal_rank` gives; docs/study.md says what was tried."""
+
+
+def principal_rank(budget: int) -> int:
+    """Directions for so many picks: half their number, at least 1 and at most `MOST_DIRECTIONS`."""
+    return min(max(budget // 2, 1), MOST_DIRECTIONS)
 
 
 def principal_gram(gram: GramLike, rank: int) -> Tensor:

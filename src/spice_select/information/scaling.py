@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spice_select.information.validation import GramLike, SelectionInputError, read_gram, read_number
 
-Scale = Literal["none", "sqrt-length", "unit"]
+Scale = Literal["none", "sqrt-length", "geometric", "unit"]
 
 
 def gradient_scales(scale: Scale, lengths: Tensor | npt.ArrayLike, squared_norms: Tensor | npt.ArrayLike) -> Tensor:
@@ -20,8 +20,9 @@ def gradient_scales(scale: Scale, lengths: Tensor | npt.ArrayLike, squared_norms
 
     Args:
         scale: "none" (1, the paper), "sqrt-length" (sqrt of the response length: a mean over T tokens shrinks
-            like 1/sqrt(T) when token gradients are nearly independent) or "unit" (1/|g_i|, and 0 for a zero
-            gradient).
+            like 1/sqrt(T) when token gradients are nearly independent), "unit" (1/|g_i|, and 0 for a zero
+            gradient), or "geometric" (the geometric mean of sqrt-length and unit: what is left of the norm after
+            the length is its square root).
         lengths: [m] response lengths in tokens, each at least 1.
         squared_norms: [m] |g_i|^2, unscaled.
 
@@ -44,9 +45,12 @@ def gradient_scales(scale: Scale, lengths: Tensor | npt.ArrayLike, squared_norms
         return torch.ones_like(squares)
     if scale == "sqrt-length":
         return tokens.sqrt()
+    unit = torch.where(squares > 0, squares.rsqrt(), 0.0)
+    if scale == "geometric":
+        return (tokens.sqrt() * unit).sqrt()
     if scale == "unit":
-        return torch.where(squares > 0, squares.rsqrt(), 0.0)
-    raise SelectionInputError(f"scale is {scale!r}; choose none, sqrt-length or unit.")
+        return unit
+    raise SelectionInputError(f"scale is {scale!r}; choose none, sqrt-length, geometric or unit.")
 
 
 def scale_gram(gram: GramLike, scales: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from spice_select.information import (
     SelectionInputError,
     gradient_scales,
     principal_gram,
+    principal_rank,
     random_information,
     relative_alpha,
     scale_gram,
@@ -43,8 +44,8 @@ def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: Ru
 def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
     squared = gram.diagonal()
     scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), squared))
-    if config.rank is not None:
-        scaled = principal_gram(scaled, config.rank)
+    if config.rank != "all":
+        scaled = principal_gram(scaled, principal_rank(pool.quota) if config.rank == "auto" else config.rank)
     alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
     selection = _select(scaled, gram, pool.quota, alpha, config)
     generator = torch.Generator().manual_seed(config.seed + pool.index)

@@ -1,10 +1,12 @@
-"""The directory that `finetune` leaves: when it may be written, and that it appears whole or not at all.
+"""The directory that `finetune` leaves: when it may be written, and what marks it as whole.
 
     adapter_config.json, adapter_model.safetensors    the adapter, as PEFT reads it
     tokenizer.json and what else the tokenizer saves  so that the checkpoint is complete beside its base model
     finetune.json                                     what was trained on what, and every step's loss; written last
 
-Everything is written into a hidden directory beside the output, which then takes the output's name by one rename.
+Everything is written into a hidden directory first. Where there is no output yet, that takes its name by one rename.
+Where there is, its files move in and finetune.json last: a mount point or a shell's own folder cannot be swapped.
+Hidden directories, which a kill leaves behind, are in nobody's way.
 """
 
 import json
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import write_text
+from spice_select.output.atomic import TEMPORARY_PATTERN, write_text
 
 RECORD = "finetune.json"
 FORMAT = "spice-select-finetune"
@@ -33,18 +35,24 @@ def check_output(output: Path, existing: Existing) -> None:
         OutputError: it exists and that was not asked for, or holds what `finetune` did not write.
 
     """
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"{output}: is a file; choose another --output.")
-    if output.exists() and any(output.iterdir()):
+    if os.path.lexists(output) and not output.is_dir():
+        raise OutputError(f"{output}: is a file, or a link to no directory; choose another --output.")
+    present = _present(output)
+    if present:
         own = _own_files(output)
         if existing == "refuse":
             raise OutputError(f"{output}: holds a checkpoint; --overwrite replaces it, or choose another --output.")
-        foreign = sorted(path.name for path in output.iterdir() if path.name not in own)
+        foreign = sorted(present - own)
         if foreign:
             raise OutputError(
                 f"{output}: holds files that are not of its checkpoint ({', '.join(foreign[:3])}).\n"
                 "They would be lost with it; move them away, or choose another --output."
             )
+
+
+def where_to_stage(output: Path) -> Path:
+    """The directory that must be writable for a checkpoint to be written to `output`."""
+    return output if output.is_dir() else output.parent
 
 
 def write_checkpoint(output: Path, record: dict[str, Any], save: Callable[[Path], None]) -> None:
@@ -53,23 +61,36 @@ def write_checkpoint(output: Path, record: dict[str, Any], save: Callable[[Path]
     Call `check_output` first: an existing checkpoint is replaced.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; where everything was saved already, the message says where that lies.
 
     """
-    fresh = _beside(output)
+    fresh = where_to_stage(output) / f".spice-{secrets.token_hex(8)}.tmp"
     try:
-        fresh.mkdir()
-        save(fresh)
-        files = sorted(path.name for path in fresh.iterdir())
-        about = {"format": FORMAT, "version": FORMAT_VERSION, **record, "files": [*files, RECORD]}
-        write_text(fresh / RECORD, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
-        for name in files:
-            _settle(fresh / name, stat.S_IMODE((fresh / RECORD).stat().st_mode))
+        _fill(fresh, record, save)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another --output.") from error
+        raise
+    try:
         _take_place(fresh, output)
     except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another --output.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        raise OutputError(
+            f"{output}: cannot be written ({error.strerror}).\n"
+            f"The checkpoint is finished and kept: what of it is not there yet lies in {fresh}."
+        ) from error
+
+
+def _fill(fresh: Path, record: dict[str, Any], save: Callable[[Path], None]) -> None:
+    fresh.mkdir()
+    save(fresh)
+    names = sorted(path.name for path in fresh.iterdir())
+    about = {"format": FORMAT, "version": FORMAT_VERSION, **record, "files": [*names, RECORD]}
+    write_text(fresh / RECORD, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+    mode = stat.S_IMODE((fresh / RECORD).stat().st_mode)
+    for file in fresh.rglob("*"):
+        if file.is_file():
+            _settle(file, mode)
 
 
 def _own_files(output: Path) -> set[str]:
@@ -84,19 +105,29 @@ def _own_files(output: Path) -> set[str]:
     return {str(name) for name in about.get("files", [])}
 
 
+def _present(output: Path) -> set[str]:
+    """Names of what lies in `output`, without leavings of a killed process."""
+    return {path.name for path in output.glob("*") if not path.match(TEMPORARY_PATTERN)}
+
+
 def _take_place(fresh: Path, output: Path) -> None:
-    """Give `fresh` the name `output`; what had it, known to be a checkpoint or empty, goes."""
+    """Make the files of `fresh` those of `output`; what was there, known to be a checkpoint, goes."""
     if not output.exists():
         fresh.rename(output)
         return
-    old = _beside(output)
-    output.rename(old)
-    fresh.rename(output)
-    shutil.rmtree(old)
+    (output / RECORD).unlink(missing_ok=True)  # first: a kill from here on leaves nothing that looks whole
+    for name in _present(output):
+        _remove(output / name)
+    for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD):
+        path.rename(output / path.name)
+    fresh.rmdir()
 
 
-def _beside(output: Path) -> Path:
-    return output.parent / f".spice-{secrets.token_hex(8)}.tmp"
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _settle(file: Path, mode: int) -> None:

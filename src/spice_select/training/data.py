@@ -67,14 +67,16 @@ def run_directory(data: Data) -> Path | None:
     return found[0] if found else None
 
 
-def run_model(directory: Path) -> dict[str, Any]:
-    """Return `model` and `revision` that the run was made with, as far as its `run.yaml` names them.
+def run_options(data: Data) -> dict[str, Any]:
+    """Return `model`, `revision` and `max_length` of the run whose directory `data` is, as far as `run.yaml` has them.
 
     Whether the model's own code may run is not taken over: that is for the user to allow each time.
     """
-    path = directory / "run.yaml"
-    options = load_yaml(path).options if path.is_file() else {}
-    return {key: options[key] for key in ("model", "revision") if options.get(key)}
+    directory = run_directory(data)
+    if directory is None or not (path := directory / "run.yaml").is_file():
+        return {}
+    options = load_yaml(path).options
+    return {key: options[key] for key in ("model", "revision", "max_length") if options.get(key)}
 
 
 def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> TrainingRows:
@@ -88,8 +90,11 @@ def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolO
     if directory is None:
         pool = read_pool(as_list(data), tokenizer, options)
         return TrainingRows(_dataset(pool.examples), len(pool.rejected))
-    if options.format or options.columns:
-        raise ConfigError(f"{directory}: is a run's directory, whose format is known; leave out --format and --column.")
+    if options.format or options.columns or options.skip_invalid:
+        raise ConfigError(
+            f"{directory}: is a run's directory, whose rows are read and checked already; "
+            "leave out --format, --column and --skip-invalid."
+        )
     path = directory / TRAIN_FILE
     dataset = training_dataset(path, tokenizer, options.max_length)
     if not len(dataset):

@@ -25,10 +25,10 @@ from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.embedded import HUB_NAME
 from spice_select.proxy.loading import ModelSource, load_model, load_tokenizer, model_source, pick_device
-from spice_select.recipe import Recipe
+from spice_select.recipe import Recipe, resolve_recipe
 from spice_select.training.callback import Steps
-from spice_select.training.checkpoint import Existing, check_output, write_checkpoint
-from spice_select.training.data import Data, TrainingRows, run_directory, run_model, training_rows
+from spice_select.training.checkpoint import Existing, check_output, where_to_stage, write_checkpoint
+from spice_select.training.data import Data, TrainingRows, run_options, training_rows
 from spice_select.training.processes import is_main_process, process_count, share_batch
 from spice_select.training.trainer import add_lora, require_trl, train
 
@@ -85,13 +85,13 @@ def finetune(
         output: directory of the checkpoint; it appears whole, at the end, or not at all.
         model: hub id, local directory or embedded model to train. None: the one that the run's directory names, or
             the embedded one.
-        recipe: None for the defaults.
+        recipe: None for the defaults. Where it does not set `max_length`, that of the run's directory counts.
         rows_at_once: rows that a process computes at once; more is faster and needs more memory, and the result
             does not depend on it beyond rounding. Lowered to a divisor of the batch.
         device: auto, cpu, cuda, mps.
         dtype: float32 or bfloat16, of the frozen weights; the adapters are float32 in either case.
         existing: what to do when `output` holds a checkpoint: "refuse" or "overwrite".
-        revision: hub revision of the model.
+        revision: of a hub model.
         trust_remote_code: allow the model's own code to run.
         format: of the rows of a pool; None finds it.
         columns: field of the format -> column of the file.
@@ -102,25 +102,28 @@ def finetune(
         SpiceSelectError: whatever the user can mend; the message says how. Nothing is written in that case.
 
     """
-    recipe, place = recipe or Recipe(), Path(output).expanduser()
+    run, place = run_options(data), Path(output).expanduser()
+    recipe = _with_length_of(run, recipe or Recipe())
     share = share_batch(recipe.batch_size, rows_at_once, process_count())
     if not as_list(data):
         raise ConfigError("no data was given; name a run's directory, or at least one file or dataset id.")
-    named = _named(data, model, revision)
+    named = _named(run, model, revision)
     options = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     config = resolve({}, {**named, **options}, "options")
     require_trl()
     check_output(place, existing)
     source, used = model_source(config), pick_device(config.device)
+    base, base_revision = _base(source, config)
+    if revision and not base_revision:
+        raise ConfigError(f"revision {revision}: {config.model} comes from no hub; leave out --revision.")
 
     tell = progress if progress is not None and is_main_process() else NoProgress()
     tell.note("reading the rows")
     tokenizer = load_tokenizer(source)
     rows = training_rows(data, tokenizer, PoolOptions(format, columns or {}, skip_invalid, recipe.max_length))
     _tell_about(rows, tell)
-    ensure_writable(place.parent)
+    ensure_writable(where_to_stage(place))
     tell.note(f"loading {config.model}")
-    base, base_revision = _base(source, config)
     loaded = load_model(source, config.dtype, torch.device("cpu"))
     adapted = add_lora(loaded, recipe, base, base_revision)
 
@@ -130,16 +133,22 @@ def finetune(
     seconds = time.perf_counter() - started
     result = FinetuneResult(rows.rows, rows.trained_tokens, len(steps.losses), steps.losses, seconds, place)
     if is_main_process():
-        record = _record(result, config, base if source.name != EMBEDDED_MODEL else EMBEDDED_MODEL, recipe)
+        named = {"model": EMBEDDED_MODEL if source.name == EMBEDDED_MODEL else base, "revision": base_revision}
+        record = {**named, "dtype": config.dtype, **_record(result, recipe)}
         write_checkpoint(place, record, lambda folder: _save(adapted, tokenizer, folder))
     PartialState().wait_for_everyone()  # on return the checkpoint is there for every process
     return result
 
 
-def _named(data: Data, model: str | None, revision: str | None) -> dict[str, Any]:
-    """Model and revision as given, else those of the run's directory, else none."""
-    directory = run_directory(data)
-    named = {"model": model} if model else (run_model(directory) if directory else {})
+def _with_length_of(run: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe; rows are cut where the run cut them, unless it says where itself."""
+    length = {"max_length": run["max_length"]} if "max_length" in run else {}
+    return resolve_recipe({**length, **recipe.model_dump(exclude_unset=True)}, "run.yaml")
+
+
+def _named(run: Mapping[str, Any], model: str | None, revision: str | None) -> dict[str, Any]:
+    """Model and revision as given, else those of the run, else none."""
+    named = {"model": model} if model else {key: run[key] for key in ("model", "revision") if key in run}
     return {**named, "revision": revision} if revision else named
 
 
@@ -151,11 +160,8 @@ def _base(source: ModelSource, config: RunConfig) -> tuple[str, str | None]:
     return (str(path.resolve()), None) if path.is_dir() else (source.location, config.revision)
 
 
-def _record(result: FinetuneResult, config: RunConfig, model: str, recipe: Recipe) -> dict[str, object]:
+def _record(result: FinetuneResult, recipe: Recipe) -> dict[str, object]:
     return {
-        "model": model,
-        "revision": config.revision,
-        "dtype": config.dtype,
         "recipe": recipe.model_dump(),
         "rows": result.rows,
         "trained_tokens": result.trained_tokens,
