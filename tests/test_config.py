@@ -27,7 +27,7 @@ def test_the_scales_are_those_of_the_mathematics():
     [("10%", 1000, 100), (0.1, 1000, 100), ("0.1", 995, 100), (500, 1000, 500), ("100%", 7, 7), ("1.0", 7, 7)],
 )
 def test_budgets(budget, rows, expected):
-    assert RunConfig(budget=budget).budget_rows(rows) == expected
+    assert RunConfig(budget=budget).budget_rows(rows, 0) == expected
 
 
 @pytest.mark.parametrize("budget", ["0", "0%", "-5", "101%", "1.5", "ten", "", "10%%", True, "nan", "inf%"])
@@ -39,7 +39,7 @@ def test_impossible_budgets(budget):
 @pytest.mark.parametrize(("budget", "rows"), [("11", 10), ("1%", 10)])
 def test_budgets_that_do_not_fit_the_pool(budget, rows):
     with pytest.raises(ConfigError, match="ask for"):
-        RunConfig(budget=budget).budget_rows(rows)
+        RunConfig(budget=budget).budget_rows(rows, 0)
 
 
 @given(st.fractions(0, 1).filter(lambda f: f > 0), st.integers(1, 10**6))
@@ -47,7 +47,7 @@ def test_a_share_is_met_within_half_a_row(fraction, rows):
     config = RunConfig(budget=f"{float(fraction):.9f}") if float(f"{float(fraction):.9f}") > 0 else RunConfig()
     share = float(config.budget.rstrip("%")) / (100 if config.budget.endswith("%") else 1)
     try:
-        assert abs(config.budget_rows(rows) - share * rows) <= 0.5 + 1e-6
+        assert abs(config.budget_rows(rows, 0) - share * rows) <= 0.5 + 1e-6
     except ConfigError:
         assert share * rows < 0.5 + 1e-6
 

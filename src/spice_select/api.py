@@ -102,7 +102,7 @@ def select(
             pool and the model are known to be good.
 
     """
-    merged = _merged(config, options)
+    merged = _located(_merged(config, options))
     inputs = as_list(pools)
     if not inputs:
         raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
@@ -123,7 +123,7 @@ def _run(
     device = pick_device(config.device)
     tokenizer = load_tokenizer(source)
     pool = read_pool(inputs, tokenizer, _pool_options(config))
-    budget = config.budget_rows(len(pool.examples))
+    budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
     read = time.perf_counter()
     _tell_about(pool, budget, config, progress)
 
@@ -189,10 +189,7 @@ def _identity(config: RunConfig, pool: Pool, model: dict[str, Any]) -> dict[str,
 
 
 def _hub_name(config: RunConfig) -> str:
-    if config.model == EMBEDDED_MODEL:
-        return HUB_NAME
-    path = Path(config.model).expanduser()
-    return str(path.resolve()) if path.is_dir() else config.model
+    return HUB_NAME if config.model == EMBEDDED_MODEL else config.model
 
 
 def _end_of_turn(pool: Pool, tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -208,6 +205,14 @@ def _merged(config: RunConfig | None, options: dict[str, Any]) -> RunConfig:
     if config is None:
         return resolve({}, options, "options")
     return resolve(config.model_dump(exclude_unset=True), options, "options") if options else config
+
+
+def _located(config: RunConfig) -> RunConfig:
+    """The configuration as it is understood from every working directory: a model's directory by its full path."""
+    path = Path(config.model).expanduser()
+    if config.model == EMBEDDED_MODEL or not path.is_dir():
+        return config
+    return config.model_copy(update={"model": str(path.resolve())})
 
 
 def _pool_options(config: RunConfig) -> PoolOptions:

@@ -163,8 +163,8 @@ class RunConfig(BaseModel):
         kind, value = _parse_budget(self.budget)
         return int(value) if kind == "tokens" else None
 
-    def budget_rows(self, rows: int) -> int:
-        """Number of rows to keep of `rows`; all of them may be, when the budget is in tokens.
+    def budget_rows(self, rows: int, trained_tokens: int) -> int:
+        """Number of rows to keep of a pool; all of them may be, when the budget is in tokens.
 
         Raises:
             ConfigError: the budget is more than the pool holds, or rounds to nothing.
@@ -172,6 +172,11 @@ class RunConfig(BaseModel):
         """
         kind, value = _parse_budget(self.budget)
         if kind == "tokens":
+            if value > trained_tokens:
+                raise ConfigError(
+                    f"budget {self.budget}, but the pool holds {trained_tokens} trained tokens; "
+                    f"ask for at most {trained_tokens}tok."
+                )
             return rows
         wanted = int(value) if kind == "rows" else int(rows * value + 0.5)
         if wanted < 1:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from oracles.evaluation_oracle import oracle_losses, save_adapter, unmerged
 from oracles.runs import byte_tokenizer, chat_rows, read_jsonl, write_jsonl
 from spice_select.cli import main
+from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
@@ -38,7 +40,7 @@ def measured(tmp_path_factory, adapter, tiny_model, chat_pool):
 
 def test_the_json_is_the_oracles(measured, adapter, tiny_model, chat_pool):
     _, report, more = measured
-    assert (report["format"], report["version"]) == ("spice-select-evaluation", 1)
+    assert (report["format"], report["version"], report["complete"]) == ("spice-select-evaluation", 1, True)
     assert report["checkpoint"] == str(adapter) and report["tasks"] == {}
     heldout = report["heldout"]
     assert [file["sha256"] for file in heldout["data"]] == [
@@ -85,6 +87,46 @@ def test_a_model_against_itself(tmp_path, tiny_model, chat_pool):
     assert "includes zero" in done.stdout
 
 
+def test_one_row_in_a_source_gives_no_verdict(tmp_path, tiny_model, adapter, chat_pool):
+    done = evaluate(
+        adapter,
+        "--data",
+        chat_pool,
+        "--against",
+        tiny_model,
+        "--limit-per-source",
+        1,
+        "--output",
+        "e.json",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["heldout"]["macro"]["interval"] is None and report["against"]["difference"]["interval"] is None
+    assert "no verdict: source 'even' has one row" in done.stdout and "zero" not in done.stdout
+    assert {line.split()[4] for line in done.stdout.splitlines() if line.startswith(("even", "odd"))} == {"-"}
+
+
+@pytest.mark.parametrize("later", ["comparison", "task"])
+def test_what_was_measured_before_a_failure_is_kept(tmp_path, tiny_model, chat_pool, later):
+    """Weights that only loading finds damaged; while a model's window is checked before anything is measured."""
+    output = tmp_path / "e.json"
+    arguments = [tiny_model, "--data", chat_pool, "--limit-per-source", 3, "--output", output]
+    if later == "comparison":
+        other = shutil.copytree(tiny_model, tmp_path / "other")
+        (other / "model.safetensors").write_bytes(b"torn")
+        done = evaluate(*arguments, "--against", other)
+        report = json.loads(output.read_text())
+        assert report["complete"] is False and report["against"] is None and len(report["heldout"]["rows"]) == 6
+        assert "macro" in done.stdout and f"what was measured before is in {output}" in done.stderr
+    else:
+        pytest.importorskip("lm_eval")
+        write_jsonl(tmp_path / "bbh.jsonl", [{"task": "navigate", "input": "left", "target": "No"}])
+        done = evaluate(*arguments, "--tasks", "bbh", "--task-data", tmp_path)
+        assert "window" in done.stderr and not output.exists() and not done.stdout
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
 def test_an_existing_file_is_kept_unless_told(tmp_path, tiny_model, chat_pool):
     output = tmp_path / "e.json"
     output.write_text("precious")
@@ -104,14 +146,33 @@ def test_the_help_names_every_option_under_a_heading():
     assert done.stdout.split("Other:")[1].split()[0] in ("-h,", "--help"), "only --help belongs to no heading"
 
 
+def test_the_help_names_the_tasks_and_their_files():
+    listed = "".join(evaluate("--help").stdout.split("Names for --tasks")[1].split())
+    for name, task in BENCHMARKS.items():
+        assert "".join(f"{name} {task.about} [".split()) in listed
+        assert all(stem in listed for stem in (*task.files, *task.shot_files))
+
+
 MISTAKES = {
     "no arguments": ([], "CKPT"),
     "nothing to measure": (["{model}"], "--data"),
     "no checkpoint": ([".", "--data", "good.jsonl"], "neither adapter_config.json nor config.json"),
     "missing data": (["{model}", "--data", "absent.jsonl"], "absent.jsonl"),
     "bad row": (["{model}", "--data", "bad.jsonl"], "narrator"),
-    "against without data": (["{model}", "--against", "{model}", "--tasks", "mmlu"], "--against"),
-    "against nothing": (["{model}", "--data", "good.jsonl", "--against", "./nowhere"], "nowhere"),
+    "against without data": (["{model}", "--against", "{model}", "--tasks", "mmlu"], "--against does nothing without"),
+    "against nothing": (["{model}", "--data", "good.jsonl", "--against", "./nowhere", "--output", "e.json"], "nowhere"),
+    "no file of a task": (
+        ["{model}", "--data", "good.jsonl", "--tasks", "bbh", "--task-data", ".", "--output", "e.json"],
+        "no file of bbh",
+    ),
+    "data before the checkpoint": (["--data", "good.jsonl", "{model}"], "put it before --data"),
+    "task data without tasks": (["{model}", "--data", "good.jsonl", "--task-data", "."], "without --tasks"),
+    "task limit without tasks": (["{model}", "--data", "good.jsonl", "--task-limit", "1"], "without --tasks"),
+    "execution without tasks": (["{model}", "--data", "good.jsonl", "--execute-code"], "without --tasks"),
+    "a default, said, without tasks": (["{model}", "--data", "good.jsonl", "--task-batch", "8"], "without --tasks"),
+    "limit without data": (["{model}", "--tasks", "mmlu", "--limit-per-source", "1"], "without --data"),
+    "overwrite without output": (["{model}", "--data", "good.jsonl", "--overwrite"], "without --output"),
+    "revision of a directory": (["{model}", "--data", "good.jsonl", "--revision", "v1"], "no hub id"),
     "output is an input": (["{model}", "--data", "good.jsonl", "--output", "good.jsonl", "--overwrite"], "is an input"),
     "output in no directory": (["{model}", "--data", "good.jsonl", "--output", "no/e.json"], "no such directory"),
     "output is a directory": (["{model}", "--data", "good.jsonl", "--output", "."], "is a directory"),
@@ -137,6 +198,8 @@ def test_mistake(name, tmp_path, tiny_model, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    error = capsys.readouterr().err.split("spice-select: ")[1].strip().splitlines()
+    before_it, _, said = capsys.readouterr().err.partition("spice-select: ")
+    error = said.strip().splitlines()
     assert 1 <= len(error) <= 3 and clue in "\n".join(error), error
+    assert "held-out loss" not in before_it, "nothing is measured first"
     assert sorted(tmp_path.rglob("*")) == before, "nothing may be written"

@@ -42,7 +42,7 @@ def test_it_prints_what_was_done_and_what_comes_next(monkeypatch, capfd, chat_po
         "rows              57",
         f"{record['trained_tokens']:,} in one pass",
         "epochs            1",
-        "steps             8 of 8 rows",
+        "steps             8, each of up to 8 rows",
         f"{record['losses'][0]:.4f} at the first step, {record['losses'][-1]:.4f} at the last",
         f"spice-select evaluate {out} --data",
     ):

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from oracles.evaluation_oracle import oracle_losses, rewrite, save_adapter, unmerged
 from oracles.runs import read_jsonl
-from spice_select.errors import ModelError
-from spice_select.evaluation.checkpoint import load_checkpoint
+from spice_select.config import EMBEDDED_MODEL
+from spice_select.errors import ConfigError, ModelError
+from spice_select.evaluation.checkpoint import find_checkpoint, load_checkpoint
 from spice_select.evaluation.heldout import row_losses
 from spice_select.pool.examples import read_pool
 
@@ -163,3 +164,42 @@ def test_an_adapter_without_weights_to_merge_into_is_refused(tmp_path, tiny_mode
     get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="cannot be merged"):
         load(tmp_path)
+
+
+IN_THE_WEIGHTS = {"cut weights", "another rank", "NaN among the weights", "a weight is missing", "a weight too many"}
+
+
+@pytest.mark.parametrize("name", sorted(MISTAKES.keys() - IN_THE_WEIGHTS))
+def test_what_needs_no_weights_is_found_without_them(damaged, name):
+    spoil, clue = MISTAKES[name]
+    spoil(damaged)
+    with pytest.raises(ModelError) as caught:
+        find_checkpoint(damaged)
+    assert clue in str(caught.value)
+
+
+def test_a_damaged_configuration_is_found_without_the_weights(tmp_path, tiny_model):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    rewrite(model / "config.json", model_type="novel")
+    with pytest.raises(ModelError, match="configuration"):
+        find_checkpoint(model)
+
+
+def test_a_revision_of_what_has_none_is_refused(tiny_model, adapter):
+    """Neither a directory nor an adapter of a directory has one."""
+    for name, clue in ((tiny_model, tiny_model), (adapter, f"the base of {adapter}"), (EMBEDDED_MODEL, "no hub id")):
+        with pytest.raises(ConfigError) as caught:
+            find_checkpoint(name, revision="v2")
+        assert clue in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_out_of_memory_is_not_blamed_on_the_adapter(adapter, monkeypatch):
+    """Merging computes in the accelerator's memory, which may be exhausted by then."""
+
+    def exhausted(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("peft.tuners.lora.layer.Linear.get_delta_weight", exhausted)
+    with pytest.raises(ModelError, match="out of memory while loading") as caught:
+        load(adapter)
+    assert "Save it again" not in str(caught.value) and "--dtype bfloat16" in str(caught.value)

@@ -78,7 +78,8 @@ def test_means_are_what_they_say():
     assert (a.rows, a.trained_tokens, a.mean, a.token_mean) == (2, 4, 3.0, 3.5)
     assert (b.rows, b.trained_tokens, b.mean, b.token_mean) == (1, 2, 1.0, 1.0)
     assert summary.macro == 2.0 and summary.mean == pytest.approx(7 / 3)
-    assert a.interval.low >= 2.0 and a.interval.high <= 4.0
+    assert a.interval.low < 3.0 < a.interval.high
+    assert b.interval is None and summary.macro_interval is None, "one row does not show how rows differ"
 
 
 def test_token_mean_is_the_loss_of_all_tokens_joined(model, pool, reference):
@@ -142,6 +143,20 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model, pool):
     small.resize_token_embeddings(40)
     with pytest.raises(ModelError, match="do not belong together"):
         heldout_loss(small, pool)
+
+
+@pytest.mark.parametrize(("token_budget", "clue"), [(100_000, "Lower --token-budget"), (1, "Lower --max-length")])
+def test_out_of_memory_says_what_helps(tiny_model, pool, token_budget, clue):
+    """A budget below one row changes nothing, so then it is not advised."""
+    full = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    full.model.layers[1].register_forward_pre_hook(exhausted)
+    with pytest.raises(ModelError, match="out of memory while measuring") as caught:
+        heldout_loss(full, pool, token_budget)
+    assert clue in str(caught.value) and len(str(caught.value).splitlines()) == 2
 
 
 def test_token_rows_need_no_pool(model):

@@ -13,13 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from oracles.choice_oracle import arc_scores, choice_log_probability, true_mass
 from oracles.runs import write_jsonl
-from spice_select.errors import ConfigError
-from spice_select.evaluation.tasks import run_tasks
+from spice_select.errors import ConfigError, ModelError
 from spice_select.evaluation.tasks.programs import returned_literal
 from spice_select.evaluation.tasks.results import mean_and_error
-from spice_select.evaluation.tasks.run import first_items
+from spice_select.evaluation.tasks.run import first_items, prepare_tasks, run_tasks
 
-OPTIONS = {"limit": None, "execute_code": False, "batch_size": 3, "seed": 0}
+OPTIONS = {"limit": None, "execute_code": False, "seed": 0}
 WORDS = ["red", "blue tree", "two houses", "the sum of 1 and 2", "a"]
 
 
@@ -33,6 +32,12 @@ def tiny(tiny_model):
 @pytest.fixture
 def lm_eval():
     return pytest.importorskip("lm_eval")
+
+
+def scored(model, tokenizer, names, **options):
+    """Results by name, in the order they come."""
+    prepared = prepare_tasks(names, **{**OPTIONS, **options})
+    return {result.task: result for result in run_tasks(model, tokenizer, prepared, batch_size=3)}
 
 
 def arc_rows(count):
@@ -52,7 +57,7 @@ def mmlu_rows(subject, count):
 def test_arc_equals_the_sums_of_plain_forward_passes(tiny, tmp_path, lm_eval):
     rows = arc_rows(7)
     write_jsonl(tmp_path / "arc_challenge.jsonl", rows)
-    result = run_tasks(*tiny, ["arc_challenge"], data=tmp_path, **OPTIONS)["arc_challenge"]
+    result = scored(*tiny, ["arc_challenge"], data=tmp_path)["arc_challenge"]
     oracle = [arc_scores(*tiny, row["query"].removeprefix("Question: "), row["choices"], row["gold"]) for row in rows]
     assert (result.metric, result.items, result.shots) == ("acc_norm", 7, 0)
     assert result.value == pytest.approx(sum(normed for _, normed in oracle) / 7)
@@ -70,7 +75,7 @@ def test_truthfulqa_equals_the_mass_of_plain_forward_passes(tiny, tmp_path, lm_e
         for i in range(3)
     ]
     write_jsonl(tmp_path / "truthfulqa.jsonl", rows)
-    result = run_tasks(*tiny, ["truthfulqa"], data=tmp_path, **OPTIONS)["truthfulqa"]
+    result = scored(*tiny, ["truthfulqa"], data=tmp_path)["truthfulqa"]
     yaml = importlib.import_module("lm_eval.tasks._yaml_loader")
     folder = Path(lm_eval.__file__).parent / "tasks" / "truthfulqa"
     template = yaml.load_yaml(folder / "truthfulqa_mc2.yaml")["doc_to_text"]
@@ -103,7 +108,7 @@ def test_mmlu_weighs_items_and_shows_the_dev_questions_in_order(tiny, tmp_path, 
         context = head + "".join(worked) + shown(row, "")
         sums = [choice_log_probability(*tiny, context, f" {letter}") for letter in "ABCD"]
         right += sums.index(max(sums)) == row["answer"]
-    result = run_tasks(*tiny, ["mmlu"], data=tmp_path, **OPTIONS)["mmlu"]
+    result = scored(*tiny, ["mmlu"], data=tmp_path)["mmlu"]
     assert (result.value, result.items, result.shots) == (pytest.approx(right / 7), 7, shots)
     assert ("zero-shot" in result.note) == (not shots)
 
@@ -116,8 +121,7 @@ def test_generated_benchmarks_run_and_need_no_hub(tiny, tmp_path, lm_eval):
     write_jsonl(tmp_path / "humaneval.jsonl", [{"prompt": "def f():\n", "test": check, "entry_point": "f"}])
     write_jsonl(tmp_path / "mbpp.jsonl", [{"task_id": 11, "text": "Nothing.", "test_list": ["assert 1 == 1"] * 3}])
     names = ["mbpp", "gsm8k", "bbh", "humaneval"]
-    options = {**OPTIONS, "execute_code": True, "limit": 1}
-    results = run_tasks(*tiny, names, data=tmp_path, **options)
+    results = scored(*tiny, names, data=tmp_path, execute_code=True, limit=1)
     assert list(results) == names
     assert [results[name].items for name in names] == [1, 1, 1, 1]
     assert [results[name].shots for name in names] == [3, 5, 3, 0]
@@ -167,22 +171,22 @@ def test_limits_of_scorings_of_the_same_items_are_not_shared():
         (["arc_challenge"], {"limit": 0}, "limit is 0"),
     ],
 )
-def test_mistakes_are_refused_before_the_model_is_touched(names, changes, said, tmp_path):
+def test_mistakes_are_refused_without_a_model(names, changes, said, tmp_path):
     with pytest.raises(ConfigError) as error:
-        run_tasks(None, None, names, data=tmp_path, **{**OPTIONS, **changes})
+        prepare_tasks(names, data=tmp_path, **{**OPTIONS, **changes})
     assert said in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
-        run_tasks(None, None, ["mmlu"], data=tmp_path / "none", **OPTIONS)
+        prepare_tasks(["mmlu"], data=tmp_path / "none", **OPTIONS)
 
 
 def test_without_lm_eval_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
     with pytest.raises(ConfigError, match=r"pip install 'spice-select\[tasks\]'"):
-        run_tasks(None, None, ["mmlu"], data=tmp_path, **OPTIONS)
+        prepare_tasks(["mmlu"], data=tmp_path, **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -197,27 +201,53 @@ def test_local_files_that_do_not_fit_are_named(files, name, said, tmp_path, lm_e
     for stem, rows in files.items():
         (tmp_path / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ConfigError) as error:
-        run_tasks(None, None, [name], data=tmp_path, **OPTIONS)
+        prepare_tasks([name], data=tmp_path, **OPTIONS)
     assert said in str(error.value)
+
+
+def test_every_benchmark_is_prepared_before_the_first_is_scored(tmp_path, lm_eval):
+    """The second one's file is missing: found although the first one's is good."""
+    write_jsonl(tmp_path / "arc_challenge.jsonl", arc_rows(2))
+    with pytest.raises(ConfigError, match="no file of gsm8k"):
+        prepare_tasks(["arc_challenge", "gsm8k"], data=tmp_path, **OPTIONS)
+
+
+def test_results_come_as_they_are_known_and_out_of_memory_says_what_helps(tiny_model, tmp_path, lm_eval):
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tiny_model).eval(),
+        AutoTokenizer.from_pretrained(tiny_model),
+    )
+    write_jsonl(tmp_path / "arc_challenge.jsonl", arc_rows(2))
+    write_jsonl(tmp_path / "mmlu.jsonl", mmlu_rows("anatomy", 2))
+    results = run_tasks(model, tokenizer, prepare_tasks(["arc_challenge", "mmlu"], data=tmp_path, **OPTIONS), 3)
+    assert next(results).task == "arc_challenge"
+
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model.lm_head.register_forward_pre_hook(exhausted)
+    with pytest.raises(ModelError, match=r"out of memory while scoring mmlu.\nLower --task-batch"):
+        next(results)
 
 
 def test_a_window_too_small_for_an_answer_is_refused(tiny_model, tmp_path, lm_eval):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
     write_jsonl(tmp_path / "bbh.jsonl", [{"task": "navigate", "input": "left", "target": "No"}])
+    prepared = prepare_tasks(["bbh"], data=tmp_path, **OPTIONS)
     with pytest.raises(ConfigError, match="1024 tokens, but the model's window is 512"):
-        run_tasks(model, tokenizer, ["bbh"], data=tmp_path, **OPTIONS)
+        run_tasks(model, tokenizer, prepared, batch_size=3)  # before any result is asked for
 
 
 def test_without_a_folder_and_without_a_connection_the_folder_is_advised(lm_eval):
     with pytest.raises(ConfigError, match="Give a folder"):
-        run_tasks(None, None, ["arc_challenge"], data=None, **OPTIONS)
+        prepare_tasks(["arc_challenge"], data=None, **OPTIONS)
 
 
-def test_ifeval_names_the_sentence_data_it_lacks(tiny, tmp_path, monkeypatch, lm_eval):
+def test_ifeval_names_the_sentence_data_it_lacks(tmp_path, monkeypatch, lm_eval):
     nltk = pytest.importorskip("nltk")
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     with pytest.raises(ConfigError, match=r"nltk\.downloader punkt_tab"):
-        run_tasks(*tiny, ["ifeval"], data=tmp_path, **OPTIONS)
+        prepare_tasks(["ifeval"], data=tmp_path, **OPTIONS)
 
 
 def test_ifeval_counts_prompts_whose_every_instruction_is_followed(tiny, tmp_path, monkeypatch, lm_eval):
@@ -233,5 +263,5 @@ def test_ifeval_counts_prompts_whose_every_instruction_is_followed(tiny, tmp_pat
         for i, kwargs in enumerate([most, least, most, most])
     ]
     write_jsonl(tmp_path / "ifeval.jsonl", rows)
-    result = run_tasks(*tiny, ["ifeval"], data=tmp_path, **{**OPTIONS, "limit": 2})["ifeval"]
+    result = scored(*tiny, ["ifeval"], data=tmp_path, limit=2)["ifeval"]
     assert (result.metric, result.value, result.items) == ("prompt_level_strict_acc", 0.5, 2)

@@ -25,6 +25,7 @@ pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
 
 RECIPE = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
+STUDIES = Path(__file__).resolve().parents[2] / "benchmarks" / "study"
 CELLS = {"random": {"method": "random"}, "spice": {"scale": "unit"}}
 
 
@@ -118,7 +119,7 @@ def test_a_cell_picks_what_run_picks(cell, tiny_model, chat_pool, tmp_path) -> N
 def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, chat_pool, heldout, tmp_path) -> None:
     """As many trained tokens as rows allow, whichever of the two cells is listed first; equal rows are trained once."""
     cells = {"fair": {"method": "random", "equal_tokens_to": "long"}, "long": {"method": "longest"}}
-    cells["same"] = {"method": "longest", "pool_size": 7}
+    cells["same"] = {"method": "longest", "budget": 6}
     study = write_study(tmp_path / "study.yaml", tiny_model, cells=cells, baseline="fair")
     done = subprocess.run(command(study, chat_pool, heldout, tmp_path / "out"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -142,16 +143,56 @@ def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, c
         ({"cells": {"random": {}, "a b": {}}}, "use letters"),
         ({"cells": {"random": {}}, "seeds": 0}, "seeds"),
         ({"cells": {"random": {}}, "recipe": {"epoch": 1}}, "recipe.epoch"),
+        ({"cells": {"random": {}}, "recipe": {"seed": 3}}, "'seed' is set by the study"),
+        ({"cells": {"random": {}}, "recipe": {"max_length": 64}}, "'max_length' is set by the study"),
+        ({"cells": {"random": {}, "b": {"equal_tokens_to": ["random"], "method": "random"}}}, "must name a cell"),
+        ({"cells": {"random": {}, "b": {"equal_tokens_to": None, "method": "random"}}}, "must name a cell"),
+        (
+            {"cells": {"random": {}, "b": {"equal_tokens_to": "random", "method": "random", "budget": 5}}},
+            "leave one of",
+        ),
+        ({"cells": {"random": {"method": "fisher", "penalty": 0.2}}}, "'penalty' changes nothing for method fisher"),
+        (
+            {"cells": {"random": {"method": "longest", "pool_size": 7}}},
+            "'pool_size' changes nothing for method longest",
+        ),
+        ({"cells": {"random": {"method": "ifd", "warmup_steps": 1}}}, "'warmup_steps' changes nothing for method ifd"),
+        ({"cells": {"random": {"method": "norm", "scale": "unit"}}}, "'scale' changes nothing for method norm"),
+        ({"cells": {"random": {"budget": "many"}}}, "'many' is not a budget"),
+        ({"cells": {"random": {}}, "budget": True}, "budget"),
+        ({"seed": 3, "cells": {"a": 1}}, "unknown key 'seed'; did you mean 'seeds'"),
+        ({1: "a", "cells": {"random": {}}}, "key 1 is no text"),
+        ({True: "a", "cells": {"random": {}}}, "key True is no text"),
+        ({"cells": {"random": {}, 16: {}}}, "cells: key 16 is no text"),
+        ({"cells": {"random": {False: 1}}}, "cells: random: key False is no text"),
         ({}, "cells"),
         ([1], "key: value"),
     ],
 )
 def test_mistakes_in_a_study_are_named(content, message, tmp_path) -> None:
-    """The message leads to the key."""
+    """The message leads to the key, in one line."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as error:
         load_study(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert not str(error.value).endswith(("..", "?."))
+
+
+def test_plain_values_are_read_as_meant(tmp_path) -> None:
+    """One file without a list, and budgets as numbers."""
+    path = tmp_path / "study.yaml"
+    path.write_text("{pool: a.jsonl, heldout: [b.jsonl], budget: 0.5, cells: {random: {budget: 100}}}")
+    study = load_study(path)
+    assert (study.pool, study.heldout) == (["a.jsonl"], ["b.jsonl"])
+    assert study.run_config("random", 0).budget_rows(1000, 0) == 100
+    assert study.model_copy(update={"cells": {"random": {}}}).run_config("random", 0).budget_rows(1000, 0) == 500
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_studies_of_the_project_load(path) -> None:
+    """Each names a baseline and options that exist."""
+    assert load_study(path).cells
 
 
 def test_a_study_without_data_says_what_to_add(tiny_model, tmp_path) -> None:

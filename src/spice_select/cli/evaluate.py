@@ -1,26 +1,32 @@
 """`spice-select evaluate`: the held-out loss of a fine-tuned model, and of the public tasks if asked for."""
 
-import json
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from spice_select.cli.options import Command, SectionedCommand, given_options
-from spice_select.errors import ConfigError, OutputError
+from spice_select.cli.progress import progress_on
+from spice_select.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
+    from spice_select.cli.evaluation_report import Report
     from spice_select.evaluation.bootstrap import Interval, PairedDifference
+    from spice_select.evaluation.checkpoint import Checkpoint, LoadedModel
     from spice_select.evaluation.evaluate import Evaluation
     from spice_select.evaluation.heldout import HeldoutLoss
-    from spice_select.evaluation.tasks import TaskResult
+    from spice_select.evaluation.tasks.results import TaskResult
+    from spice_select.evaluation.tasks.run import PreparedTasks
+    from spice_select.progress import Progress
 
 EPILOG = """\b
 Examples:
@@ -37,10 +43,25 @@ SECTIONS = {
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
     "The result": ("output", "overwrite"),
 }
+NEEDED_BY = {
+    "data": (
+        "limit_per_source",
+        "against",
+        "resamples",
+        "token_budget",
+        "format",
+        "columns",
+        "skip_invalid",
+        "max_length",
+    ),
+    "tasks": ("task_data", "task_limit", "task_batch", "execute_code"),
+    "output": ("overwrite",),
+}
+"""Options that would do nothing without another."""
 
 
 class EvaluateCommand(SectionedCommand):
-    """Lets --data take several files, as a shell's * gives them."""
+    """Lets --data take several files, as a shell's * gives them; the help names the tasks and their files."""
 
     sections = SECTIONS
 
@@ -54,7 +75,25 @@ class EvaluateCommand(SectionedCommand):
             elif arg.startswith("-"):
                 taking = arg == "--data"
             spread.append(arg)
-        return super().parse_args(ctx, spread)
+        try:
+            return super().parse_args(ctx, spread)
+        except click.MissingParameter as error:
+            if "--data" not in args or not isinstance(error.param, click.Argument):
+                raise
+            message = "CKPT is missing: put it before --data, which takes every name that follows."
+            raise click.UsageError(message, ctx) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the tasks."""
+        super().format_options(ctx, formatter)
+        from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
+
+        rows = [
+            (name, f"{task.about} [{' or '.join(task.files)}{''.join(f', {stem}' for stem in task.shot_files)}]")
+            for name, task in BENCHMARKS.items()
+        ]
+        with formatter.section("Names for --tasks [files that --task-data looks for: .jsonl, .json, .csv or .parquet]"):
+            formatter.write_dl(rows)
 
 
 def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command], Command]:
@@ -73,8 +112,8 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
 @_number("--resamples", 2000, 1, "Bootstrap draws behind the 95 % intervals.")
 @_number("--seed", 0, 0, "Seeds the draws and the tasks.")
 @click.option("--tasks", metavar="NAME,...", help="Public tasks to score CKPT on, e.g. arc_challenge,mmlu.")
-@click.option("--task-data", metavar="DIR", help="Directory with the tasks' own files.")
-@click.option("--task-limit", type=click.IntRange(min=1), metavar="N", help="Only N items of each task.")
+@click.option("--task-data", metavar="DIR", help="Directory with the tasks' files; without it, from the hub.")
+@click.option("--task-limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
 @_number("--task-batch", 8, 1, "Items of a task in one pass.")
 @click.option("--execute-code", is_flag=True, help="Let tasks run the programs that CKPT writes, on this machine.")
 @click.option("--device", default="auto", show_default=True, metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
@@ -82,7 +121,7 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
     "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]),
     help="Precision of the weights.",
 )  # fmt: skip
-@click.option("--revision", metavar="TEXT", help="Hub revision of CKPT, or of an adapter's base.")
+@click.option("--revision", metavar="TEXT", help="Revision of CKPT, or of its base, on the hub; not of CKPT2.")
 @click.option("--trust-remote-code", is_flag=True, help="Allow the model repository's own Python code to run.")
 @_number("--token-budget", 2048, 1, "Padded tokens in one forward pass; changes speed and memory, not the result.")
 @click.option("--format", metavar="TEXT", help="Row format; found per file when not given.")
@@ -92,9 +131,15 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
 )  # fmt: skip
 @click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be used, instead of stopping.")
 @_number("--max-length", 2048, 8, "Tokens kept of a row; longer ones are cut at the end.")
-@click.option("--output", metavar="FILE.json", help="Also write everything, every row's loss included, as JSON.")
+@click.option(
+    "--output", metavar="FILE.json",
+    help="Also write everything, every row's loss included, as JSON, after each finished part.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE.json if it exists.")
-def evaluate_command(checkpoint: str, output: str | None, overwrite: bool, **values: Any) -> None:
+@click.pass_context
+def evaluate_command(
+    context: click.Context, checkpoint: str, output: str | None, overwrite: bool, **values: Any
+) -> None:
     """Measure how well CKPT predicts responses it was not trained on.
 
     CKPT is a directory of `finetune`, any other PEFT adapter or model directory, a hub id, or smollm2-135m-instruct.
@@ -103,126 +148,111 @@ def evaluate_command(checkpoint: str, output: str | None, overwrite: bool, **val
     """
     if not values["data"] and not values["tasks"]:
         raise ConfigError("nothing to measure: give held-out rows with --data, or --tasks.")
-    if values["against"] and not values["data"]:
-        raise ConfigError("--against compares held-out losses; give the rows with --data.")
+    _refuse_idle(context)
     columns = given_options({"columns": values["columns"]}).get("columns", {})
-    if output:
-        _check_output(Path(output), overwrite, values["data"])
-
-    report = _measure(checkpoint, columns, values)
-    if output:
-        from spice_select.output.atomic import write_text
-
-        write_text(Path(output), json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-        print(f"written to {output}", file=sys.stderr)  # noqa: T201
-
-
-def _measure(checkpoint: str, columns: dict[str, str], values: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate, print, and return the report."""
     # Imported here so that --help and mistakes answer at once.
-    from spice_select.cli.progress import progress_on
-    from spice_select.evaluation.checkpoint import load_checkpoint
-    from spice_select.evaluation.evaluate import FORMAT, VERSION, difference_json, evaluate_model, evaluation_json
-    from spice_select.evaluation.heldout import compare
-    from spice_select.pool.records import PoolOptions
+    from spice_select.cli.evaluation_report import Report, check_report_path
+
+    report = Report(Path(output) if output else None)
+    if report.path:
+        check_report_path(report.path, overwrite, values["data"])
+    try:
+        _measure(checkpoint, values | {"columns": columns}, report)
+    finally:
+        if report.path and report.begun:
+            what = "written to" if report.content["complete"] else "what was measured before is in"
+            print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
+
+
+def _refuse_idle(context: click.Context) -> None:
+    """Raise `ConfigError` for an option that would do nothing."""
+    options = {param.name: param for param in context.command.params}
+    for needed, names in NEEDED_BY.items():
+        for name in () if context.params[needed] else names:
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise ConfigError(f"{options[name].opts[0]} does nothing without {options[needed].opts[0]}.")
+
+
+def _measure(checkpoint: str, values: dict[str, Any], report: "Report") -> None:
+    """Find everything; then measure, print and keep one part after another."""
+    from spice_select.evaluation.checkpoint import find_checkpoint
     from spice_select.proxy.loading import pick_device
 
-    reading = PoolOptions(values["format"], columns, values["skip_invalid"], values["max_length"])
-    names = _task_names(values)
-    device = pick_device(values["device"])
-    options = {key: values[key] for key in ("limit_per_source", "token_budget", "resamples", "seed")}
-    loading = {key: values[key] for key in ("revision", "trust_remote_code")}
-    report: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    console = Console(highlight=False)
-    evaluation = None
-    with progress_on(sys.stderr) as progress:
-        progress.note(f"loading {checkpoint}")
-        loaded = load_checkpoint(checkpoint, device, values["dtype"], **loading)
-        report |= {"checkpoint": loaded.name, "fingerprint": loaded.fingerprint}
-        if values["data"]:
-            evaluation = evaluate_model(loaded, values["data"], reading, **options, progress=progress)
-    if evaluation:
-        console.print(_loss_table(evaluation.heldout))
-    report["heldout"] = evaluation_json(evaluation) if evaluation else None
-    results = _run_tasks(loaded.model, loaded.tokenizer, names, values) if names else {}
-    if results:
-        console.print(_task_table(results))
-    report["tasks"] = {name: asdict(result) for name, result in results.items()}
-    report["against"] = None
-    if evaluation and values["against"]:
-        del loaded  # two models need not fit into memory
-        with progress_on(sys.stderr) as progress:
-            progress.note(f"loading {values['against']}")
-            loaded = load_checkpoint(values["against"], device, values["dtype"], **loading)
-            other = evaluate_model(loaded, values["data"], reading, **options, progress=progress)
-        difference = compare(evaluation.heldout, other.heldout, values["resamples"], values["seed"])
-        console.print(Text(_verdict(evaluation, other, difference)), soft_wrap=True)
-        report["against"] = {
-            "checkpoint": other.checkpoint,
-            "fingerprint": other.fingerprint,
-            "heldout": evaluation_json(other),
-            "difference": difference_json(difference),
-        }
-    return report
+    device, trust = pick_device(values["device"]), values["trust_remote_code"]
+    first = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)
+    second = find_checkpoint(values["against"], trust_remote_code=trust) if values["against"] else None
+    tasks = _prepared_tasks(values) if values["tasks"] else None
+    evaluation = _measure_one(first, device, tasks, values, report)
+    if evaluation and second:  # the first model is gone by now: two need not fit into memory
+        _compare(evaluation, second, device, values, report)
+    report.keep(complete=True)
 
 
-def _check_output(path: Path, overwrite: bool, data: tuple[str, ...]) -> None:
-    """Refuse what cannot or should not be written, before hours are spent.
+def _prepared_tasks(values: dict[str, Any]) -> "PreparedTasks":
+    from spice_select.evaluation.tasks.run import prepare_tasks
 
-    Raises:
-        OutputError: see the messages.
-
-    """
-    if path.is_dir():
-        raise OutputError(f"{path}: is a directory; --output takes a file, e.g. {path / 'evaluation.json'}.")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such directory; make it, or choose another --output.")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path.parent}: cannot be written to; choose another --output.")
-    if path.resolve() in {Path(name).resolve() for name in data}:
-        raise OutputError(f"{path}: is an input and would be replaced; choose another --output.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; --overwrite replaces it, or choose another --output.")
-
-
-def _task_names(values: dict[str, Any]) -> list[str]:
-    """Names in the order given, each once, after all checks that need no model.
-
-    Raises:
-        ConfigError: an unknown task; one that may not run code; lm-eval is not installed.
-
-    """
-    if values["tasks"] is None:
-        return []
-    from spice_select.evaluation.tasks import check_tasks
-
-    names = list(dict.fromkeys(name.strip() for name in values["tasks"].split(",")))
-    check_tasks(
-        names,
-        data=_task_data(values),
+    return prepare_tasks(
+        list(dict.fromkeys(name.strip() for name in values["tasks"].split(","))),
+        data=Path(values["task_data"]) if values["task_data"] else None,
         limit=values["task_limit"],
         execute_code=values["execute_code"],
-    )
-    return names
-
-
-def _task_data(values: dict[str, Any]) -> Path | None:
-    return Path(values["task_data"]) if values["task_data"] else None
-
-
-def _run_tasks(model: Any, tokenizer: Any, names: list[str], values: dict[str, Any]) -> "dict[str, TaskResult]":
-    from spice_select.evaluation.tasks import run_tasks
-
-    return run_tasks(
-        model,
-        tokenizer,
-        names,
-        data=_task_data(values),
-        limit=values["task_limit"],
-        execute_code=values["execute_code"],
-        batch_size=values["task_batch"],
         seed=values["seed"],
     )
+
+
+def _measure_one(
+    found: "Checkpoint", device: "torch.device", tasks: "PreparedTasks | None", values: dict[str, Any], report: "Report"
+) -> "Evaluation | None":
+    from spice_select.evaluation.checkpoint import load_weights
+    from spice_select.evaluation.evaluate import evaluation_json
+    from spice_select.evaluation.tasks.run import run_tasks
+
+    console, evaluation = Console(highlight=False), None
+    with progress_on(sys.stderr) as progress:
+        progress.note(f"loading {found.name}")
+        loaded = load_weights(found, device, values["dtype"])
+        scores = run_tasks(loaded.model, loaded.tokenizer, tasks, values["task_batch"]) if tasks else iter(())
+        if values["data"]:
+            evaluation = _evaluated(loaded, values, progress)
+    about = {"checkpoint": loaded.name, "fingerprint": loaded.fingerprint}
+    if evaluation:
+        console.print(_loss_table(evaluation.heldout))
+        report.keep(**about, heldout=evaluation_json(evaluation))
+    results: list[TaskResult] = []
+    try:
+        for result in scores:
+            results.append(result)
+            report.keep(**about, tasks={done.task: asdict(done) for done in results})
+    finally:
+        if results:
+            console.print(_task_table(results))
+    return evaluation
+
+
+def _compare(
+    first: "Evaluation", found: "Checkpoint", device: "torch.device", values: dict[str, Any], report: "Report"
+) -> None:
+    from spice_select.evaluation.checkpoint import load_weights
+    from spice_select.evaluation.evaluate import difference_json, evaluation_json
+    from spice_select.evaluation.heldout import compare
+
+    with progress_on(sys.stderr) as progress:
+        progress.note(f"loading {found.name}")
+        second = _evaluated(load_weights(found, device, values["dtype"]), values, progress)
+    about = {"checkpoint": second.checkpoint, "fingerprint": second.fingerprint, "heldout": evaluation_json(second)}
+    report.keep(against=about | {"difference": None})
+    difference = compare(first.heldout, second.heldout, values["resamples"], values["seed"])
+    report.keep(against=about | {"difference": difference_json(difference)})
+    Console(highlight=False).print(Text(_verdict(first, second, difference)), soft_wrap=True)
+
+
+def _evaluated(loaded: "LoadedModel", values: dict[str, Any], progress: "Progress") -> "Evaluation":
+    from spice_select.evaluation.evaluate import evaluate_model
+    from spice_select.pool.records import PoolOptions
+
+    reading = PoolOptions(values["format"], values["columns"], values["skip_invalid"], values["max_length"])
+    options = {key: values[key] for key in ("limit_per_source", "token_budget", "resamples", "seed")}
+    return evaluate_model(loaded, values["data"], reading, **options, progress=progress)
 
 
 def _loss_table(heldout: "HeldoutLoss") -> Table:
@@ -239,30 +269,30 @@ def _loss_table(heldout: "HeldoutLoss") -> Table:
     return table
 
 
-def _task_table(results: "Mapping[str, TaskResult]") -> Table:
+def _task_table(results: "Sequence[TaskResult]") -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("task", "metric"):
         table.add_column(heading)
     for heading in ("items", "value", "standard error"):
         table.add_column(heading, justify="right")
     table.add_column("")
-    for r in results.values():
+    for r in results:
         error = "-" if r.stderr is None else f"{r.stderr:.4f}"
         table.add_row(Text(r.task), Text(r.metric), f"{r.items:,}", f"{r.value:.4f}", error, Text(r.note))
     return table
 
 
 def _verdict(first: "Evaluation", second: "Evaluation", difference: "PairedDifference") -> str:
-    interval = _shown(difference.interval)
-    head = (
-        f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, "
-        f"difference {difference.macro:+.4f} (95 %: {interval}); the interval "
-    )
+    head = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
+    if difference.interval is None:
+        single = next(source.source for source in first.heldout.sources if source.rows == 1)
+        return f"{head}; no interval and no verdict: source '{single}' has one row, and at least two are needed."
+    head = f"{head} (95 %: {_shown(difference.interval)}); the interval "
     if not difference.interval.excludes(0.0):
         return f"{head}includes zero: these rows do not tell the two apart."
     better = first if difference.macro < 0 else second
     return f"{head}excludes zero: {better.checkpoint} predicts these sources better."
 
 
-def _shown(interval: "Interval") -> str:
-    return f"{interval.low:.4f} to {interval.high:.4f}"
+def _shown(interval: "Interval | None") -> str:
+    return f"{interval.low:.4f} to {interval.high:.4f}" if interval else "-"

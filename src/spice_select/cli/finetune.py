@@ -73,8 +73,8 @@ def recipe_options(command: Command) -> Command:
 def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, **values: Any) -> None:
     """Fine-tune a model with LoRA on the rows that run chose (DIR) or on any POOL, with TRL.
 
-    DIR is a directory that run wrote. A POOL is what run takes: a file (.jsonl, .json, .csv, .parquet; .gz too), a
-    directory saved by datasets, or a hub dataset id. The loss is on the same tokens as in the selection: the
+    DIR is a directory that run wrote; --model and --max-length are then those of the run unless given. A POOL is what
+    run takes: a file (.jsonl, .json, .csv, .parquet; .gz too), a directory saved by datasets, or a hub dataset id. The loss is on the same tokens as in the selection: the
     assistant's text and the token that ends each of its turns. Needs the extra: pip install 'spice-select[train]'
     """
     given = given_options(values)
@@ -98,7 +98,7 @@ def _print(result: "FinetuneResult", recipe: Recipe, output: str) -> None:
         ("rows", f"{result.rows:,}"),
         ("trained tokens", f"{result.trained_tokens:,} in one pass"),
         ("epochs", f"{recipe.epochs:g}"),
-        ("steps", f"{result.steps:,} of {recipe.batch_size:,} rows"),
+        ("steps", f"{result.steps:,}, each of up to {recipe.batch_size:,} rows"),
         ("loss", f"{result.losses[0]:.4f} at the first step, {result.losses[-1]:.4f} at the last"),
         ("time", f"{result.seconds:,.1f} s"),
         ("checkpoint", output),

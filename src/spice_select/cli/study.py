@@ -19,6 +19,7 @@ study.yaml:
     spice-unit: {scale: unit, rank: 16}                       any option of run's score and schedule
     random-tokens: {method: random, equal_tokens_to: spice}   as many trained tokens as that cell
   baseline: random
+  skip_invalid: true               leave out rows that cannot be used; format and columns as for run
 \b
 A cell with a frozen proxy (no update within the pool) picks from gradients that all cells share;
 a cell whose proxy trains in between runs the whole selection. Interrupt it at any time: the same
@@ -47,4 +48,5 @@ def study_command(
         result = run_study(study, Path(output), progress)
     console = Console(highlight=False)
     console.print(result.markdown, soft_wrap=True, markup=False)
-    console.print(f"{output}/table.md, loss.svg, tokens.svg; each cell's rows and losses are in {output}/cells/")
+    closing = f"{output}/table.md, loss.svg, tokens.svg; each cell's rows and losses are in {output}/cells/"
+    console.print(closing, soft_wrap=True, markup=False)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import PeftConfig, PeftModel
+from transformers import AutoConfig
 
 from spice_select.config import EMBEDDED_MODEL, resolve
-from spice_select.errors import ModelError
+from spice_select.errors import ConfigError, ModelError
+from spice_select.evaluation.memory import memory_advice
 from spice_select.proxy.loading import (
     LOADING_ERRORS,
     ModelSource,
@@ -24,6 +26,7 @@ from spice_select.proxy.loading import (
     load_tokenizer,
     model_fingerprint,
     model_source,
+    quiet,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +57,28 @@ class LoadedModel:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files were found and, but for the weights, read.
+
+    Attributes:
+        name: as it was named.
+        model: the model, or the base of the adapter.
+        adapter: the adapter, if it is one.
+        tokenizer: as in `LoadedModel`.
+        prefix: what precedes the reason when `model` cannot be loaded.
+        remedy: what follows it.
+
+    """
+
+    name: str
+    model: ModelSource
+    adapter: ModelSource | None
+    tokenizer: "PreTrainedTokenizerBase"
+    prefix: str
+    remedy: str
+
+
 def load_checkpoint(
     name: str | Path,
     device: torch.device,
@@ -72,15 +97,22 @@ def load_checkpoint(
         trust_remote_code: let the model repository's own Python code run.
 
     Raises:
-        ModelError: no such directory, not a model, the adapter's base cannot be had, or a file is damaged.
+        ModelError: no such directory, not a model, the adapter's base cannot be had, a file is damaged, or the memory
+            does not suffice.
+        ConfigError: a revision of what is not on the hub.
 
     """
+    return load_weights(find_checkpoint(name, revision=revision, trust_remote_code=trust_remote_code), device, dtype)
+
+
+def find_checkpoint(name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
+    """What of `load_checkpoint` takes little time: find the files, read configurations and tokenizer."""
     name = str(name)
     directory = Path(name).expanduser()
     if name == EMBEDDED_MODEL or not directory.is_dir():
         remedy = "Name a directory of `spice-select finetune`, a model's directory, or a hub id that can be had."
     elif (directory / ADAPTER_CONFIG).is_file():
-        return _load_adapter(name, directory, device, dtype, revision, trust_remote_code)
+        return _find_adapter(name, directory, revision, trust_remote_code)
     elif (directory / "config.json").is_file():
         remedy = "Save the model and its tokenizer there again with save_pretrained."
     else:
@@ -90,27 +122,40 @@ def load_checkpoint(
         )
     with _with_remedy("", remedy):
         source = _source(name, revision, trust_remote_code)
-        tokenizer = load_tokenizer(source)
-        return LoadedModel(load_model(source, dtype, device), tokenizer, name, model_fingerprint(source))
+        _check_revision(revision, source, name)
+        _check_configuration(source)
+        return Checkpoint(name, source, None, load_tokenizer(source), "", remedy)
 
 
-def _load_adapter(
-    name: str, directory: Path, device: torch.device, dtype: str, revision: str | None, trust_remote_code: bool
-) -> LoadedModel:
+def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote_code: bool) -> Checkpoint:
     base_name, base_revision, origin = _base_of(directory)
     if not (directory / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{name}: {ADAPTER_WEIGHTS} is missing; the adapter was not saved whole. Save it again.")
+    _adapter_config(name, directory)
     own = ModelSource(name, str(directory), {"trust_remote_code": trust_remote_code})
-    with _with_remedy(f"{name}: its base model cannot be had. ", f"Bring '{base_name}' back, or correct {origin}."):
+    prefix, remedy = f"{name}: its base model cannot be had. ", f"Bring '{base_name}' back, or correct {origin}."
+    with _with_remedy(prefix, remedy):
         base = _source(base_name, revision or base_revision, trust_remote_code)
+        _check_revision(revision, base, f"{base_name}, the base of {name},")
+        _check_configuration(base)
         tokenizer = None if (directory / TOKENIZER_CONFIG).is_file() else load_tokenizer(base)
-        model = load_model(base, dtype, device)
-        base_fingerprint = model_fingerprint(base)
     if tokenizer is None:
         with _with_remedy("", f"Remove the damaged tokenizer files from {name} to use the base's, or save them again."):
             tokenizer = load_tokenizer(own)
-    fingerprint = f"{model_fingerprint(own)}+{base_fingerprint}"
-    return LoadedModel(_merge(name, directory, model, device), tokenizer, name, fingerprint)
+    return Checkpoint(name, base, own, tokenizer, prefix, remedy)
+
+
+def load_weights(found: Checkpoint, device: torch.device, dtype: str) -> LoadedModel:
+    """The rest of `load_checkpoint`."""
+    remedy = "Use --dtype bfloat16, a device with more memory, or --device cpu."
+    with memory_advice(f"loading {found.name} to {device}", remedy):
+        with _with_remedy(found.prefix, found.remedy):
+            model = load_model(found.model, dtype, device)
+            fingerprint = model_fingerprint(found.model)
+        if found.adapter is not None:
+            model = _merge(found.name, Path(found.adapter.location), model, device)
+            fingerprint = f"{model_fingerprint(found.adapter)}+{fingerprint}"
+    return LoadedModel(model, found.tokenizer, found.name, fingerprint)
 
 
 def _base_of(directory: Path) -> tuple[str, str | None, str]:
@@ -130,35 +175,66 @@ def _base_of(directory: Path) -> tuple[str, str | None, str]:
     return base, revision if isinstance(revision, str) else None, f"'{key}' in {path}"
 
 
+def _adapter_config(name: str, directory: Path) -> PeftConfig:
+    with _adapter_errors(name):
+        config = cast(PeftConfig, PeftConfig.from_pretrained(str(directory)))
+    if config.is_prompt_learning:
+        raise ModelError(f"{name}: a {config.peft_type} adapter cannot be merged into weights; use LoRA.")
+    return config
+
+
 def _merge(name: str, directory: Path, model: "PreTrainedModel", device: torch.device) -> "PreTrainedModel":
+    config = _adapter_config(name, directory)
+    config.inference_mode = True
+    with _adapter_errors(name):
+        adapted = PeftModel(model, config)
+        loaded = cast(Any, adapted.load_adapter(str(directory), "default", torch_device=str(device)))
+        stray = [*loaded.missing_keys, *loaded.unexpected_keys]
+        if stray:
+            raise ModelError(
+                f"{name}: the adapter does not fit its base model: {len(stray)} weights are missing or too many, "
+                f"such as {stray[0]}.\nSave the adapter again, or name the base it was trained on."
+            )
+        # Checks that no merged weight is NaN or infinite.
+        merged = cast("PreTrainedModel", cast(Any, adapted).merge_and_unload(safe_merge=True))
+    merged.eval()
+    return merged.requires_grad_(False)
+
+
+@contextmanager
+def _adapter_errors(name: str) -> Generator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about missing keys; they are an error below
-            config = cast(PeftConfig, PeftConfig.from_pretrained(str(directory)))
-            if config.is_prompt_learning:
-                raise ModelError(f"{name}: a {config.peft_type} adapter cannot be merged into weights; use LoRA.")
-            config.inference_mode = True
-            adapted = PeftModel(model, config)
-            loaded = cast(Any, adapted.load_adapter(str(directory), "default", torch_device=str(device)))
-            stray = [*loaded.missing_keys, *loaded.unexpected_keys]
-            if stray:
-                raise ModelError(
-                    f"{name}: the adapter does not fit its base model: {len(stray)} weights are missing or too many, "
-                    f"such as {stray[0]}.\nSave the adapter again, or name the base it was trained on."
-                )
-            # Checks that no merged weight is NaN or infinite.
-            merged = cast("PreTrainedModel", cast(Any, adapted).merge_and_unload(safe_merge=True))
+            warnings.simplefilter("ignore")  # about missing keys; they are an error of their own
+            yield
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError too, but nothing is wrong with the adapter
     except LOADING_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"{name}: the adapter cannot be loaded: {reason}\nSave it again, or name the base it was trained on."
         ) from error
-    merged.eval()
-    return merged.requires_grad_(False)
 
 
 def _source(name: str, revision: str | None, trust_remote_code: bool) -> ModelSource:
     return model_source(resolve({}, {"model": name, "revision": revision, "trust_remote_code": trust_remote_code}))
+
+
+def _check_revision(revision: str | None, source: ModelSource, what: str) -> None:
+    """Only the hub has revisions; elsewhere one would be ignored."""
+    if revision is not None and "revision" not in source.arguments:
+        raise ConfigError(f"revision '{revision}' is given, but {what} is no hub id; leave it out.")
+
+
+def _check_configuration(source: ModelSource) -> None:
+    if source.name == EMBEDDED_MODEL:
+        return  # known by its sha256
+    try:
+        with quiet():
+            AutoConfig.from_pretrained(source.location, **source.arguments)
+    except LOADING_ERRORS as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"the configuration of '{source.name}' cannot be loaded: {reason}") from error
 
 
 @contextmanager

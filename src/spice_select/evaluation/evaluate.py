@@ -21,9 +21,6 @@ from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 
-FORMAT = "spice-select-evaluation"
-VERSION = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -80,7 +77,7 @@ def evaluate(
         columns: field of the format -> column of the files.
         skip_invalid: leave bad rows out instead of stopping.
         limit_per_source: evaluate the first so many rows of each source; None for all.
-        revision: of a hub id.
+        revision: of a hub id, or of the hub id that is an adapter's base.
         trust_remote_code: let the model repository's own Python code run.
         resamples: draws of the bootstrap.
         seed: of the draws.
@@ -169,5 +166,5 @@ def difference_json(difference: PairedDifference) -> dict[str, Any]:
     return {"macro": difference.macro, "interval": _pair(difference.interval)}
 
 
-def _pair(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]
+def _pair(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]

@@ -24,6 +24,7 @@ from spice_select.evaluation.bootstrap import (
     percentile_interval,
     source_means,
 )
+from spice_select.evaluation.memory import memory_advice
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.records import Example, Pool
@@ -53,7 +54,7 @@ class SourceLoss:
         trained_tokens: of all its rows.
         mean: of the rows' losses; every row counts the same.
         token_mean: every token counts the same.
-        interval: of `mean`.
+        interval: of `mean`; None for a single row.
 
     """
 
@@ -62,7 +63,7 @@ class SourceLoss:
     trained_tokens: int
     mean: float
     token_mean: float
-    interval: Interval
+    interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class HeldoutLoss:
         rows: in the pool's order.
         sources: by name.
         macro: mean of the sources' means, the headline.
-        macro_interval: of `macro`.
+        macro_interval: of `macro`; None where a source has a single row.
         mean: over all rows.
 
     """
@@ -81,7 +82,7 @@ class HeldoutLoss:
     rows: list[RowLoss]
     sources: list[SourceLoss]
     macro: float
-    macro_interval: Interval
+    macro_interval: Interval | None
     mean: float
 
 
@@ -104,7 +105,7 @@ def heldout_loss(
         progress: told about finished rows.
 
     Raises:
-        ModelError: the tokenizer does not fit the model, or a loss is not finite.
+        ModelError: the tokenizer does not fit the model, a loss is not finite, or the memory does not suffice.
         ConfigError: `token_budget`, `resamples` or `seed` is out of range.
 
     """
@@ -139,17 +140,29 @@ def row_losses(
         token_budget: padded tokens in one forward pass.
         on_batch: called after each pass with the rows and (unpadded) tokens it did.
 
+    Raises:
+        ModelError: out of memory.
+
     """
     lengths = [len(example.input_ids) for example in examples]
     losses = [0.0] * len(examples)
     for places in token_budget_batches(lengths, token_budget):
-        batch = collate([examples[i] for i in places], model.device)
-        with torch.no_grad():
+        longest = max(lengths[i] for i in places)
+        doing = f"measuring {len(places):,} rows of up to {longest:,} tokens at once"
+        with memory_advice(doing, _smaller(len(places), longest)), torch.no_grad():
+            batch = collate([examples[i] for i in places], model.device)
             values = cast(list[float], response_losses(model, batch).double().tolist())
         for place, value in zip(places, values, strict=True):
             losses[place] = value
         on_batch(len(places), sum(lengths[i] for i in places))
     return losses
+
+
+def _smaller(rows: int, longest: int) -> str:
+    """What makes a pass need less memory; a budget below the longest row changes nothing."""
+    if rows > 1:
+        return f"Lower --token-budget (token_budget), e.g. to {rows // 2 * longest}."
+    return "Lower --max-length (max_length) below that, use --dtype bfloat16, or a device with more memory."
 
 
 def summarise_losses(rows: Sequence[RowLoss], resamples: int = RESAMPLES, seed: int = 0) -> HeldoutLoss:
@@ -208,7 +221,7 @@ def limited(pool: Pool, rows_per_source: int | None) -> Pool:
     return replace(pool, examples=kept)
 
 
-def _source_loss(name: str, rows: Sequence[RowLoss], interval: Interval) -> SourceLoss:
+def _source_loss(name: str, rows: Sequence[RowLoss], interval: Interval | None) -> SourceLoss:
     tokens = sum(row.trained_tokens for row in rows)
     return SourceLoss(
         source=name,

@@ -86,7 +86,7 @@ class _TokenNll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         normaliser = torch.cat(
-            [logits[i : i + ROWS_AT_ONCE].logsumexp(dim=-1) for i in range(0, len(logits), ROWS_AT_ONCE)]
+            [logits[i : i + ROWS_AT_ONCE].logsumexp(dim=-1) for i in range(0, max(1, len(logits)), ROWS_AT_ONCE)]
         )
         ctx.save_for_backward(logits, targets, normaliser)
         return normaliser - logits.gather(1, targets[:, None]).squeeze(1)

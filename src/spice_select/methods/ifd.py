@@ -3,6 +3,9 @@
 IFD = L(A | Q) / L(A): the mean NLL of the response after its prompt over that of the response alone. High means that
 the prompt helps little, which the paper takes for a hard and thus valuable row; from 1 on the prompt does not help at
 all, which the paper takes for a row whose answer does not belong to its question, and leaves out.
+
+After its prompt a response of T trained tokens has T losses, alone it has T - 1, for nothing predicts its first token.
+In a conversation of several turns the response is all that the assistant says, joined.
 """
 
 import math

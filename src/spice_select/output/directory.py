@@ -12,21 +12,22 @@ Files of a finished run, format version 1:
 """
 
 import json
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import TEMPORARY_PATTERN, replacing
+from spice_select.output.atomic import TEMPORARY_PATTERN
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"
 FORMAT = "spice-select run"
 """What a manifest's field `format` says."""
 
-CHECK = ".spice-check.tmp"
 FILES = (
     "selected.jsonl",
     "selected.parquet",
@@ -123,7 +124,8 @@ def sweep(directory: Path) -> None:
     """Remove temporary files that a killed process left behind."""
     for folder in (directory, directory / CHECKPOINT):
         for path in folder.glob(TEMPORARY_PATTERN):
-            path.unlink(missing_ok=True)
+            if path.is_file():  # the directories are those of `finetune`, which may write into a run's
+                path.unlink(missing_ok=True)
 
 
 def ensure_writable(directory: Path) -> None:
@@ -135,8 +137,9 @@ def ensure_writable(directory: Path) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with replacing(directory / CHECK):
-            pass
-        (directory / CHECK).unlink()
+        # a name of its own: other processes may try the same directory now, or sweep it
+        descriptor, name = tempfile.mkstemp(prefix=".spice-", suffix=".tmp", dir=directory)
+        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{directory}: cannot be written to ({error.strerror}); choose another --output.") from None

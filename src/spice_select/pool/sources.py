@@ -105,6 +105,9 @@ def _file(path: Path) -> Source:
 
 
 def _saved_dataset(path: Path) -> Source:
+    if (path / "selected.jsonl").is_file():
+        raise PoolError(f"{path}: is the directory of a run.\nName the rows it chose: {path / 'selected.jsonl'}")
+
     def rows() -> Iterator[RawRow]:
         try:
             loaded = datasets.load_from_disk(str(path))

@@ -56,7 +56,9 @@ def model_source(config: RunConfig) -> ModelSource:
     path = Path(config.model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"{path}: no config.json inside; --model takes a directory written by save_pretrained.")
+            adapter = (path / "adapter_config.json").is_file()
+            what = "is an adapter; name its base model" if adapter else "no config.json inside"
+            raise ModelError(f"{path}: {what}; --model takes a whole model's directory, written by save_pretrained.")
         return ModelSource(config.model, str(path), {"trust_remote_code": config.trust_remote_code})
     if path.is_file() or config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
         raise ModelError(

@@ -63,7 +63,7 @@ def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None
     known = losses or Losses([], [])
     order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
     if config.budget_tokens is None:
-        return order[: config.budget_rows(len(examples))]
+        return order[: config.budget_rows(len(examples), sum(lengths))]
     return take_tokens(order, lengths, config.budget_tokens)
 
 

@@ -1,10 +1,9 @@
 """One cell at one seed: fine-tune on its subset, measure the held-out loss, and keep the result as one file.
 
 `cells/<cell>/<seed>.json`, format version 1: the cell's options, ids of its rows, trained tokens, the loss of each
-optimizer step, and the loss of each held-out row by id.
+optimizer step, the loss of each held-out row by id, and the trained tokens of the cell it follows, if any.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from spice_select.errors import ConfigError, OutputError
 from spice_select.evaluation.checkpoint import load_checkpoint
 from spice_select.evaluation.heldout import heldout_loss
-from spice_select.output.atomic import write_text
 from spice_select.output.subset import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.trainers import TRAIN_FILE
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.study.config import StudyConfig
+from spice_select.study.files import read_json, write_json
 from spice_select.training.finetune import finetune
 
 if TYPE_CHECKING:
@@ -31,15 +30,19 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What came out of one cell at one seed; losses are mean NLL of each response, in nats a token."""
+    """What came out of one cell at one seed; losses are mean NLL of each response, in nats a token.
+
+    `target_tokens` are the trained tokens that the followed cell had; None for a cell that follows none, or unknown.
+    """
 
     cell: str
     seed: int
     options: dict[str, Any]
     ids: list[str]
     trained_tokens: int
-    steps: list[float]
+    steps: Sequence[float | None]
     losses: dict[str, float]
+    target_tokens: int | None = None
     format_version: int = FORMAT_VERSION
 
 
@@ -73,23 +76,29 @@ def write_result(directory: Path, result: CellResult) -> None:
     """Keep a result."""
     path = result_path(directory, result.cell, result.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(asdict(result)) + "\n")
+    write_json(path, asdict(result))
 
 
 def read_result(directory: Path, cell: str, seed: int, options: Mapping[str, Any]) -> CellResult | None:
     """A result kept earlier; None where there is none.
 
     Raises:
-        OutputError: the file is damaged.
+        OutputError: the file is damaged, or of another format version.
         ConfigError: it belongs to other options than the study now gives this cell.
 
     """
     path = result_path(directory, cell, seed)
     if not path.exists():
         return None
+    content = read_json(path)
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise OutputError(
+            f"{path}: is of format version {version}, and this program reads {FORMAT_VERSION}; give a new --output."
+        )
     try:
-        result = CellResult(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        result = CellResult(**content)
+    except TypeError as error:
         raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
     if result.options != dict(options):
         raise ConfigError(

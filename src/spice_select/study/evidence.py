@@ -4,7 +4,8 @@ One backward pass over the whole pool gives the n x n Gram matrix from which eve
 whatever its scale, alpha, penalty, rank and cut into pools. It is kept on disk and computed once.
 """
 
-import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from spice_select.config import RunConfig
 from spice_select.errors import OutputError
 from spice_select.gradients.gram import pool_gram
-from spice_select.output.atomic import write_bytes, write_text
+from spice_select.output.atomic import write_bytes
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
@@ -25,6 +26,7 @@ from spice_select.proxy.lora import Proxy, attach_lora
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.interleaved import GIB, warm_up
 from spice_select.schedule.ordered import Losses, response_and_prompt_losses
+from spice_select.study.files import read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,21 @@ class Evidence:
         """Losses of every response after its prompt and alone, under the untrained model."""
         path = self.directory / "response-losses.json"
         if path.exists():
+            saved = read_json(path)
             try:
-                saved = json.loads(path.read_text(encoding="utf-8"))
-                return Losses(saved["conditioned"], saved["direct"])
-            except (ValueError, KeyError) as error:
+                return Losses(_numbers(saved["conditioned"]), _numbers(saved["direct"]))
+            except (KeyError, TypeError) as error:
                 raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
         losses = response_and_prompt_losses(self.pool.examples, self._proxy(config), config, self.progress)
-        write_text(path, json.dumps({"conditioned": losses.conditioned, "direct": losses.direct}))
+        write_json(path, {"conditioned": losses.conditioned, "direct": losses.direct})
         return losses
 
     @staticmethod
     def _proxy(config: RunConfig) -> Proxy:
         model = load_model(model_source(config), config.dtype, pick_device(config.device))
         return attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
+
+
+def _numbers(saved: Sequence[float | None]) -> list[float]:
+    """Losses as read; a response of one token has none alone."""
+    return [math.nan if value is None else value for value in saved]

@@ -15,13 +15,18 @@ Subset = list[int]
 
 
 def subset_of(config: RunConfig, inputs: Sequence[PoolInput], evidence: Evidence, proxy_seed: int) -> Subset:
-    """Rows that `config` chooses from `inputs`, which `evidence` has read; gradients are those of `proxy_seed`."""
+    """Rows that `config` chooses from `inputs`, which `evidence` has read; gradients are those of `proxy_seed`.
+
+    A proxy that trains in between is seeded with `config.seed`, as a run's one seed is for both its proxy and its cut.
+    """
     examples = evidence.pool.examples
     proxy = config.model_copy(update={"seed": proxy_seed})
     if config.method in WITHOUT_GRADIENTS:
         losses = None if config.method in WITHOUT_MODEL else evidence.losses(proxy)
         return sorted(ranked(examples, config, losses))
-    pools = cut_pools(len(examples), config.pool_size, config.budget_rows(len(examples)), config.seed)
+    pools = cut_pools(
+        len(examples), config.pool_size, config.budget_rows(len(examples), evidence.pool.trained_tokens), config.seed
+    )
     if len(cut_cycles(pools, config.update_every)) > 1:
         return sorted(select(inputs, config, progress=evidence.progress).indices)
     gram = evidence.gram(proxy)

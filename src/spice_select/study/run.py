@@ -1,8 +1,8 @@
 """`run_study`: every cell at every seed, each kept when done, then one table and two figures.
 
 Layout of the study's directory, format version 1:
-    study.json            what the study is: everything but its cells and the number of seeds, and hashes of the data
-    model/                the model as loaded, so that each cell starts from it at once
+    study.json            what the study is (see `identity`)
+    model/                the model as loaded, from which all cells and gradients start
     gram-*.safetensors, response-losses.json    evidence the cells share
     untrained.json        held-out losses before any fine-tuning
     cells/<cell>/<seed>.json
@@ -10,30 +10,34 @@ Layout of the study's directory, format version 1:
 """
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from spice_select.config import RunConfig, resolve
-from spice_select.errors import ConfigError, OutputError
+from spice_select.errors import ConfigError
 from spice_select.evaluation.heldout import limited
 from spice_select.output.atomic import write_text
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
 from spice_select.progress import Progress
-from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device, quiet
+from spice_select.proxy.loading import (
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    model_source,
+    pick_device,
+    quiet,
+)
 from spice_select.study import figures
-from spice_select.study.cells import CellResult, heldout_losses, measure, read_result, write_result
-from spice_select.study.config import EQUAL_TOKENS, StudyConfig
+from spice_select.study.cells import CellResult, heldout_losses, measure, read_result, result_path, write_result
+from spice_select.study.config import StudyConfig
 from spice_select.study.evidence import Evidence
+from spice_select.study.files import read_json, write_json
+from spice_select.study.identity import begin
 from spice_select.study.picks import subset_of
+from spice_select.study.remarks import overlap_remarks, source_remarks
 from spice_select.study.table import Line, Shares, lines, markdown, pool_shares
 from spice_select.training.trainer import require_trl
-
-FORMAT_VERSION = 1
-MAY_CHANGE = {"cells", "seeds", "baseline", "pool", "heldout", "rows_at_once", "gradient_memory"}
-"""Keys that may differ when a study goes on; the data's contents are compared instead of their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
     """Run what is missing of `study` in `directory`, seed by seed, and write its table and figures.
 
     Raises:
-        ConfigError: no pool or held-out rows; a changed cell; matplotlib is missing.
+        ConfigError: no pool or held-out rows; a budget beyond the pool; a changed cell; matplotlib is missing.
         OutputError: the directory holds another study or damaged files.
 
     """
@@ -58,17 +62,37 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
             raise ConfigError(f"the study names no {name}; add '{name}: [FILE]' to its YAML or give --{name} FILE.")
     require_trl()
     figures.require_matplotlib()
-    tokenizer = load_tokenizer(model_source(_config(study.model)))
-    options = PoolOptions(max_length=study.max_length)
+    source = model_source(_config(study.model))
+    tokenizer = load_tokenizer(source)
+    options = PoolOptions(study.format, study.columns, study.skip_invalid, study.max_length)
     pool = read_pool(study.pool, tokenizer, options)
     heldout = limited(read_pool(study.heldout, tokenizer, options), study.rows_per_source)
-    _begin(study, pool, heldout, directory)
+    _check_budgets(study, pool)
+    begin(study, pool, heldout, model_fingerprint(source), directory)
+    _tell_about(pool, heldout, progress)
     work = _Work(study, directory, pool, heldout, progress)
     for seed, cell in itertools.product(range(study.seeds), study.cells):
-        if work.kept(cell, seed) is None:
-            work.run(cell, seed)
-            work.report()
+        work.ensure(cell, seed)
     return work.report()
+
+
+def _check_budgets(study: StudyConfig, pool: Pool) -> None:
+    for cell in study.cells:
+        if study.followed(cell) is not None:
+            continue
+        config = study.run_config(cell, seed=0)
+        try:
+            config.budget_rows(len(pool.examples), pool.trained_tokens)
+        except ConfigError as error:
+            raise ConfigError(f"cell '{cell}': {error}") from None
+
+
+def _tell_about(pool: Pool, heldout: Pool, progress: Progress) -> None:
+    for name, rows in (("pool", pool), ("held-out files", heldout)):
+        if rows.rejected:
+            progress.note(f"{len(rows.rejected):,} rows of the {name} cannot be used and are left out")
+    for remark in overlap_remarks(pool, heldout):
+        progress.note(remark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +103,37 @@ class _Work:
     heldout: Pool
     progress: Progress
 
-    def kept(self, cell: str, seed: int) -> CellResult | None:
-        """The result of an earlier run."""
-        return read_result(self.directory, cell, seed, self.study.cells[cell])
+    def ensure(self, cell: str, seed: int) -> None:
+        """Run a cell unless its result is kept; the cell whose tokens it follows goes first."""
+        other = self.study.followed(cell)
+        if other is not None:
+            self.ensure(other, seed)
+        if self.kept(cell, seed) is not None:
+            return
+        if result_path(self.directory, cell, seed).exists():
+            self.progress.note(f"cell {cell}, seed {seed}: made anew, for cell {other} has other trained tokens now")
+        self.run(cell, seed)
+        self.report()
 
-    def run(self, cell: str, seed: int) -> CellResult:
-        """Select, fine-tune, evaluate, keep; the cell whose tokens this one follows goes first."""
-        other = self.study.cells[cell].get(EQUAL_TOKENS)
-        tokens = None if other is None else (self.kept(other, seed) or self.run(other, seed)).trained_tokens
+    def kept(self, cell: str, seed: int) -> CellResult | None:
+        """The result of an earlier run; None where there is none, or where the cell it follows has changed since."""
+        result = read_result(self.directory, cell, seed, self.study.cells[cell])
+        if result is None or result.target_tokens is None:
+            return result
+        return result if self._target(cell, seed) in (None, result.target_tokens) else None
+
+    def _target(self, cell: str, seed: int) -> int | None:
+        """Trained tokens of the cell that this one follows; None where it follows none, or that one is not done."""
+        other = self.study.followed(cell)
+        followed = None if other is None else self.kept(other, seed)
+        return None if followed is None else followed.trained_tokens
+
+    def run(self, cell: str, seed: int) -> None:
+        """Select, fine-tune, evaluate, keep."""
+        target, model = self._target(cell, seed), self._model()
         self.progress.note(f"cell {cell}, seed {seed}")
         evidence = Evidence(self.directory, self.pool, self.progress)
-        config = self.study.run_config(cell, seed, tokens)
+        config = self.study.run_config(cell, seed, target).model_copy(update={"model": str(model)})
         subset = subset_of(config, self.study.pool, evidence, seed % self.study.gradient_seeds)
         examples = [self.pool.examples[row] for row in subset]
         ids = [example.id for example in examples]
@@ -98,12 +142,10 @@ class _Work:
             self.progress.note(f"the same rows as cell {twin.cell}: its losses stand for both")
             steps, losses = twin.steps, twin.losses
         else:
-            model = self._model()
             steps, losses = measure(self.study, model, self.pool, subset, self.heldout, seed, self.progress)
         trained = sum(example.trained_tokens for example in examples)
-        result = CellResult(cell, seed, self.study.cells[cell], ids, trained, steps, losses)
+        result = CellResult(cell, seed, self.study.cells[cell], ids, trained, steps, losses, target)
         write_result(self.directory, result)
-        return result
 
     def _twin(self, seed: int, ids: list[str]) -> CellResult | None:
         """A finished cell with the same rows at the same seed: fine-tuning on them again would repeat every number."""
@@ -112,15 +154,13 @@ class _Work:
 
     def report(self) -> StudyResult:
         """Write the table and the figures of the cells that are done."""
-        results = list(self._results())
-        shares = Shares(
-            {example.id: example.row.source for example in self.heldout.examples},
-            pool_shares([example.row.source for example in self.pool.examples]),
-        )
-        table = lines(results, shares, self.study.baseline)
-        text = markdown(table, self.study.baseline, shares.macro(self._untrained()))
+        sources = {example.id: example.row.source for example in self.heldout.examples}
+        shares = Shares(sources, pool_shares([example.row.source for example in self.pool.examples]))
+        table = lines(list(self._results()), shares, self.study.baseline)
+        remarks = source_remarks(sources.values(), shares.pool) + overlap_remarks(self.pool, self.heldout)
+        text = markdown(table, self.study.baseline, shares.macro(self._untrained()), remarks)
         write_text(self.directory / "table.md", text)
-        write_text(self.directory / "lines.json", json.dumps([asdict(line) for line in table], indent=1) + "\n")
+        write_json(self.directory / "lines.json", [asdict(line) for line in table], indent=1)
         if table:
             figures.draw(table, self.study.baseline, self.directory)
         return StudyResult(table, text, self.directory)
@@ -136,11 +176,11 @@ class _Work:
         if not path.exists():
             self.progress.note("the untrained model")
             model = load_model(model_source(_config(str(self._model()))), "float32", pick_device("auto"))
-            write_text(path, json.dumps(heldout_losses(model, self.heldout, self.progress)) + "\n")
-        return json.loads(path.read_text(encoding="utf-8"))
+            write_json(path, heldout_losses(model, self.heldout, self.progress))
+        return read_json(path)
 
     def _model(self) -> Path:
-        """The model as a directory: unpacking the embedded one anew for each cell would take longer than loading."""
+        """The model as a directory: one copy for all that is measured, and quicker to load than to unpack each time."""
         path = self.directory / "model"
         if not (path / "complete").exists():
             source = model_source(_config(self.study.model))
@@ -153,29 +193,3 @@ class _Work:
 
 def _config(model: str) -> RunConfig:
     return resolve({}, {"model": model})
-
-
-def _begin(study: StudyConfig, pool: Pool, heldout: Pool, directory: Path) -> None:
-    """Make the directory, or check that it holds this study."""
-    decisive = study.model_dump(exclude=MAY_CHANGE)
-    identity: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        **decisive,
-        "pool": [file.sha256 for file in pool.files],
-        "heldout": [file.sha256 for file in heldout.files],
-    }
-    path = directory / "study.json"
-    if not path.exists():
-        if directory.exists() and any(directory.iterdir()):
-            raise OutputError(f"{directory}: is not empty and holds no study; give a new --output.")
-        directory.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(identity, indent=1) + "\n")
-        return
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(json.dumps(identity))
-    differing = sorted(key for key in {*saved, *wanted} if saved.get(key) != wanted.get(key))
-    if differing:
-        raise OutputError(
-            f"{directory}: holds a study that differs in {', '.join(differing)}.\n"
-            "Cells and seeds may be added to a study; for anything else give a new --output."
-        )

@@ -21,19 +21,22 @@ class Shares:
         """Mean of the sources' means: every source counts the same."""
         return macro_mean(by_source(losses, self.source_of))
 
-    def in_proportion(self, losses: Mapping[str, float]) -> float:
-        """Mean of the sources' means, weighted by their share of the pool; the macro mean where they share none."""
+    def in_proportion(self, losses: Mapping[str, float]) -> float | None:
+        """Mean of the sources' means, weighted by their share of the pool; None where the pool has no such source."""
         groups = by_source(losses, self.source_of)
         weights = {source: self.pool.get(source, 0.0) for source in groups}
         total = sum(weights.values())
         if not total:
-            return self.macro(losses)
+            return None
         return sum(statistics.fmean(values) * weights[source] for source, values in groups.items()) / total
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One cell over its seeds. Differences are to the baseline at the same seeds; negative is better."""
+    """One cell over its seeds. Differences are to the baseline at the same seeds; negative is better.
+
+    `proportional` is None where pool and held-out rows share no source.
+    """
 
     cell: str
     seeds: int
@@ -41,7 +44,7 @@ class Line:
     tokens: float
     macro: Interval
     difference: Interval | None
-    proportional: Interval
+    proportional: Interval | None
     proportional_difference: Interval | None
 
 
@@ -51,11 +54,14 @@ def lines(results: Sequence[CellResult], shares: Shares, baseline: str) -> list[
     weighted: dict[str, dict[int, float]] = {}
     for result in results:
         macro.setdefault(result.cell, {})[result.seed] = shares.macro(result.losses)
-        weighted.setdefault(result.cell, {})[result.seed] = shares.in_proportion(result.losses)
+        proportional = shares.in_proportion(result.losses)
+        if proportional is not None:
+            weighted.setdefault(result.cell, {})[result.seed] = proportional
     out: list[Line] = []
     for cell in macro:
         own = [result for result in results if result.cell == cell]
         other = cell != baseline
+        shared = weighted.get(cell, {})
         out.append(
             Line(
                 cell,
@@ -64,15 +70,15 @@ def lines(results: Sequence[CellResult], shares: Shares, baseline: str) -> list[
                 sum(result.trained_tokens for result in own) / len(own),
                 interval(list(macro[cell].values())),
                 paired(macro[cell], macro.get(baseline, {})) if other else None,
-                interval(list(weighted[cell].values())),
-                paired(weighted[cell], weighted.get(baseline, {})) if other else None,
+                interval(list(shared.values())) if shared else None,
+                paired(shared, weighted.get(baseline, {})) if other else None,
             )
         )
     return out
 
 
-def markdown(table: Sequence[Line], baseline: str, untrained: float) -> str:
-    """The table for people; intervals are 95 % over seeds, and a star marks differences that exclude zero."""
+def markdown(table: Sequence[Line], baseline: str, untrained: float, remarks: Sequence[str]) -> str:
+    """The table for people, `remarks` below it; intervals are 95 % over seeds, a star marks those that exclude zero."""
     head = (
         f"| cell | seeds | rows | trained tokens | held-out macro loss | minus {baseline} "
         f"| in the pool's proportions | minus {baseline} |\n| --- | --: | --: | --: | --: | --: | --: | --: |\n"
@@ -80,13 +86,13 @@ def markdown(table: Sequence[Line], baseline: str, untrained: float) -> str:
     body = "".join(
         f"| {line.cell} | {line.seeds} | {line.rows:.0f} | {line.tokens:,.0f} "
         f"| {line.macro} | {_starred(line.difference)} "
-        f"| {line.proportional} | {_starred(line.proportional_difference)} |\n"
+        f"| {line.proportional or ''} | {_starred(line.proportional_difference)} |\n"
         for line in table
     )
     return (
         f"{head}{body}\nMean over seeds ± half a 95 % interval (Student's t); differences are paired by seed, lower is "
         f"better,\n* excludes zero. The untrained model's macro loss is {untrained:.4f}.\n"
-    )
+    ) + "".join(f"{remark}\n" for remark in remarks)
 
 
 def pool_shares(sources: Sequence[str]) -> dict[str, float]:

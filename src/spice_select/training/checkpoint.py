@@ -39,7 +39,9 @@ def check_output(output: Path, existing: Existing) -> None:
         raise OutputError(f"{output}: is a file, or a link to no directory; choose another --output.")
     present = _present(output)
     if present:
-        own = _own_files(output)
+        own = _recorded_files(output)
+        if own is None:
+            raise OutputError(f"{output}: exists and was not written by finetune; choose another --output.")
         if existing == "refuse":
             raise OutputError(f"{output}: holds a checkpoint; --overwrite replaces it, or choose another --output.")
         foreign = sorted(present - own)
@@ -93,30 +95,30 @@ def _fill(fresh: Path, record: dict[str, Any], save: Callable[[Path], None]) -> 
             _settle(file, mode)
 
 
-def _own_files(output: Path) -> set[str]:
-    """Names of the files of the checkpoint in `output`, from its record."""
+def _recorded_files(output: Path) -> set[str] | None:
+    """Names of the files of the checkpoint in `output`, from its record; None if there is none."""
     try:
         record: object = json.loads((output / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        record = None
+        return None
     about = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
-    if about.get("format") != FORMAT:
-        raise OutputError(f"{output}: exists and was not written by finetune; choose another --output.")
-    return {str(name) for name in about.get("files", [])}
+    return {str(name) for name in about.get("files", [])} if about.get("format") == FORMAT else None
 
 
 def _present(output: Path) -> set[str]:
     """Names of what lies in `output`, without leavings of a killed process."""
-    return {path.name for path in output.glob("*") if not path.match(TEMPORARY_PATTERN)}
+    found = output.iterdir() if output.is_dir() else ()
+    return {path.name for path in found if not path.match(TEMPORARY_PATTERN)}
 
 
 def _take_place(fresh: Path, output: Path) -> None:
-    """Make the files of `fresh` those of `output`; what was there, known to be a checkpoint, goes."""
+    """Make the files of `fresh` those of `output`; those of a checkpoint that was there go."""
     if not output.exists():
         fresh.rename(output)
         return
+    old = _recorded_files(output) or set()
     (output / RECORD).unlink(missing_ok=True)  # first: a kill from here on leaves nothing that looks whole
-    for name in _present(output):
+    for name in _present(output) & old:
         _remove(output / name)
     for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD):
         path.rename(output / path.name)

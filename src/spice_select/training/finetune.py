@@ -133,8 +133,8 @@ def finetune(
     seconds = time.perf_counter() - started
     result = FinetuneResult(rows.rows, rows.trained_tokens, len(steps.losses), steps.losses, seconds, place)
     if is_main_process():
-        named = {"model": EMBEDDED_MODEL if source.name == EMBEDDED_MODEL else base, "revision": base_revision}
-        record = {**named, "dtype": config.dtype, **_record(result, recipe)}
+        trained = EMBEDDED_MODEL if source.name == EMBEDDED_MODEL else base
+        record = {"model": trained, "revision": base_revision, "dtype": config.dtype, **_record(result, recipe)}
         write_checkpoint(place, record, lambda folder: _save(adapted, tokenizer, folder))
     PartialState().wait_for_everyone()  # on return the checkpoint is there for every process
     return result

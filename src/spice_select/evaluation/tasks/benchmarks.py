@@ -135,6 +135,3 @@ BENCHMARKS: dict[str, Benchmark] = {
         executes=True,
     ),
 }
-
-TASKS: tuple[tuple[str, str], ...] = tuple((name, benchmark.about) for name, benchmark in BENCHMARKS.items())
-"""Names and one-line descriptions, for help texts."""

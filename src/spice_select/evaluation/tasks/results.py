@@ -10,7 +10,7 @@ class TaskResult:
     """One benchmark's figure.
 
     Attributes:
-        task: its name in `TASKS`.
+        task: its name in `BENCHMARKS`.
         metric: what `value` is, e.g. `acc_norm`.
         value: mean of the metric over the items, from 0 to 1.
         stderr: its standard error, s / sqrt(items); None for a single item.

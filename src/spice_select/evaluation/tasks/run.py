@@ -2,12 +2,14 @@
 
 import difflib
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spice_select.errors import ConfigError
+from spice_select.evaluation.memory import memory_advice
 from spice_select.evaluation.tasks.benchmarks import BENCHMARKS, Benchmark, Score
 from spice_select.evaluation.tasks.definitions import build_tasks, need_module
 from spice_select.evaluation.tasks.results import TaskResult, mean_and_error
@@ -17,77 +19,97 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def run_tasks(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    tasks: Sequence[str],
-    *,
-    data: Path | None,
-    limit: int | None,
-    execute_code: bool,
-    batch_size: int,
-    seed: int,
-) -> dict[str, TaskResult]:
-    """Score a causal language model on benchmarks with lm-eval's definitions; results in the order of `tasks`.
+@dataclass(frozen=True, slots=True)
+class PreparedTasks:
+    """Benchmarks whose names, packages and data were found to be good.
 
-    Prompts longer than the model's window lose their beginning, as everywhere in lm-eval.
+    Attributes:
+        parts: lm-eval's task objects of each benchmark by their names there.
+        limit: items of each benchmark, see `prepare_tasks`.
+
+    """
+
+    parts: Mapping[str, Mapping[str, Any]]
+    limit: int | None
+
+
+def prepare_tasks(
+    tasks: Sequence[str], *, data: Path | None, limit: int | None, execute_code: bool, seed: int
+) -> PreparedTasks:
+    """Check and read everything that benchmarks need besides a model.
 
     Args:
-        model: in eval mode, on its device.
-        tokenizer: the model's own; its pad token is set where it has none.
-        tasks: names from `TASKS`.
+        tasks: names from `BENCHMARKS`.
         data: a folder of local files (names in `benchmarks.py`); None lets lm-eval fetch from the hub.
         limit: the first items of each benchmark; one with subtasks takes one item of each subtask in turn, in
             alphabetical order, until there are that many in total. None scores all.
         execute_code: allows humaneval and mbpp to run what the model writes (see `sandbox.py`).
-        batch_size: sequences a forward pass.
         seed: draws worked examples (gsm8k) and steadies language detection (ifeval).
 
     Raises:
-        ConfigError: an unknown name; code that may not be executed; a limit below 1; a missing file, field or package;
-            a model whose window cannot hold an answer.
+        ConfigError: an unknown name; code that may not be executed; a limit below 1; a missing file, field or package.
         PoolError: a local file is damaged.
 
     """
-    chosen = check_tasks(tasks, data=data, limit=limit, execute_code=execute_code)
-    huggingface = need_module("lm_eval.models.huggingface")
-    evaluate = need_module("lm_eval.evaluator").evaluate
-    with _quiet_log():
-        built = {name: build_tasks(name, benchmark, data, seed) for name, benchmark in chosen.items()}
-        language_model = huggingface.HFLM(
-            pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size
-        )
-        for name, parts in built.items():
-            _check_window(name, parts, language_model)
-        results: dict[str, TaskResult] = {}
-        for name, benchmark in chosen.items():
-            parts = built[name]
-            sizes = {part: len(task.eval_docs) for part, task in parts.items()}
-            wanted = first_items(sizes, limit, together=benchmark.part is not None)
-            samples = evaluate(
-                language_model,
-                {"tasks": {part: parts[part] for part in wanted}},
-                samples={part: list(range(count)) for part, count in wanted.items()},
-                bootstrap_iters=0,
-                apply_chat_template=benchmark.chat and tokenizer.chat_template is not None,  # pyright: ignore[reportUnknownMemberType]
-                fewshot_as_multiturn=True,
-                confirm_run_unsafe_code=execute_code,
-            )["samples"]
-            results[name] = _result(name, benchmark, samples, parts)
-    return results
-
-
-def check_tasks(
-    tasks: Sequence[str], *, data: Path | None, limit: int | None, execute_code: bool
-) -> dict[str, Benchmark]:
-    """The benchmarks of `tasks`, refusing what can be refused without a model; arguments and errors of `run_tasks`."""
     chosen = _choose(tasks, execute_code)
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; at least one item is needed.")
     if data is not None and not data.is_dir():
         raise ConfigError(f"{data}: no such folder of benchmark files.")
-    need_module("lm_eval")
-    return chosen
+    need_module("lm_eval.models.huggingface")
+    with _quiet_log():
+        return PreparedTasks(
+            {name: build_tasks(name, benchmark, data, seed) for name, benchmark in chosen.items()}, limit
+        )
+
+
+def run_tasks(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prepared: PreparedTasks, batch_size: int
+) -> Iterator[TaskResult]:
+    """Score a causal language model on benchmarks with lm-eval's definitions; each result as soon as it is known.
+
+    The call checks, the iteration scores. Prompts longer than the model's window lose their beginning, as everywhere in
+    lm-eval.
+
+    Args:
+        model: in eval mode, on its device.
+        tokenizer: the model's own; its pad token is set where it has none.
+        prepared: the benchmarks.
+        batch_size: sequences a forward pass.
+
+    Raises:
+        ConfigError: the model's window cannot hold an answer.
+        ModelError: out of memory.
+
+    """
+    wrap = need_module("lm_eval.models.huggingface").HFLM
+    with _quiet_log():
+        language_model = wrap(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+    for name, parts in prepared.parts.items():
+        _check_window(name, parts, language_model)
+    chat = tokenizer.chat_template is not None  # pyright: ignore[reportUnknownMemberType]
+    return (_scored(name, parts, prepared.limit, language_model, chat) for name, parts in prepared.parts.items())
+
+
+def _scored(
+    name: str, parts: Mapping[str, Any], limit: int | None, language_model: Any, chat_template: bool
+) -> TaskResult:
+    benchmark = BENCHMARKS[name]
+    sizes = {part: len(task.eval_docs) for part, task in parts.items()}
+    wanted = first_items(sizes, limit, together=benchmark.part is not None)
+    evaluate = need_module("lm_eval.evaluator").evaluate
+    remedy = "Lower --task-batch (batch_size), use --dtype bfloat16, or a device with more memory."
+    with _quiet_log(), memory_advice(f"scoring {name}", remedy):
+        samples = evaluate(
+            language_model,
+            {"tasks": {part: parts[part] for part in wanted}},
+            samples={part: list(range(count)) for part, count in wanted.items()},
+            bootstrap_iters=0,
+            apply_chat_template=benchmark.chat and chat_template,
+            fewshot_as_multiturn=True,
+            confirm_run_unsafe_code=benchmark.executes,  # allowed, or it would not have been prepared
+        )["samples"]
+    return _result(name, benchmark, samples, parts)
 
 
 def first_items(sizes: Mapping[str, int], limit: int | None, together: bool) -> dict[str, int]:
@@ -95,7 +117,7 @@ def first_items(sizes: Mapping[str, int], limit: int | None, together: bool) -> 
 
     Args:
         sizes: items of each part, in order.
-        limit: as in `run_tasks`.
+        limit: as in `prepare_tasks`.
         together: the parts share the limit in turn; otherwise each is another scoring of the same items.
 
     """
