@@ -74,8 +74,9 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, **valu
     """Fine-tune a model with LoRA on the rows that run chose (DIR) or on any POOL, with TRL.
 
     DIR is a directory that run wrote; --model and --max-length are then those of the run unless given. A POOL is what
-    run takes: a file (.jsonl, .json, .csv, .parquet; .gz too), a directory saved by datasets, or a hub dataset id. The loss is on the same tokens as in the selection: the
-    assistant's text and the token that ends each of its turns. Needs the extra: pip install 'spice-select[train]'
+    run takes: a file (.jsonl, .json, .csv, .parquet; .gz too), a directory saved by datasets, or a hub dataset id. The
+    loss is on the same tokens as in the selection: the assistant's text and the token that ends each of its turns.
+    Needs the extra: pip install 'spice-select[train]'
     """
     given = given_options(values)
     recipe = resolve_recipe({name: given.pop(name) for name in Recipe.model_fields if name in given}, "command line")
