@@ -4,7 +4,7 @@ import typing
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spice_select.config import PRESETS, RunConfig, Scale, dump_yaml, load_yaml, resolve
@@ -40,6 +40,12 @@ def test_impossible_budgets(budget):
 def test_budgets_that_do_not_fit_the_pool(budget, rows):
     with pytest.raises(ConfigError, match="ask for"):
         RunConfig(budget=budget).budget_rows(rows, 0)
+
+
+def test_a_budget_of_all_tokens_is_the_most_that_fits():
+    assert RunConfig(budget="300tok", method="random").budget_rows(10, 300) >= 1
+    with pytest.raises(ConfigError, match="ask for at most 299tok"):
+        RunConfig(budget="300tok", method="random").budget_rows(10, 299)
 
 
 @given(st.fractions(0, 1).filter(lambda f: f > 0), st.integers(1, 10**6))
@@ -99,6 +105,8 @@ def test_the_paper_preset_is_the_literal_formula():
         },
     )
 )
+@example({"columns": {"prompt": "\x85"}})  # Unicode's own line breaks
+@example({"columns": {"prompt": "a\u2028b"}})
 def test_the_printed_configuration_replays_the_run(tmp_path_factory, options):
     config = resolve({}, options)
     path = tmp_path_factory.mktemp("yaml") / "run.yaml"

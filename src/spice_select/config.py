@@ -288,4 +288,16 @@ def load_yaml(path: Path) -> RunFile:
 def dump_yaml(config: RunConfig, pools: list[str], output: str | None) -> str:
     """The resolved run as YAML that `--config` replays. The preset is spelled out in its values."""
     values = config.model_dump(exclude={"preset"})
-    return yaml.safe_dump({"pools": pools, "output": output, **values}, sort_keys=False, allow_unicode=True)
+    return yaml.dump({"pools": pools, "output": output, **values}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML folds Unicode's own line breaks into spaces unless they stand in double quotes."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    quoted = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -125,8 +125,14 @@ def broken_run(folder):
     return [folder / "run"]
 
 
-def format_of_a_run(folder):
-    return [*broken_run(folder), "--format", "messages"]
+def broken_run_with(*options):
+    return lambda folder: [*broken_run(folder), *options]
+
+
+def adapter_as_model(folder):
+    (folder / "tuned").mkdir()
+    (folder / "tuned" / "adapter_config.json").write_text("{}")
+    return [one_row(folder), "--model", "tuned"]
 
 
 def output_exists(folder):
@@ -149,8 +155,12 @@ MISTAKES = {
     "an unfinished run": (unfinished_run, "--resume"),
     "a run among others": (run_among_others, "selected.jsonl"),
     "a broken run": (broken_run, "train.parquet"),
-    "format of a run": (format_of_a_run, "--format"),
+    "format of a run": (broken_run_with("--format", "messages"), "leave out --format"),
+    "invalid rows of a run": (broken_run_with("--skip-invalid"), "--skip-invalid"),
+    "columns of a run": (broken_run_with("--column", "prompt=q"), "--column"),
     "no such model": (good("--model", "./nowhere"), "nowhere"),
+    "an adapter as model": (adapter_as_model, "is an adapter; name its base model"),
+    "revision of a local model": (good("--revision", "main"), "leave out --revision"),
     "hub model offline": (good("--model", "someone/some-model"), "some-model"),
     "output exists": (output_exists, "not written by finetune"),
     "output is a file": (output_is_a_file, "is a file"),

@@ -42,6 +42,12 @@ def good(*options):
     return lambda folder: [write_jsonl(folder / "p.jsonl", chat_rows(5)), *options]
 
 
+def run_as_pool(folder):
+    (folder / "run").mkdir()
+    write_jsonl(folder / "run" / "selected.jsonl", [GOOD])
+    return [folder / "run"]
+
+
 MISTAKES = {
     "missing file": (lambda folder: [folder / "absent.jsonl"], "absent.jsonl"),
     "empty file": (text("p.jsonl", b""), "p.jsonl"),
@@ -55,6 +61,7 @@ MISTAKES = {
     "wrong types": (text("p.jsonl", b'{"question": 3, "answer": ["x"]}\n'), "question"),
     "no response": (text("p.csv", b"prompt,completion\nhello,\n"), "completion"),
     "scalar rows": (text("p.jsonl", b"1\n2\n"), "row 1"),
+    "a run as pool": (run_as_pool, "selected.jsonl"),
     "no pool": (lambda folder: [], "POOL"),
     "unknown option": (good("--penality", "1"), "penality"),
     "bad value": (good("--penalty", "-1"), "penalty"),

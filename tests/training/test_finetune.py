@@ -208,6 +208,22 @@ def test_a_run_directory_and_its_rows_give_the_same(chat_pool, tiny_model, tmp_p
     assert json.loads((tmp_path / "one" / "finetune.json").read_text())["model"] == tiny_model
 
 
+def test_a_run_directory_is_trained_as_it_was_chosen(chat_pool, tiny_model, tmp_path, monkeypatch):
+    """Its rows are cut where the run cut them; its model, named by a relative path, is found from anywhere."""
+    monkeypatch.chdir(Path(tiny_model).parent)
+    options = {"method": "random", "budget": "12", "max_length": 64}
+    select(chat_pool, model=f"./{Path(tiny_model).name}", output=tmp_path / "run", **options)
+    monkeypatch.chdir(tmp_path)
+    own = finetune("run", output="own", recipe=SHORT)
+    rows = finetune("run/selected.jsonl", model=tiny_model, output="rows",
+                    recipe=SHORT.model_copy(update={"max_length": 64}))  # fmt: skip
+    whole = finetune("run", output="whole", recipe=Recipe(**SHORT.model_dump(exclude={"max_length"}), max_length=2048))
+    assert own.losses == rows.losses and own.trained_tokens == rows.trained_tokens
+    assert own.trained_tokens < whole.trained_tokens, "no row was cut: nothing is shown"
+    record = json.loads((tmp_path / "own" / "finetune.json").read_text())
+    assert record["model"] == str(Path(tiny_model).resolve()) and record["recipe"]["max_length"] == 64
+
+
 def test_the_checkpoint_holds_what_it_promises(reference, tiny_model):
     record = json.loads((reference.output / "finetune.json").read_text())
     assert (record["format"], record["version"], record["model"]) == ("spice-select-finetune", 1, tiny_model)
@@ -246,6 +262,18 @@ def test_overwriting_replaces_a_checkpoint_and_nothing_else(tmp_path):
         with pytest.raises(OutputError, match="not written by finetune"):
             check_output(other, "overwrite")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "t"]
+
+
+def test_a_link_to_a_directory_stays_a_link(tmp_path):
+    """Outputs are often links to a larger disk; the checkpoint goes where the link leads."""
+    (tmp_path / "disk").mkdir()
+    place = tmp_path / "t"
+    place.symlink_to(tmp_path / "disk", target_is_directory=True)
+    for text in ("old", "new"):
+        check_output(place, "overwrite")
+        write_checkpoint(place, {"rows": 1}, lambda folder, text=text: (folder / f"{text}.bin").write_text(text))
+    assert place.is_symlink()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["finetune.json", "new.bin"]
 
 
 def test_a_failure_while_writing_leaves_the_old_checkpoint(tmp_path):
