@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spice_select.config import RunConfig
     from spice_select.errors import SpiceSelectError
     from spice_select.evaluation.evaluate import Evaluation, evaluate
-    from spice_select.information import Selection, select_from_gram
+    from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
     from spice_select.training.finetune import FinetuneResult, finetune
@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "select",
+    "select_from_features",
     "select_from_gram",
     "training_dataset",
 ]
@@ -43,6 +44,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
     "select": "api",
+    "select_from_features": "information",
     "select_from_gram": "information",
     "training_dataset": "output.trainers",
 }

@@ -1,18 +1,30 @@
 """The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
 
 from spice_select.information.certificate import Certificate, guarantee_factor
+from spice_select.information.feature_selection import choose_rows, select_from_features
+from spice_select.information.features import FeatureRows, TensorFeatures
+from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
 from spice_select.information.objective import information, interaction_bound, random_information
 from spice_select.information.principal import principal_gram, principal_rank
 from spice_select.information.scaling import Scale, gradient_scales, relative_alpha, scale_gram
 from spice_select.information.selection import Selection, largest_norms, select_from_gram, select_in_order
+from spice_select.information.survey import Survey, survey
 from spice_select.information.validation import GramLike, SelectionInputError
 
 __all__ = [
     "Certificate",
+    "CostLimit",
+    "FeatureRows",
     "GramLike",
+    "GroupLimit",
+    "Limit",
+    "RowLimit",
     "Scale",
     "Selection",
     "SelectionInputError",
+    "Survey",
+    "TensorFeatures",
+    "choose_rows",
     "gradient_scales",
     "guarantee_factor",
     "information",
@@ -23,6 +35,8 @@ __all__ = [
     "random_information",
     "relative_alpha",
     "scale_gram",
+    "select_from_features",
     "select_from_gram",
     "select_in_order",
+    "survey",
 ]

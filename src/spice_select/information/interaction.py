@@ -1,4 +1,4 @@
-"""What the rows picked so far have cost every row: the running state of a greedy selection on a Gram matrix.
+"""What the rows picked so far have cost every row: the running state of a greedy selection that looks at all of them.
 
 Contract: exact in float64, O(t m) for pick t; gains never rise and never fall below 0.
 With M = (I + alpha F_S)^-1, the residual of row i is alpha g_i^T M g_i and its gain log(1 + residual). Adding
@@ -16,20 +16,20 @@ _NO_DIRECTION = 4 * torch.finfo(torch.float64).eps
 class Interaction:
     """Gains and conflicts of all m rows with respect to the rows added so far."""
 
-    def __init__(self, matrix: Tensor, alpha: float, capacity: int):
+    def __init__(self, squares: Tensor, alpha: float, capacity: int):
         """Start with nothing added.
 
         Args:
-            matrix: [m, m] float64, symmetric positive semidefinite.
+            squares: [m] |g_i|^2, float64.
             alpha: absolute.
             capacity: the largest number of rows that will be added.
 
         """
-        self._matrix = matrix
-        self._scaled = alpha * matrix
-        self._norms = matrix.diagonal().sqrt()
-        self._residuals = self._scaled.diagonal().clone()
-        self._factor = matrix.new_zeros(capacity, matrix.shape[0])  # [capacity, m]
+        self._alpha = alpha
+        self._squares = squares
+        self._norms = squares.sqrt()
+        self._residuals = alpha * squares
+        self._factor = squares.new_zeros(capacity, len(squares))  # [capacity, m]
         self._products = torch.zeros_like(self._norms)  # <g_i, sum of S>
         self._sum_square = 0.0  # |sum of S|^2
         self._norm_squares = 0.0  # sum of |g_y|^2 over S
@@ -47,15 +47,15 @@ class Interaction:
         mean_norm = self._sum_square**0.5 / self._count
         return conflicts(self._products / self._count, self._norms, mean_norm)
 
-    def add(self, row: int) -> None:
-        """Add one row to S."""
+    def add(self, row: int, products: Tensor) -> None:
+        """Add one row to S, given its inner products [m] with all rows."""
         earlier = self._factor[: self._count]  # [t, m]
-        update = self._scaled[row] - earlier[:, row] @ earlier  # alpha g_i^T M g_row
+        update = self._alpha * products - earlier[:, row] @ earlier  # alpha g_i^T M g_row
         update /= (1.0 + self._residuals[row]).sqrt()
         self._factor[self._count] = update
         self._residuals = (self._residuals - update.square()).clamp(min=0.0)
-        norm_square = float(self._matrix[row, row])
+        norm_square = float(self._squares[row])
         self._sum_square += 2.0 * float(self._products[row]) + norm_square
         self._norm_squares += norm_square
-        self._products = self._products + self._matrix[row]
+        self._products = self._products + products
         self._count += 1

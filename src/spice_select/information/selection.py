@@ -22,6 +22,7 @@ from spice_select.information.certificate import (
     last_gains,
     total_curvature,
 )
+from spice_select.information.engine import Ties
 from spice_select.information.interaction import Interaction
 from spice_select.information.validation import (
     GramLike,
@@ -34,9 +35,6 @@ from spice_select.information.validation import (
     read_stop_ratio,
     spectrum,
 )
-
-TIE = 1e-12
-"""Scores closer than this share of the largest terms in any score are a tie: only rounding parts them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,15 +154,20 @@ class _Run:
         self.picks: list[int] = []
         self._alpha = alpha
         self._penalty = penalty
-        self._interaction = Interaction(matrix, alpha, capacity)
+        self._matrix = matrix
+        self._interaction = Interaction(matrix.diagonal().clone(), alpha, capacity)
         self._gains = [self._interaction.gains()]  # before each pick and after the last, [m] each
         self._conflicts = [self._interaction.conflicts()]
 
     def best(self) -> int:
-        scores = self._gains[-1] - self._penalty * self._conflicts[-1]
+        conflicts = self._conflicts[-1]
+        scores = self._gains[-1] - self._penalty * conflicts
         scores[self.picks] = -torch.inf
-        terms = self._gains[0].max() + self._penalty * self._conflicts[-1].max()
-        return int((scores >= scores.max() - TIE * terms).nonzero()[0])
+        ties = Ties(float(self._gains[0].max()), self._penalty)
+        ties.offer(torch.arange(len(scores)), scores, conflicts)
+        row = ties.lowest(ties.width(ties.largest_conflict()))
+        assert row is not None
+        return row
 
     def is_exhausted(self, row: int, ratio: float) -> bool:
         """Whether picking `row` next would gain too little beside the first pick."""
@@ -174,7 +177,7 @@ class _Run:
 
     def take(self, row: int) -> None:
         """Pick `row` and bring every gain and conflict up to date."""
-        self._interaction.add(row)
+        self._interaction.add(row, self._matrix[row])
         self.picks.append(row)
         self._gains.append(self._interaction.gains())
         self._conflicts.append(self._interaction.conflicts())

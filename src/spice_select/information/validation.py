@@ -50,7 +50,7 @@ def read_gram(gram: GramLike) -> CheckedGram:
             symmetric, or an inner product larger than the product of its norms.
 
     """
-    raw = gram.detach() if isinstance(gram, Tensor) else _tensor_from_array(gram)
+    raw = gram.detach() if isinstance(gram, Tensor) else _tensor_from_array(gram, "gram", "m x m")
     if raw.is_complex() or raw.dtype == torch.bool:
         raise SelectionInputError(f"gram holds {raw.dtype}; pass real numbers.")
     if raw.ndim != 2 or raw.shape[0] != raw.shape[1]:
@@ -80,6 +80,21 @@ def read_gram(gram: GramLike) -> CheckedGram:
     return CheckedGram((matrix + matrix.T) / 2, tolerance)
 
 
+def read_features(features: GramLike) -> Tensor:
+    """Check the form of n x d features and return them as a tensor, in their own type and place.
+
+    Raises:
+        SelectionInputError: not two axes of real numbers, or no row or no column.
+
+    """
+    raw = features.detach() if isinstance(features, Tensor) else _tensor_from_array(features, "features", "n x d")
+    if raw.is_complex() or raw.dtype == torch.bool:
+        raise SelectionInputError(f"features hold {raw.dtype}; pass real numbers.")
+    if raw.ndim != 2 or 0 in raw.shape:
+        raise SelectionInputError(f"features have shape {tuple(raw.shape)}; pass n x d numbers, one row per example.")
+    return raw
+
+
 def spectrum(gram: CheckedGram) -> Spectrum:
     """Eigenvalues and eigenvectors of a Gram matrix, refusing one that is not positive semidefinite.
 
@@ -99,11 +114,15 @@ def spectrum(gram: CheckedGram) -> Spectrum:
 
 def read_alpha(alpha: float, matrix: Tensor) -> float:
     """Check alpha (finite, not negative) and that alpha times the matrix stays within float64."""
+    return read_absolute_alpha(alpha, float(matrix.diagonal().sum()) * matrix.shape[0])
+
+
+def read_absolute_alpha(alpha: float, reach: float) -> float:
+    """Check alpha (finite, not negative) and that alpha times `reach`, the largest sum it meets, is within float64."""
     number = read_number("alpha", alpha, "pass a finite number >= 0, for example relative_alpha(gram, 1.0)")
-    reach = float(matrix.diagonal().sum()) * matrix.shape[0]
     if not (math.isfinite(reach) and math.isfinite(number * reach)):
         raise SelectionInputError(
-            f"alpha * gram overflows float64 (alpha = {number:g}); divide gram by its mean diagonal."
+            f"alpha times the squared gradients overflows float64 (alpha = {number:g}); scale the gradients down."
         )
     return number
 
@@ -146,11 +165,11 @@ def read_count(name: str, value: SupportsIndex) -> int:
     return number
 
 
-def read_budget(budget: SupportsIndex, size: int) -> int:
+def read_budget(budget: SupportsIndex, size: int, holder: str = "gram holds") -> int:
     """Check a budget: a whole number from 1 to the number of examples."""
     number = read_count("budget", budget)
     if number > size:
-        raise SelectionInputError(f"budget is {number}, but gram holds {size} examples; lower it to at most {size}.")
+        raise SelectionInputError(f"budget is {number}, but {holder} {size} examples; lower it to at most {size}.")
     return number
 
 
@@ -172,13 +191,13 @@ def read_order(order: Iterable[SupportsIndex], size: int) -> list[int]:
     return rows
 
 
-def _tensor_from_array(gram: npt.ArrayLike) -> Tensor:
+def _tensor_from_array(values: npt.ArrayLike, name: str, shape: str) -> Tensor:
     try:
-        array = np.asarray(gram)
+        array = np.asarray(values)
     except ValueError as error:
-        raise SelectionInputError("gram has rows of unequal length; pass an m x m matrix.") from error
+        raise SelectionInputError(f"{name} has rows of unequal length; pass {shape} numbers.") from error
     if array.dtype.kind not in "fiu":
-        raise SelectionInputError(f"gram holds {array.dtype} values; pass an m x m matrix of real numbers.")
+        raise SelectionInputError(f"{name} holds {array.dtype} values; pass {shape} real numbers.")
     floating = array.dtype.kind == "f" and array.dtype.itemsize <= 8
     native = array.dtype.newbyteorder("=") if floating else np.dtype(np.float64)
     # A copy in C order, because torch refuses negative strides and foreign byte orders.

@@ -1,0 +1,69 @@
+"""Where a selection on features finds its rows: n gradients of d numbers, in memory or mapped from files.
+
+Contract: rows come as float64 on one device, always the same numbers for the same row.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 32 << 20
+"""Size in float64 of the blocks in which everything is read from one end to the other."""
+
+
+@runtime_checkable
+class FeatureRows(Protocol):
+    """n x d features that may not fit in memory."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows, n."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a row, d."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where `take` and `block` put what they read."""
+        ...
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The rows with these numbers [b], in this order: [b, d] float64."""
+        ...
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Rows start to stop: [stop - start, d] float64."""
+        ...
+
+
+class TensorFeatures:
+    """Features in one tensor [n, d] of any real type, each row times its factor."""
+
+    def __init__(self, features: Tensor, factors: Tensor | None = None):
+        """`factors` [n] float64 scale the rows as they are read; None leaves them."""
+        self._features = features
+        self._factors = factors
+        self.rows, self.dim = features.shape
+        self.device = features.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        """As `FeatureRows.take`."""
+        wide = self._features[rows].double()
+        return wide if self._factors is None else wide.mul_(self._factors[rows][:, None])
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """As `FeatureRows.block`."""
+        wide = self._features[start:stop].double()
+        return wide if self._factors is None else wide * self._factors[start:stop, None]
+
+
+def block_bounds(features: FeatureRows) -> Iterator[tuple[int, int]]:
+    """All rows in order, cut into blocks of about `BLOCK_BYTES`, as (start, stop)."""
+    step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))
+    for start in range(0, features.rows, step):
+        yield start, min(start + step, features.rows)
