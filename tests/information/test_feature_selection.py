@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spice_select import select_from_features, select_from_gram
-from spice_select.information import SelectionInputError
+from spice_select.information import SelectionInputError, principal_gram, random_feature_information, random_information
 from spice_select.information.eager import EagerGreedy
 from spice_select.information.feature_selection import choose_rows
-from spice_select.information.features import TensorFeatures
+from spice_select.information.features import ScaledFeatures, TensorFeatures
 from spice_select.information.greedy import greedy
 from spice_select.information.lazy import LazyGreedy
 from spice_select.information.limits import CostLimit, GroupLimit, RowLimit
+from spice_select.information.principal import principal_directions, projected
 from spice_select.information.survey import survey
 
 
@@ -251,3 +252,75 @@ def test_what_cannot_be_used_is_named(arguments, clue):
 def test_limits_that_no_selection_meets(make, clue):
     with pytest.raises(SelectionInputError, match=clue):
         make()
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools(), st.integers(1, 20), st.sampled_from([0.0, 0.5]), st.sampled_from([0.01, 1.0]), st.data())
+def test_given_rows_count_as_selected_first(features, held, penalty, alpha, data):
+    """Choosing beside given rows goes on as a selection that had picked them, in any order, would."""
+    features = features.double()
+    size = len(features)
+    given_features = torch.randn(
+        held, features.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(held)
+    )
+    budget = data.draw(st.integers(1, size))
+    rows, before = TensorFeatures(features), TensorFeatures(given_features)
+    found = choose_rows(rows, survey(rows), RowLimit(budget), alpha, penalty, None, before).selection
+    joint = torch.cat([features, given_features])
+    limit = RowLimit(size + held)
+    eager = engine(EagerGreedy, joint, limit, alpha, penalty)
+    for row in range(size, size + held):
+        eager.take(row, -math.inf)
+    start = eager.refresh_all()[0][:size]
+    last = last_gains(joint, alpha)[:size]
+    expected = greedy(eager, RowLimit(budget), None, ())
+    assert found.indices == expected.picks
+    torch.testing.assert_close(
+        found.gain[found.indices],
+        torch.tensor([t.gain for t in expected.taken], dtype=torch.float64),
+        rtol=1e-7,
+        atol=1e-9,
+    )
+    assert found.curvature == pytest.approx(
+        max(0.0, 1 - float(torch.where(start > 1e-12, last / start, 1.0).min())), abs=1e-5
+    )
+
+
+def last_gains(features, alpha):
+    """D_x(D - x) by leaving every row out in turn."""
+    rows = range(len(features))
+    whole = best_information(features, alpha, [rows])
+    return torch.tensor([whole - best_information(features, alpha, [[r for r in rows if r != row]]) if len(rows) > 1
+                         else whole for row in rows], dtype=torch.float64)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools(), st.integers(1, 12))
+def test_principal_directions_give_the_cut_gram_matrix(features, rank):
+    rows = TensorFeatures(features)
+    if rank >= min(features.shape):
+        return
+    known = survey(rows)
+    cut = projected(rows, principal_directions(rows, known, rank)).block(0, len(features))
+    wide = features.double()
+    scale = float(known.squares.max()) + 1e-30
+    values = known.spectrum.values.flip(0)
+    if values[rank - 1] - values[rank] > 1e-6 * values[0]:  # else the subspace is not determined
+        torch.testing.assert_close(cut @ cut.T / scale, principal_gram(wide @ wide.T, rank) / scale, rtol=0, atol=1e-6)
+
+
+def test_scaling_is_applied_as_rows_are_read():
+    features = torch.randn(7, 3)
+    factors = torch.arange(7, dtype=torch.float64)
+    scaled = ScaledFeatures(TensorFeatures(features), factors)
+    expected = features.double() * factors[:, None]
+    assert torch.equal(scaled.block(2, 6), expected[2:6])
+    assert torch.equal(scaled.take(torch.tensor([6, 0, 3])), expected[[6, 0, 3]])
+
+
+@pytest.mark.parametrize("budget", [1, 3, 9])
+def test_random_information_is_that_of_the_gram_form(budget):
+    features = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    by_gram = random_information(features @ features.T, budget, 0.7, 5, torch.Generator().manual_seed(1))
+    by_features = random_feature_information(TensorFeatures(features), budget, 0.7, 5, torch.Generator().manual_seed(1))
+    assert by_features == pytest.approx(by_gram, rel=1e-10)

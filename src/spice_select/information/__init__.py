@@ -1,11 +1,16 @@
 """The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
 
 from spice_select.information.certificate import Certificate, guarantee_factor
-from spice_select.information.feature_selection import choose_rows, select_from_features
-from spice_select.information.features import FeatureRows, TensorFeatures
+from spice_select.information.feature_selection import (
+    FeatureSelection,
+    choose_rows,
+    random_feature_information,
+    select_from_features,
+)
+from spice_select.information.features import FeatureRows, ScaledFeatures, TensorFeatures
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
 from spice_select.information.objective import information, interaction_bound, random_information
-from spice_select.information.principal import principal_gram, principal_rank
+from spice_select.information.principal import principal_directions, principal_gram, principal_rank, projected
 from spice_select.information.scaling import Scale, gradient_scales, relative_alpha, scale_gram
 from spice_select.information.selection import Selection, largest_norms, select_from_gram, select_in_order
 from spice_select.information.survey import Survey, survey
@@ -15,11 +20,13 @@ __all__ = [
     "Certificate",
     "CostLimit",
     "FeatureRows",
+    "FeatureSelection",
     "GramLike",
     "GroupLimit",
     "Limit",
     "RowLimit",
     "Scale",
+    "ScaledFeatures",
     "Selection",
     "SelectionInputError",
     "Survey",
@@ -30,8 +37,11 @@ __all__ = [
     "information",
     "interaction_bound",
     "largest_norms",
+    "principal_directions",
     "principal_gram",
     "principal_rank",
+    "projected",
+    "random_feature_information",
     "random_information",
     "relative_alpha",
     "scale_gram",

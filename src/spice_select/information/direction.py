@@ -28,9 +28,13 @@ class MeanDirection:
 
     def add(self, vector: Tensor) -> None:
         """Add one gradient [d]."""
-        self.sum += vector
-        self._count += 1
-        self._squares += float(vector @ vector)
+        self.add_many(vector, 1, float(vector @ vector))
+
+    def add_many(self, total: Tensor, count: int, squares: float) -> None:
+        """Add `count` gradients with this sum [d] and this sum of |g|^2."""
+        self.sum += total
+        self._count += count
+        self._squares += squares
         square = float(self.sum @ self.sum)
         self._length = square**0.5
         # A sum that is zero up to rounding has no direction, and its cosines would be noise.

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from spice_select.information.certificate import certify, eigenvalue_bound, total_curvature
 from spice_select.information.eager import EagerGreedy
-from spice_select.information.features import FeatureRows, TensorFeatures
+from spice_select.information.features import BLOCK_BYTES, FeatureRows, TensorFeatures
 from spice_select.information.greedy import Trace, greedy
 from spice_select.information.lazy import LazyGreedy
 from spice_select.information.limits import Limit, RowLimit
 from spice_select.information.selection import Selection
-from spice_select.information.survey import Survey, survey
+from spice_select.information.survey import Survey, last_gains_beside, second_moment, survey
 from spice_select.information.validation import (
     GramLike,
+    SelectionInputError,
     read_absolute_alpha,
     read_budget,
     read_features,
@@ -78,31 +79,67 @@ def choose_rows(
     alpha: float,
     penalty: float,
     stop_ratio: float | None,
+    given: FeatureRows | None = None,
     on_pick: Callable[[int], None] = lambda _: None,
 ) -> FeatureSelection:
     """As `select_from_features`, for rows that were surveyed and under any limit.
 
+    With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
+    certificate bounds what any other picks could add, and `base` stays D_x(empty).
+
     Raises:
-        SelectionInputError: alpha, penalty or stop_ratio cannot be used.
+        SelectionInputError: alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
 
     """
     strength = read_absolute_alpha(alpha, float(known.squares.sum()))
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
     base = torch.log1p(strength * known.squares)
     arguments = (known.squares, strength, weight, limit.most, float(base.max()), limit.weights)
-    if features.rows * features.dim <= _EAGER_NUMBERS:
+    if given is not None and given.dim != features.dim:
+        raise SelectionInputError(f"the given rows have {given.dim} numbers each, the features {features.dim}.")
+    if features.rows * features.dim <= _EAGER_NUMBERS and given is None:
         engine = EagerGreedy(features.block(0, features.rows), *arguments)
         trace = greedy(engine, limit, ratio, range(limit.most), on_pick)
         refreshed = features.rows * len(trace.picks)
     else:
         engine = LazyGreedy(features, *arguments)
+        if given is not None:
+            engine.start_from(given)
         trace = greedy(engine, limit, ratio, _geometric(limit.most), on_pick)
         refreshed = engine.refreshed
     end = engine.refresh_all()
-    last = known.last_gains(features, strength)
+    first = base if given is None else trace.prefixes[0]
+    if given is None:
+        last = known.last_gains(features, strength)
+    else:
+        last = last_gains_beside(features, second_moment(features) + second_moment(given), strength)
     spectral = eigenvalue_bound(known.spectrum.values, strength, len(trace.picks))
-    selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, base))
+    selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, first))
     return FeatureSelection(selection, refreshed, len(trace.prefixes) + 3)
+
+
+def random_feature_information(
+    features: FeatureRows, budget: int, alpha: float, draws: int, generator: torch.Generator
+) -> float:
+    """Mean U(S) over `draws` uniformly random subsets of `budget` rows, as `random_information` on a Gram matrix."""
+    total = 0.0
+    for _ in range(draws):
+        rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
+        total += _information(features, rows, alpha)
+    return total / draws
+
+
+def _information(features: FeatureRows, rows: Tensor, alpha: float) -> float:
+    if len(rows) <= features.dim:
+        block = features.take(rows)
+        moment = block @ block.T
+    else:
+        moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
+        for part in rows.split(max(1, BLOCK_BYTES // (8 * features.dim))):
+            block = features.take(part)
+            moment.addmm_(block.T, block)
+    unit = torch.eye(len(moment), dtype=torch.float64, device=features.device)
+    return float(torch.logdet(unit + alpha * moment))
 
 
 def _geometric(most: int) -> set[int]:

@@ -42,24 +42,39 @@ class FeatureRows(Protocol):
 
 
 class TensorFeatures:
-    """Features in one tensor [n, d] of any real type, each row times its factor."""
+    """Features in one tensor [n, d] of any real type."""
 
-    def __init__(self, features: Tensor, factors: Tensor | None = None):
-        """`factors` [n] float64 scale the rows as they are read; None leaves them."""
+    def __init__(self, features: Tensor):
+        """Read from `features`; nothing is copied."""
         self._features = features
-        self._factors = factors
         self.rows, self.dim = features.shape
         self.device = features.device
 
     def take(self, rows: Tensor) -> Tensor:
         """As `FeatureRows.take`."""
-        wide = self._features[rows].double()
-        return wide if self._factors is None else wide.mul_(self._factors[rows][:, None])
+        return self._features[rows].double()
 
     def block(self, start: int, stop: int) -> Tensor:
         """As `FeatureRows.block`."""
-        wide = self._features[start:stop].double()
-        return wide if self._factors is None else wide * self._factors[start:stop, None]
+        return self._features[start:stop].double()
+
+
+class ScaledFeatures:
+    """Other features, row i times factor s_i as it is read."""
+
+    def __init__(self, features: FeatureRows, factors: Tensor):
+        """`factors` [n] float64, on the features' device."""
+        self._features = features
+        self._factors = factors
+        self.rows, self.dim, self.device = features.rows, features.dim, features.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        """As `FeatureRows.take`."""
+        return self._features.take(rows) * self._factors[rows][:, None]
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """As `FeatureRows.block`."""
+        return self._features.block(start, stop) * self._factors[start:stop, None]
 
 
 def block_bounds(features: FeatureRows) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,8 @@ remainder q = g^T M g of any row falls by (w . g)^2: what a block of rows lost s
 matrix product. Where more picks lie in between than there are directions, the d x d matrix itself is the shorter way.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,11 @@ class Inverse:
         self._dense: Tensor | None = None  # [d, d]: M after the first `_folded` picks
         self._folded = 0
 
+    def start_from(self, moment: Tensor) -> None:
+        """Let S hold rows already, whose sum of g g^T is `moment` [d, d]; they do not count as picks."""
+        unit = torch.eye(self._dim, dtype=moment.dtype, device=moment.device)
+        self._dense = torch.cholesky_inverse(cast(Tensor, torch.linalg.cholesky(unit + self._alpha * moment)))
+
     def times(self, vector: Tensor) -> Tensor:
         """M g for one vector g [d]."""
         later = self._recent[self._folded - self._first : self.count - self._first]
@@ -51,7 +58,10 @@ class Inverse:
         return w
 
     def refreshed(self, block: Tensor, remainders: Tensor, since: Tensor) -> Tensor:
-        """Remainders of rows [b, d] now, from those that they had after the first `since` [b] picks."""
+        """Remainders of rows [b, d] now, from those that they had after the first `since` [b] picks.
+
+        A row with `since` -1 has met nothing, not even what S started from.
+        """
         result = torch.empty_like(remainders)
         near = since >= max(self._first, self.count - self._dim)
         if bool(near.any()):

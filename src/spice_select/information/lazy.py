@@ -16,6 +16,7 @@ from spice_select.information.engine import Taken, Ties
 from spice_select.information.features import FeatureRows, block_bounds
 from spice_select.information.frontier import Frontier, Seen
 from spice_select.information.inverse import Inverse
+from spice_select.information.survey import second_moment
 
 _FETCH = 64  # rows looked at together, at least
 _FETCH_MOST = 4096
@@ -77,6 +78,14 @@ class LazyGreedy:
         self._by_gain = self._gains(squares) * self._weights  # -inf for rows in the frontier and closed ones
         self._by_conflict = torch.full_like(squares, torch.inf)  # to this, weight * reach is added
         self._highest, self._highest_reach = torch.inf, 0.0
+
+    def start_from(self, given: FeatureRows) -> None:
+        """Let S hold these rows (of the same d) before the first pick; they are no candidates."""
+        for start, stop in block_bounds(given):
+            block = given.block(start, stop)
+            self._direction.add_many(block.sum(dim=0), len(block), float(block.square().sum()))
+        self._inverse.start_from(second_moment(given))
+        self._since.fill_(-1)
 
     @property
     def count(self) -> int:

@@ -7,6 +7,8 @@ In fewer directions than there are picks each direction is met more than once, a
 import torch
 from torch import Tensor
 
+from spice_select.information.features import FeatureRows, TensorFeatures, block_bounds
+from spice_select.information.survey import Survey
 from spice_select.information.validation import GramLike, read_budget, read_gram, spectrum
 
 MOST_DIRECTIONS = 16
@@ -39,3 +41,26 @@ def principal_gram(gram: GramLike, rank: int) -> Tensor:
     eigen = spectrum(checked)
     factor = eigen.vectors[:, -read_budget(rank, size) :] * eigen.values[-rank:].sqrt()  # [m, r]
     return torch.mm(factor, factor.T)
+
+
+def principal_directions(features: FeatureRows, known: Survey, rank: int) -> Tensor:
+    """The top `rank` principal directions of features [n, d] that `known` surveyed, [d, rank], orthonormal.
+
+    `rank` must be below n and d. Directions in which the features have no extent come out as zeros.
+    """
+    vectors, values = known.spectrum.vectors[:, -rank:], known.spectrum.values[-rank:]
+    if not known.by_rows:
+        return vectors
+    inverse_lengths = torch.where(values > 0, values.rsqrt(), 0.0)
+    total = torch.zeros(features.dim, rank, dtype=torch.float64, device=features.device)
+    for start, stop in block_bounds(features):
+        total.addmm_(features.block(start, stop).T, vectors[start:stop] * inverse_lengths)
+    return total
+
+
+def projected(features: FeatureRows, directions: Tensor) -> TensorFeatures:
+    """The features' coordinates [n, r] along `directions` [d, r], in memory: r float64 numbers a row."""
+    result = torch.empty(features.rows, directions.shape[1], dtype=torch.float64, device=features.device)
+    for start, stop in block_bounds(features):
+        result[start:stop] = features.block(start, stop) @ directions
+    return TensorFeatures(result)

@@ -40,15 +40,29 @@ class Survey:
         """D_x(D - x) for every row, [n] in nats: -log(1 - h) with the leverage h = alpha g^T (I + alpha F)^-1 g."""
         if self.by_rows:
             return last_gains(self.spectrum, alpha)
-        unit = torch.eye(len(self.moment), dtype=torch.float64, device=self.moment.device)
-        factor = cast(Tensor, torch.linalg.cholesky(unit + alpha * self.moment))
-        result = torch.zeros_like(self.squares)
-        for start, stop in block_bounds(features):
-            columns = features.block(start, stop).T  # [d, b]
-            rooted = cast(Tensor, torch.linalg.solve_triangular(factor, columns, upper=False))
-            leverage = (alpha * rooted.square().sum(dim=0)).clamp(0.0, 1.0 - torch.finfo(torch.float64).eps)
-            result[start:stop] = -torch.log1p(-leverage)
-        return result
+        return last_gains_beside(features, self.moment, alpha)
+
+
+def last_gains_beside(features: FeatureRows, moment: Tensor, alpha: float) -> Tensor:
+    """-log(1 - h) for every row, [n], where `moment` [d, d] sums g g^T over all rows, these included."""
+    unit = torch.eye(features.dim, dtype=torch.float64, device=features.device)
+    factor = cast(Tensor, torch.linalg.cholesky(unit + alpha * moment))
+    result = torch.zeros(features.rows, dtype=torch.float64, device=features.device)
+    for start, stop in block_bounds(features):
+        columns = features.block(start, stop).T  # [d, b]
+        rooted = cast(Tensor, torch.linalg.solve_triangular(factor, columns, upper=False))
+        leverage = (alpha * rooted.square().sum(dim=0)).clamp(0.0, 1.0 - torch.finfo(torch.float64).eps)
+        result[start:stop] = -torch.log1p(-leverage)
+    return result
+
+
+def second_moment(features: FeatureRows) -> Tensor:
+    """Sum of g g^T over all rows, [d, d]."""
+    moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
+    for start, stop in block_bounds(features):
+        block = features.block(start, stop)
+        moment.addmm_(block.T, block)
+    return moment
 
 
 def survey(features: FeatureRows) -> Survey:
