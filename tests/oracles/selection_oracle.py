@@ -32,6 +32,8 @@ def conflict(vectors: Vectors, row: int, subset: Sequence[int]) -> float:
     if not subset:
         return 0.0
     mean = vectors[list(subset)].mean(axis=0)
+    if np.linalg.norm(mean) <= 1e-14 * np.linalg.norm(vectors[list(subset)], axis=1).max():
+        return 0.0  # gradients that cancel: what is left is rounding and has no direction
     cosine = vectors[row] @ mean / (np.linalg.norm(vectors[row]) * np.linalg.norm(mean) + 1e-8)
     return max(0.0, -float(cosine))
 

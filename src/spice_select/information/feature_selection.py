@@ -135,8 +135,9 @@ def _information(features: FeatureRows, rows: Tensor, alpha: float) -> float:
         moment = block @ block.T
     else:
         moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
-        for part in rows.split(max(1, BLOCK_BYTES // (8 * features.dim))):
-            block = features.take(part)
+        step = max(1, BLOCK_BYTES // (8 * features.dim))
+        for start in range(0, len(rows), step):
+            block = features.take(rows[start : start + step])
             moment.addmm_(block.T, block)
     unit = torch.eye(len(moment), dtype=torch.float64, device=features.device)
     return float(torch.logdet(unit + alpha * moment))
