@@ -30,9 +30,10 @@ from spice_select.output.directory import (
 )
 from spice_select.output.manifest import manifest, versions
 from spice_select.output.records import PoolRecord
-from spice_select.output.results import write_results
+from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import Summary, summarise
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
+from spice_select.pool.records import Chat, Listing
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.embedded import HUB_NAME
@@ -61,7 +62,8 @@ class RunResult:
     """
 
     config: RunConfig
-    pool: Pool
+    pool: Listing
+    chosen: list[Chat]
     records: list[PoolRecord]
     summary: Summary
     output: Path | None
@@ -75,7 +77,7 @@ class RunResult:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Chosen rows, all fields, in the pool's order."""
-        return [self.pool.examples[i].row.data for i in sorted(self.indices)]
+        return [chat.row.data for chat in self.chosen]
 
 
 def select(
@@ -149,15 +151,16 @@ def _run(
         records = [record for _, record in sorted(checkpoint.records().items())]
     else:
         records = _choose(pool, budget, config, proxy, checkpoint, progress)
-    summary = summarise(pool.examples, records, budget if config.budget_tokens is None else _picks(records))
+    listing, chosen = pool.listing(), [pool.examples[i] for i in chosen_rows(records)]
+    summary = summarise(listing.lines, records, budget if config.budget_tokens is None else _picks(records))
     seconds = {"reading": read - started, "loading": loaded - read, "choosing": time.perf_counter() - loaded}
     if state != "complete":
-        about = manifest(config, pool, model, records, summary, seconds)
+        about = manifest(config, listing, model, records, summary, seconds)
         target = recipes.Target(_hub_name(config), config.max_length, _end_of_turn(pool, tokenizer))
         run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
-        write_results(directory, pool, records, summary, target, run_yaml, about, config.parquet)
+        write_results(directory, listing, chosen, records, summary, target, run_yaml, about, config.parquet)
         checkpoint.drop_proxy()
-    return RunResult(config, pool, records, summary, directory, seconds)
+    return RunResult(config, listing, [*chosen], records, summary, directory, seconds)
 
 
 def _choose(

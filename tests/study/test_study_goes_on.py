@@ -111,8 +111,8 @@ def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> No
     run_study(more, out, NoProgress())
     options = {"budget": 4, "scale": "unit", "skip_invalid": True}
     kept, changed = (
-        [chosen.pool.examples[row].id for row in sorted(chosen.indices)]
-        for chosen in (select([pool], model=str(place), **options) for place in (out / "model", model))
+        [chat.id for chat in result_of.chosen]
+        for result_of in (select([pool], model=str(place), **options) for place in (out / "model", model))
     )
     assert result(out, "spice")["ids"] == kept
     assert kept != changed, "the two models must be told apart by their picks"

@@ -13,7 +13,7 @@ from spice_select.output.atomic import write_text
 from spice_select.output.directory import FORMAT
 from spice_select.output.records import PoolRecord
 from spice_select.output.summary import Summary
-from spice_select.pool.records import Pool
+from spice_select.pool.records import Listing
 
 FORMAT_VERSION = 1
 PACKAGES = ("spice-select", "torch", "transformers", "peft", "tokenizers", "datasets", "safetensors")
@@ -21,7 +21,7 @@ PACKAGES = ("spice-select", "torch", "transformers", "peft", "tokenizers", "data
 
 def manifest(
     config: RunConfig,
-    pool: Pool,
+    pool: Listing,
     model: dict[str, Any],
     records: Sequence[PoolRecord],
     summary: Summary,

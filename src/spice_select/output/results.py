@@ -15,7 +15,7 @@ from spice_select.output.records import PoolRecord
 from spice_select.output.scores import write_scores
 from spice_select.output.subset import write_rejected, write_selected, write_selected_parquet, write_training_table
 from spice_select.output.summary import Summary
-from spice_select.pool.records import Pool
+from spice_select.pool.records import Chat, Listing
 
 
 def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
@@ -25,7 +25,8 @@ def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
 
 def write_results(
     directory: Path,
-    pool: Pool,
+    pool: Listing,
+    chosen: Sequence[Chat],
     records: Sequence[PoolRecord],
     summary: Summary,
     target: recipes.Target,
@@ -33,19 +34,18 @@ def write_results(
     manifest: dict[str, Any],
     parquet: bool,
 ) -> None:
-    """Write every file of `output/directory.py`'s list into `directory`, which exists.
+    """Write every file of `output/directory.py`'s list into `directory`, which exists; `chosen` in the pool's order.
 
     Raises:
         OutputError: a file cannot be written.
 
     """
-    chosen = [pool.examples[i] for i in chosen_rows(records)]
     write_selected(directory / "selected.jsonl", chosen)
     if parquet:
         write_selected_parquet(directory / "selected.parquet", chosen)
     if pool.rejected:
         write_rejected(directory / "rejected.jsonl", pool.rejected)
-    write_scores(directory / "scores.parquet", pool.examples, records)
+    write_scores(directory / "scores.parquet", pool.lines, records)
     table = write_training_table(directory / recipes.TRAIN_FILE, chosen)
     kept = {share.source: share.kept for share in summary.sources if share.kept}
     about = recipes.Selection(selected=summary.kept, pool=summary.rows, sources=kept)

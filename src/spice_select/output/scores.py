@@ -13,6 +13,7 @@ The measured columns are null where no gradient was computed (method random, and
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from spice_select.output.atomic import replacing
 from spice_select.output.records import Measures, PoolRecord
-from spice_select.pool.records import Example
+from spice_select.pool.records import Line
 
 SCHEMA = pa.schema(
     [
@@ -45,30 +46,17 @@ SCHEMA = pa.schema(
 )
 
 
-def write_scores(path: Path, examples: Sequence[Example], records: Sequence[PoolRecord]) -> None:
-    """Write the table; every example belongs to exactly one record."""
-    lines: list[dict[str, Any]] = [{} for _ in examples]
+def write_scores(path: Path, pool: Sequence[Line], records: Sequence[PoolRecord]) -> None:
+    """Write the table; every row belongs to exactly one record."""
+    lines: list[dict[str, Any]] = [{} for _ in pool]
     for record in records:
         rank = {place: i for i, place in enumerate(record.picks)}
         for place, row in enumerate(record.rows):
             lines[row] = {"pool": record.pool, "rank": rank.get(place), "picked": place in rank}
             lines[row] |= _measured(record.measures, place)
-    table = pa.Table.from_pylist(
-        [_identity(example) | line for example, line in zip(examples, lines, strict=True)], schema=SCHEMA
-    )
+    table = pa.Table.from_pylist([asdict(row) | line for row, line in zip(pool, lines, strict=True)], schema=SCHEMA)
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
-
-
-def _identity(example: Example) -> dict[str, Any]:
-    return {
-        "index": example.index,
-        "id": example.id,
-        "source": example.row.source,
-        "location": example.row.location,
-        "tokens": len(example.input_ids),
-        "trained_tokens": example.trained_tokens,
-    }
 
 
 def _measured(measures: Measures | None, place: int) -> dict[str, float]:

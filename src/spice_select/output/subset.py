@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 from spice_select.errors import OutputError
 from spice_select.output.atomic import replacing, write_text
 from spice_select.output.trainers import training_row, training_table
-from spice_select.pool.records import Example, Rejection
+from spice_select.pool.records import Chat, Rejection
 
 
-def write_selected(path: Path, examples: Sequence[Example]) -> None:
+def write_selected(path: Path, examples: Sequence[Chat]) -> None:
     """`selected.jsonl`: each row with all its fields, in the order of `examples`."""
     _write_jsonl(path, (example.row.data for example in examples))
 
 
-def write_selected_parquet(path: Path, examples: Sequence[Example]) -> None:
+def write_selected_parquet(path: Path, examples: Sequence[Chat]) -> None:
     """`selected.parquet`: the same rows as a table.
 
     Raises:
@@ -45,7 +45,7 @@ def write_selected_parquet(path: Path, examples: Sequence[Example]) -> None:
         ) from None
 
 
-def write_training_table(path: Path, examples: Sequence[Example]) -> pa.Table:
+def write_training_table(path: Path, examples: Sequence[Chat]) -> pa.Table:
     """`train.parquet`: the same rows as chats of one schema, which every trainer reads."""
     table = training_table([training_row(e.conversation, e.id, e.row.source) for e in examples])
     with replacing(path) as temporary:

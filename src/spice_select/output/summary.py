@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spice_select.output.records import Measures, PoolRecord
-from spice_select.pool.records import Example
+from spice_select.pool.records import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +48,27 @@ class Summary:
     quality: Quality | None
 
 
-def summarise(examples: Sequence[Example], records: Sequence[PoolRecord], budget: int) -> Summary:
+def summarise(lines: Sequence[Line], records: Sequence[PoolRecord], budget: int) -> Summary:
     """Figures of the selection that `records` describe."""
     picked = {row for record in records for row in record.picked_rows}
-    lengths = [example.trained_tokens for example in examples]
+    lengths = [line.trained_tokens for line in lines]
     kept_lengths = [lengths[row] for row in picked]
     return Summary(
-        rows=len(examples),
+        rows=len(lines),
         budget=budget,
         kept=len(picked),
         early_stops=sum(record.stopped_early for record in records),
-        sources=_shares(examples, picked, lengths),
+        sources=_shares(lines, picked, lengths),
         median_tokens=statistics.median(lengths),
         kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,
         quality=_quality(records),
     )
 
 
-def _shares(examples: Sequence[Example], picked: set[int], lengths: Sequence[int]) -> list[SourceShare]:
+def _shares(lines: Sequence[Line], picked: set[int], lengths: Sequence[int]) -> list[SourceShare]:
     rows: dict[str, list[int]] = {}
-    for example in examples:
-        rows.setdefault(example.row.source, []).append(example.index)
+    for line in lines:
+        rows.setdefault(line.source, []).append(line.index)
     shares: list[SourceShare] = []
     for source, members in sorted(rows.items()):
         kept = [row for row in members if row in picked]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from spice_select.errors import ConfigError
 from spice_select.pool.encoding import TokenIds, TokenMask
@@ -82,6 +82,47 @@ class Example:
         return int(self.trained.sum())
 
 
+class Chat(Protocol):
+    """What files of chosen rows are made of; an `Example` is one."""
+
+    @property
+    def id(self) -> str:
+        """Unique in the pool."""
+        ...
+
+    @property
+    def row(self) -> Row:
+        """Where it comes from."""
+        ...
+
+    @property
+    def conversation(self) -> Conversation:
+        """The chat that was rendered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a table of the pool says of a usable row, without its text.
+
+    Attributes:
+        index: place among the usable rows.
+        id: unique in the pool.
+        source: name of its data set.
+        location: for people, e.g. `gsm8k.jsonl.gz, row 17`.
+        tokens: of the example.
+        trained_tokens: how many of them the loss is taken over.
+
+    """
+
+    index: int
+    id: str
+    source: str
+    location: str
+    tokens: int
+    trained_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A row left out.
@@ -123,6 +164,26 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """A pool without its texts: a line for every usable row, the inputs, and what was left out or cut."""
+
+    lines: list[Line]
+    rejected: list[Rejection]
+    files: list[SourceFile]
+    truncated: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all rows, trained or not."""
+        return sum(line.tokens for line in self.lines)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that the loss is taken over."""
+        return sum(line.trained_tokens for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """All examples, what was left out, and where it all came from."""
 
@@ -134,6 +195,13 @@ class Pool:
     def truncated(self) -> int:
         """How many examples `max_length` cut."""
         return sum(example.truncated for example in self.examples)
+
+    def listing(self) -> Listing:
+        """The pool without its texts."""
+        lines = [
+            Line(e.index, e.id, e.row.source, e.row.location, len(e.input_ids), e.trained_tokens) for e in self.examples
+        ]
+        return Listing(lines, self.rejected, self.files, self.truncated)
 
     @property
     def total_tokens(self) -> int:
