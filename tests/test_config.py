@@ -7,7 +7,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spice_select.config import PRESETS, RunConfig, Scale, dump_yaml, load_yaml, resolve
+from spice_select.config import PRESETS, RunConfig, Scale, resolve
+from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import ConfigError
 from spice_select.information import Scale as InformationScale
 

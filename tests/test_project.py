@@ -28,30 +28,43 @@ GENERATED = {".git", "__pycache__", "build", "dist"}
 MAY_IMPORT = {
     "errors": set[str](),
     "progress": set[str](),
+    "amounts": set[str](),
     "information": set[str](),
     "methods": {"information"},
-    "config": {"errors"},
+    "config": {"errors", "amounts"},
+    "config_file": {"errors", "amounts", "config"},
     "recipe": {"errors"},
     "pool": {"errors"},
     "gradients": {"errors", "pool"},
-    "proxy": {"errors", "config", "pool", "gradients"},
-    "output": {"errors", "config", "recipe", "pool", "information"},
+    "proxy": {"errors", "amounts", "config", "pool", "gradients"},
+    "preparation": {"errors", "amounts", "config", "pool", "gradients", "progress", "proxy"},
+    "output": {"errors", "amounts", "config", "recipe", "pool", "information"},
+    "store": {"errors", "amounts", "config", "recipe", "pool", "information", "output"},
     "schedule": {
-        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output"
+        "errors", "amounts", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy",
+        "preparation", "output", "store",
     },
-    "training": {"errors", "config", "recipe", "pool", "gradients", "information", "progress", "proxy", "output"},
-    "evaluation": {"errors", "config", "pool", "gradients", "progress", "proxy"},
+    "training": {
+        "errors", "amounts", "config", "config_file", "recipe", "pool", "gradients", "information", "progress", "proxy",
+        "output",
+    },
+    "evaluation": {"errors", "amounts", "config", "pool", "gradients", "progress", "proxy"},
     "api": {
-        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output",
-        "schedule",
+        "errors", "amounts", "config", "config_file", "recipe", "pool", "gradients", "information", "methods",
+        "progress", "proxy", "preparation", "output", "store", "schedule",
+    },
+    "stores": {
+        "errors", "amounts", "config", "config_file", "recipe", "pool", "gradients", "information", "methods",
+        "progress", "proxy", "preparation", "output", "store", "schedule", "api",
     },
     "study": {
-        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output",
-        "schedule", "training", "evaluation", "api",
+        "errors", "amounts", "config", "config_file", "recipe", "pool", "gradients", "information", "methods",
+        "progress", "proxy", "preparation", "output", "store", "schedule", "training", "evaluation", "api",
     },
     "cli": {
-        "errors", "config", "recipe", "pool", "gradients", "information", "methods", "progress", "proxy", "output",
-        "schedule", "training", "evaluation", "api", "study",
+        "errors", "amounts", "config", "config_file", "recipe", "pool", "gradients", "information", "methods",
+        "progress", "proxy", "preparation", "output", "store", "schedule", "training", "evaluation", "api", "stores",
+        "study",
     },
 }
 # fmt: on

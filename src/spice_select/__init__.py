@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
+    from spice_select.store.reading import GradientStore
+    from spice_select.stores import compute_gradients, pick
     from spice_select.training.finetune import FinetuneResult, finetune
 
 __all__ = [
     "Evaluation",
     "FinetuneResult",
+    "GradientStore",
     "Recipe",
     "RunConfig",
     "RunResult",
     "Selection",
     "SpiceSelectError",
+    "compute_gradients",
     "evaluate",
     "finetune",
+    "pick",
     "select",
     "select_from_features",
     "select_from_gram",
@@ -36,6 +41,7 @@ __all__ = [
 _HOME = {
     "Evaluation": "evaluation.evaluate",
     "FinetuneResult": "training.finetune",
+    "GradientStore": "store.reading",
     "Recipe": "recipe",
     "RunConfig": "config",
     "RunResult": "api",
@@ -43,6 +49,8 @@ _HOME = {
     "SpiceSelectError": "errors",
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
+    "compute_gradients": "stores",
+    "pick": "stores",
     "select": "api",
     "select_from_features": "information",
     "select_from_gram": "information",

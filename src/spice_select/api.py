@@ -12,11 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from spice_select.config import EMBEDDED_MODEL, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig, dump_yaml, resolve
+from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
+from spice_select.config_file import dump_yaml
 from spice_select.errors import ConfigError
 from spice_select.output import recipes
 from spice_select.output.directory import (
@@ -32,22 +31,21 @@ from spice_select.output.manifest import manifest, versions
 from spice_select.output.records import PoolRecord
 from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import Summary, summarise
-from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
+from spice_select.pool.examples import PoolInput
 from spice_select.pool.records import Chat, Listing
 from spice_select.pool.sources import as_list
+from spice_select.preparation import Prepared, merged_config, prepare, tell_about
 from spice_select.progress import NoProgress, Progress
-from spice_select.proxy.embedded import HUB_NAME
-from spice_select.proxy.loading import (
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    model_source,
-    pick_device,
-)
-from spice_select.proxy.lora import Proxy, attach_lora
+from spice_select.proxy.lora import Proxy
+from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.interleaved import run_interleaved
+from spice_select.schedule.one_shot import about_store, choose_all, extract, open_given, store_identity
 from spice_select.schedule.ordered import run_ordered
+from spice_select.store.reading import GradientStore
+
+STORE = "gradients"
+"""Where a run over all rows keeps its gradient store, in the checkpoint."""
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "preset"}
 """Options that may differ between a run and its resumption: they do not decide which rows are chosen."""
@@ -104,7 +102,7 @@ def select(
             pool and the model are known to be good.
 
     """
-    merged = _located(_merged(config, options))
+    merged = merged_config(config, options)
     inputs = as_list(pools)
     if not inputs:
         raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
@@ -120,27 +118,23 @@ def _run(
 ) -> RunResult:
     state = inspect_output(directory, existing)
     started = time.perf_counter()
-    progress.note("reading the pool")
-    source = model_source(config)
-    device = pick_device(config.device)
-    tokenizer = load_tokenizer(source)
-    pool = read_pool(inputs, tokenizer, _pool_options(config))
+    prepared = prepare(inputs, config, progress)
+    pool = prepared.pool
     budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
     read = time.perf_counter()
-    _tell_about(pool, budget, config, progress)
+    tell_about(pool, config, _purpose(budget, config), progress)
+    listing = pool.listing()
+    if config.pool_size == "all" and config.method in GREEDY:
+        limit_of(config, [listing.lines[place] for place in without_excluded(config, listing.lines)])
 
     refuse_own_inputs(directory, [file.path for file in pool.files])
     checkpoint = Checkpoint(directory / CHECKPOINT)
-    model = {"name": config.model, "fingerprint": model_fingerprint(source), "device": device.type}
-    identity = _identity(config, pool, model)
+    identity = _identity(prepared)
     if state != "new":
         checkpoint.verify(identity)
         sweep(directory)
-    proxy = None
-    if config.method not in WITHOUT_MODEL and state != "complete":
-        progress.note(f"loading {config.model}")
-        proxy = attach_lora(load_model(source, config.dtype, device), config.lora_rank, config.lora_alpha, config.seed)
-        model |= {"parameters": proxy.parameters, "adapted_layers": len(proxy.factors) // 2}
+    needs_proxy = config.method not in WITHOUT_MODEL and state != "complete"
+    proxy = prepared.proxy(progress) if needs_proxy else None
     if state == "new":
         ensure_writable(directory)
         clear(directory)
@@ -150,13 +144,13 @@ def _run(
     if state == "complete":
         records = [record for _, record in sorted(checkpoint.records().items())]
     else:
-        records = _choose(pool, budget, config, proxy, checkpoint, progress)
-    listing, chosen = pool.listing(), [pool.examples[i] for i in chosen_rows(records)]
-    summary = summarise(listing.lines, records, budget if config.budget_tokens is None else _picks(records))
+        records = _choose(prepared, budget, proxy, checkpoint, progress)
+    chosen = [pool.examples[i] for i in chosen_rows(records)]
+    summary = summarise(listing.lines, records, budget if config.budget_tokens is None else len(chosen))
     seconds = {"reading": read - started, "loading": loaded - read, "choosing": time.perf_counter() - loaded}
     if state != "complete":
-        about = manifest(config, listing, model, records, summary, seconds)
-        target = recipes.Target(_hub_name(config), config.max_length, _end_of_turn(pool, tokenizer))
+        about = manifest(config, listing, prepared.about, records, summary, seconds)
+        target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
         run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
         write_results(directory, listing, chosen, records, summary, target, run_yaml, about, config.parquet)
         checkpoint.drop_proxy()
@@ -164,71 +158,41 @@ def _run(
 
 
 def _choose(
-    pool: Pool, budget: int, config: RunConfig, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
+    prepared: Prepared, budget: int, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
 ) -> list[PoolRecord]:
+    config, pool = prepared.config, prepared.pool
     if config.method in WITHOUT_GRADIENTS:
         return run_ordered(pool.examples, config, proxy, checkpoint, progress)
     assert proxy is not None
-    return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress)
+    if config.pool_size != "all":
+        return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress)
+    place = checkpoint.directory / STORE
+    given = open_given(config, prepared.device)
+    identity = store_identity(pool, config, prepared.about, versions())
+    extract(pool, config, proxy, place, identity, about_store(prepared), progress, given)
+    store = GradientStore.open(place, prepared.device)
+    record, _ = choose_all(store, store.listing.lines, config, given, progress)
+    checkpoint.save_record(record)
+    return [record]
 
 
-def _picks(records: Sequence[PoolRecord]) -> int:
-    return sum(len(record.picks) for record in records)
+def _purpose(budget: int, config: RunConfig) -> str:
+    if config.budget_tokens is None:
+        return f"keeping {budget:,}"
+    return f"keeping about {config.budget_tokens:,} trained tokens"
 
 
-def _identity(config: RunConfig, pool: Pool, model: dict[str, Any]) -> dict[str, Any]:
+def _identity(prepared: Prepared) -> dict[str, Any]:
     """Return what must be the same for a resumed run to give the identical subset."""
+    config = prepared.config
     decisive = {key: value for key, value in config.model_dump().items() if key not in MACHINE_KEYS}
-    if config.dtype != "float32":
+    if config.dtype != "float32" or config.pool_size == "all":
         decisive["token_budget"] = config.token_budget  # rounding is too coarse for batches to make no difference
     packages = versions()
     return {
         **decisive,
-        "data": [file.sha256 for file in pool.files],
-        "weights": model["fingerprint"],
-        "device": model["device"],
+        "data": [file.sha256 for file in prepared.pool.files],
+        "weights": prepared.about["fingerprint"],
+        "device": prepared.about["device"],
         "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
     }
-
-
-def _hub_name(config: RunConfig) -> str:
-    return HUB_NAME if config.model == EMBEDDED_MODEL else config.model
-
-
-def _end_of_turn(pool: Pool, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the token that ends an assistant's turn, where trainers that expect the eos token must be told."""
-    whole = next((example for example in pool.examples if not example.truncated), None)
-    if whole is None:
-        return None
-    last = int(whole.input_ids[whole.trained][-1])
-    return None if last == tokenizer.eos_token_id else cast(str, tokenizer.convert_ids_to_tokens(last))
-
-
-def _merged(config: RunConfig | None, options: dict[str, Any]) -> RunConfig:
-    if config is None:
-        return resolve({}, options, "options")
-    return resolve(config.model_dump(exclude_unset=True), options, "options") if options else config
-
-
-def _located(config: RunConfig) -> RunConfig:
-    """The configuration as it is understood from every working directory: a model's directory by its full path."""
-    path = Path(config.model).expanduser()
-    if config.model == EMBEDDED_MODEL or not path.is_dir():
-        return config
-    return config.model_copy(update={"model": str(path.resolve())})
-
-
-def _pool_options(config: RunConfig) -> PoolOptions:
-    return PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
-
-
-def _tell_about(pool: Pool, budget: int, config: RunConfig, progress: Progress) -> None:
-    rows = len(pool.examples)
-    progress.note(
-        f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; keeping "
-        + (f"{budget:,}" if config.budget_tokens is None else f"about {config.budget_tokens:,} trained tokens")
-    )
-    if pool.rejected:
-        progress.note(f"{len(pool.rejected):,} rows cannot be used: see rejected.jsonl")
-    if pool.truncated:
-        progress.note(f"{pool.truncated:,} rows are longer than {config.max_length} tokens and were cut at the end")

@@ -2,12 +2,11 @@
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from spice_select.amounts import parse_budget, parse_quota
 from spice_select.errors import ConfigError
 
 Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
@@ -44,7 +43,7 @@ class RunConfig(BaseModel):
     budget: str = Field(
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. "
-        "'20000tok' (trained tokens) with ifd, longest and random.",
+        "'20000tok' or '2Mtok' (trained tokens) with ifd, longest, random, and with pool_size all.",
     )
     method: Method = Field(
         "spice",
@@ -53,6 +52,20 @@ class RunConfig(BaseModel):
     )
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
+    )
+
+    quota: dict[str, str] = Field(
+        default_factory=dict,
+        description="Share of the picks from a source, with pool_size all: gsm8k=20% (exactly), gsm8k=10%..30%, "
+        "gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, gsm8k=200.",
+    )
+    given: str | None = Field(
+        None,
+        description="Gradient store of rows that are in the training set already, with pool_size all: they count as "
+        "selected first, so the picks are what adds most to them.",
+    )
+    exclude: str | None = Field(
+        None, description="File with the ids of rows never to pick, one a line, with pool_size all."
     )
 
     # the score
@@ -81,7 +94,12 @@ class RunConfig(BaseModel):
     )
 
     # the schedule
-    pool_size: int = Field(120, ge=1, description="Rows in a candidate pool (m).")
+    pool_size: int | Literal["all"] = Field(
+        120,
+        description="Rows in a candidate pool (m); all: one choice among all rows, on projected gradients of a frozen "
+        "proxy.",
+    )
+    dim: int = Field(4096, ge=1, le=1 << 20, description="Numbers to which a gradient is projected with pool_size all.")
     update_every: int | Literal["never"] = Field(
         10, description="Pools between two updates of the proxy (T); 'never' keeps it frozen."
     )
@@ -128,7 +146,7 @@ class RunConfig(BaseModel):
         _refuse_unknown(given, "RunConfig")
         return _with_preset(given, "RunConfig")
 
-    @field_validator("update_every", "pool_size", "seed", "rank", mode="before")
+    @field_validator("update_every", "pool_size", "seed", "rank", "dim", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
         if isinstance(value, bool):
@@ -139,10 +157,17 @@ class RunConfig(BaseModel):
     @classmethod
     def _budget_is_text(cls, value: object) -> str:
         text = str(value).strip() if not isinstance(value, bool) else ""
-        _parse_budget(text)
+        parse_budget(text)
         return text
 
-    @field_validator("update_every", "rank")
+    @field_validator("quota")
+    @classmethod
+    def _quota_can_be_read(cls, value: dict[str, str]) -> dict[str, str]:
+        for share in value.values():
+            parse_quota(share)
+        return value
+
+    @field_validator("update_every", "rank", "pool_size")
     @classmethod
     def _number_or_word_positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
@@ -153,14 +178,30 @@ class RunConfig(BaseModel):
     def _options_fit_the_method(self) -> "RunConfig":
         if self.method not in GREEDY and self.stop_ratio is not None:
             raise ValueError(f"stop_ratio belongs to the methods {' and '.join(GREEDY)}, not to {self.method}")
-        if self.budget_tokens is not None and self.method not in WITHOUT_GRADIENTS:
-            raise ValueError(f"a budget in tokens goes with {', '.join(WITHOUT_GRADIENTS)}; {self.method} takes rows")
+        everything = self.pool_size == "all"
+        if everything and self.method not in (*GREEDY, *WITHOUT_GRADIENTS):
+            raise ValueError(
+                f"pool_size all goes with {', '.join((*GREEDY, *WITHOUT_GRADIENTS))}; "
+                f"for {self.method} give a number of rows"
+            )
+        if self.budget_tokens is not None and self.method not in WITHOUT_GRADIENTS and not everything:
+            raise ValueError(
+                f"a budget in tokens goes with {', '.join(WITHOUT_GRADIENTS)} or with pool_size all; "
+                f"{self.method} in candidate pools takes rows"
+            )
+        for key in ("quota", "given", "exclude"):
+            if getattr(self, key) and not (everything and self.method in GREEDY):
+                raise ValueError(f"{key} goes with pool_size all and the methods {' and '.join(GREEDY)}")
+        if self.quota and self.budget_tokens is not None:
+            raise ValueError("quota counts rows; give the budget in rows or percent too")
+        if self.quota and self.stop_ratio is not None:
+            raise ValueError("quota and stop_ratio exclude each other: an early stop would leave shares unmet")
         return self
 
     @property
     def budget_tokens(self) -> int | None:
         """The budget in trained tokens, where it is given so."""
-        kind, value = _parse_budget(self.budget)
+        kind, value = parse_budget(self.budget)
         return int(value) if kind == "tokens" else None
 
     def budget_rows(self, rows: int, trained_tokens: int) -> int:
@@ -170,7 +211,7 @@ class RunConfig(BaseModel):
             ConfigError: the budget is more than the pool holds, or rounds to nothing.
 
         """
-        kind, value = _parse_budget(self.budget)
+        kind, value = parse_budget(self.budget)
         if kind == "tokens":
             if value > trained_tokens:
                 raise ConfigError(
@@ -186,24 +227,6 @@ class RunConfig(BaseModel):
                 f"budget {self.budget} is {wanted} rows, but the pool holds {rows} usable rows; ask for at most {rows}."
             )
         return wanted
-
-
-def _parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], float]:
-    hint = "use a percentage ('10%'), a fraction ('0.1'), a number of rows ('500') or of trained tokens ('20000tok')"
-    try:
-        if text.endswith("tok"):
-            value, kind = float(int(text[:-3])), "tokens"
-        elif text.endswith("%"):
-            value, kind = float(text[:-1]) / 100, "fraction"
-        elif "." in text or "e" in text.lower():
-            value, kind = float(text), "fraction"
-        else:
-            value, kind = float(int(text)), "rows"
-    except (ValueError, OverflowError):
-        raise ValueError(f"'{text}' is not a budget; {hint}") from None
-    if not value > 0 or (kind == "fraction" and value > 1):
-        raise ValueError(f"'{text}' is out of range; {hint}")
-    return kind, value
 
 
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
@@ -243,61 +266,3 @@ def _refuse_unknown(values: Mapping[str, Any], origin: str) -> None:
 def _nearest(key: str) -> str:
     close = difflib.get_close_matches(key, RunConfig.model_fields, n=1, cutoff=0.4)
     return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(RunConfig.model_fields)}"
-
-
-class RunFile(BaseModel):
-    """A YAML file of a run: the options of `RunConfig`, and optionally the pools and the output directory."""
-
-    pools: list[str] = Field(default_factory=list)
-    output: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-def load_yaml(path: Path) -> RunFile:
-    """Read a run's YAML; relative pools stay relative to the current directory, as on the command line.
-
-    Raises:
-        ConfigError: missing file, broken YAML, or not a mapping.
-
-    """
-    try:
-        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text; --config takes a YAML file.") from None
-    except yaml.YAMLError as error:
-        line = str(error).replace("\n", " ")
-        raise ConfigError(f"{path}: is not valid YAML: {line}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold 'key: value' lines; found {type(content).__name__}.")
-    values: dict[str, Any] = {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    pools = values.pop("pools", [])
-    output = values.pop("output", None)
-    if isinstance(pools, str):
-        pools = [pools]
-    if not isinstance(pools, list) or not all(isinstance(p, str) for p in pools):  # pyright: ignore[reportUnknownVariableType]
-        raise ConfigError(f"{path}: pools: must be a list of files or dataset ids.")
-    if output is not None and not isinstance(output, str):
-        raise ConfigError(f"{path}: output: must be a directory name.")
-    return RunFile(pools=pools, output=output, options=values)  # pyright: ignore[reportUnknownArgumentType]
-
-
-def dump_yaml(config: RunConfig, pools: list[str], output: str | None) -> str:
-    """The resolved run as YAML that `--config` replays. The preset is spelled out in its values."""
-    values = config.model_dump(exclude={"preset"})
-    return yaml.dump({"pools": pools, "output": output, **values}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML folds Unicode's own line breaks into spaces unless they stand in double quotes."""
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    quoted = '"' if any(character in text for character in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
-
-
-_Dumper.add_representer(str, _represent_text)

@@ -172,7 +172,7 @@ def test_a_budget_in_tokens_is_met_as_near_as_rows_allow(tmp_path, tiny_model, c
     ("arguments", "message"),
     [
         (("--method", "norm", "--stop-ratio", "0.5"), "stop_ratio belongs to the methods spice and fisher"),
-        (("--budget", "300tok"), "a budget in tokens goes with ifd, longest, random; spice takes rows"),
+        (("--budget", "300tok"), "spice in candidate pools takes rows"),
         (("--rank", "0"), "rank: "),
     ],
 )

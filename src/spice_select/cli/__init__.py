@@ -22,11 +22,16 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from spice_select.cli.evaluate import evaluate_command
     from spice_select.cli.finetune import finetune_command
+    from spice_select.cli.gradients import check_command, gradients_command
     from spice_select.cli.inspect import inspect_command
+    from spice_select.cli.pick import pick_command
     from spice_select.cli.run import run_command
     from spice_select.cli.study import study_command
 
-    for command in (run_command, inspect_command, finetune_command, evaluate_command, study_command):
+    for command in (
+        run_command, inspect_command, gradients_command, pick_command, check_command, finetune_command,
+        evaluate_command, study_command,
+    ):  # fmt: skip
         app.add_command(command)
     try:
         app.main(standalone_mode=False, prog_name="spice-select")

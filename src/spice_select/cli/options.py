@@ -12,9 +12,9 @@ from spice_select.errors import ConfigError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "What to choose": ("budget", "method", "preset"),
+    "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
-    "The schedule": ("pool_size", "update_every", "seed"),
+    "The schedule": ("pool_size", "update_every", "dim", "seed"),
     "The proxy model": (
         "model",
         "revision",
@@ -32,6 +32,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Machine": ("token_budget", "gradient_memory", "parquet"),
 }
 FLAGS = {"trust_remote_code", "skip_invalid", "parquet"}
+PAIRS = {
+    "columns": ("--column", "FIELD=COLUMN", "prompt=question"),
+    "quota": ("--quota", "SOURCE=SHARE", "gsm8k=20%"),
+}
+"""Fields that are mappings: their option, how it is written, an example."""
 
 
 class SectionedCommand(click.Command):
@@ -67,26 +72,28 @@ def config_options(*names: str) -> Callable[[Command], Command]:
 
 
 def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what the user wrote; `--column role=name` pairs become the `columns` mapping.
+    """Keep what the user wrote; `--column FIELD=COLUMN` and `--quota SOURCE=SHARE` become mappings.
 
     Raises:
-        ConfigError: a --column without an equals sign.
+        ConfigError: one of these without an equals sign.
 
     """
     given = {key: value for key, value in values.items() if value is not None and value != ()}
-    if "columns" in given:
-        pairs = [text.partition("=") for text in given["columns"]]
-        for field, equals, column in pairs:
-            if not (field and equals and column):
-                raise ConfigError(f"--column {field}{equals}{column}: write it as FIELD=COLUMN, e.g. prompt=question.")
-        given["columns"] = {field: column for field, _, column in pairs}
+    for key, (flag, metavar, example) in PAIRS.items():
+        if key in given:
+            pairs = [text.rpartition("=") if key == "quota" else text.partition("=") for text in given[key]]
+            for field, equals, value in pairs:
+                if not (field and equals and value):
+                    raise ConfigError(f"{flag} {field}{equals}{value}: write it as {metavar}, e.g. {example}.")
+            given[key] = {field: value for field, _, value in pairs}
     return given
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
     text = field.description or ""
-    if name == "columns":
-        return click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help=f"{text} Repeatable.")
+    if name in PAIRS:
+        flag, metavar, _ = PAIRS[name]
+        return click.option(flag, name, multiple=True, metavar=metavar, help=f"{text} Repeatable.")
     flag = f"--{name.replace('_', '-')}"
     if name in FLAGS:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)

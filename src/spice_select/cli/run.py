@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
-from spice_select.config import RunFile, dump_yaml, load_yaml, resolve
+from spice_select.config import resolve
+from spice_select.config_file import RunFile, dump_yaml, load_yaml
 from spice_select.errors import ConfigError
 
 EPILOG = """\b

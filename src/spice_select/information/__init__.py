@@ -7,7 +7,7 @@ from spice_select.information.feature_selection import (
     random_feature_information,
     select_from_features,
 )
-from spice_select.information.features import FeatureRows, ScaledFeatures, TensorFeatures
+from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
 from spice_select.information.objective import information, interaction_bound, random_information
 from spice_select.information.principal import principal_directions, principal_gram, principal_rank, projected
@@ -24,6 +24,7 @@ __all__ = [
     "GramLike",
     "GroupLimit",
     "Limit",
+    "PartOfFeatures",
     "RowLimit",
     "Scale",
     "ScaledFeatures",

@@ -100,13 +100,13 @@ def choose_rows(
     if features.rows * features.dim <= _EAGER_NUMBERS and given is None:
         engine = EagerGreedy(features.block(0, features.rows), *arguments)
         trace = greedy(engine, limit, ratio, range(limit.most), on_pick)
-        refreshed = features.rows * len(trace.picks)
+        refreshed, passes = features.rows * len(trace.picks), 3
     else:
         engine = LazyGreedy(features, *arguments)
         if given is not None:
             engine.start_from(given)
         trace = greedy(engine, limit, ratio, _geometric(limit.most), on_pick)
-        refreshed = engine.refreshed
+        refreshed, passes = engine.refreshed, len(trace.prefixes) + 3
     end = engine.refresh_all()
     first = base if given is None else trace.prefixes[0]
     if given is None:
@@ -115,7 +115,7 @@ def choose_rows(
         last = last_gains_beside(features, second_moment(features) + second_moment(given), strength)
     spectral = eigenvalue_bound(known.spectrum.values, strength, len(trace.picks))
     selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, first))
-    return FeatureSelection(selection, refreshed, len(trace.prefixes) + 3)
+    return FeatureSelection(selection, refreshed, passes)
 
 
 def random_feature_information(

@@ -77,6 +77,23 @@ class ScaledFeatures:
         return self._features.block(start, stop) * self._factors[start:stop, None]
 
 
+class PartOfFeatures:
+    """Some rows of other features, numbered from 0."""
+
+    def __init__(self, features: FeatureRows, places: Tensor):
+        """`places` [m] int64 are the rows, on the features' device."""
+        self._features, self._places = features, places
+        self.rows, self.dim, self.device = len(places), features.dim, features.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        """As `FeatureRows.take`."""
+        return self._features.take(self._places[rows])
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """As `FeatureRows.block`."""
+        return self._features.take(self._places[start:stop])
+
+
 def block_bounds(features: FeatureRows) -> Iterator[tuple[int, int]]:
     """All rows in order, cut into blocks of about `BLOCK_BYTES`, as (start, stop)."""
     step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))

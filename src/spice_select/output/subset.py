@@ -65,7 +65,17 @@ def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, default=_plain) + "\n" for row in rows))
+    write_text(path, "".join(plain_json(row) + "\n" for row in rows))
+
+
+def plain_json(row: Mapping[str, Any]) -> str:
+    """A row as JSON text, with dates, decimals and bytes as text.
+
+    Raises:
+        OutputError: it holds a value that no text stands for.
+
+    """
+    return json.dumps(row, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: object) -> object:

@@ -25,7 +25,14 @@ from spice_select.proxy.lora import Proxy
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choose import choose, choose_nothing
-from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, update_order, warm_up_rows
+from spice_select.schedule.pools import (
+    CandidatePool,
+    cut_cycles,
+    cut_pools,
+    rows_in_a_pool,
+    update_order,
+    warm_up_rows,
+)
 
 GIB = 1 << 30
 
@@ -46,7 +53,7 @@ def run_interleaved(
         One record a pool, in order.
 
     """
-    pools = cut_pools(len(examples), config.pool_size, budget, config.seed)
+    pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     records = checkpoint.records()
     optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
     run = _Run(examples, config, optimizer, checkpoint, progress, records)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spice_select.config import RunConfig
+
 
 @dataclass(frozen=True, slots=True)
 class CandidatePool:
@@ -12,6 +14,11 @@ class CandidatePool:
     index: int
     rows: list[int]
     quota: int
+
+
+def rows_in_a_pool(config: RunConfig, examples: int) -> int:
+    """Rows of a candidate pool; pool_size all is a single one."""
+    return max(1, examples) if config.pool_size == "all" else config.pool_size
 
 
 def cut_pools(examples: int, pool_size: int, budget: int, seed: int) -> list[CandidatePool]:

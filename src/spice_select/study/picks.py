@@ -7,7 +7,7 @@ from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.pool.examples import PoolInput
 from spice_select.schedule.choose import choose, choose_nothing
 from spice_select.schedule.ordered import ranked
-from spice_select.schedule.pools import cut_cycles, cut_pools
+from spice_select.schedule.pools import cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.study.evidence import Evidence
 
 Subset = list[int]
@@ -25,7 +25,10 @@ def subset_of(config: RunConfig, inputs: Sequence[PoolInput], evidence: Evidence
         losses = None if config.method in WITHOUT_MODEL else evidence.losses(proxy)
         return sorted(ranked(examples, config, losses))
     pools = cut_pools(
-        len(examples), config.pool_size, config.budget_rows(len(examples), evidence.pool.trained_tokens), config.seed
+        len(examples),
+        rows_in_a_pool(config, len(examples)),
+        config.budget_rows(len(examples), evidence.pool.trained_tokens),
+        config.seed,
     )
     if len(cut_cycles(pools, config.update_every)) > 1:
         return sorted(select(inputs, config, progress=evidence.progress).indices)

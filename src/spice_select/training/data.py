@@ -9,7 +9,7 @@ import datasets
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from spice_select.config import load_yaml
+from spice_select.config_file import load_yaml
 from spice_select.errors import ConfigError, PoolError
 from spice_select.output.trainers import IGNORED, TRAIN_FILE, training_dataset
 from spice_select.pool.examples import Example, PoolInput, PoolOptions, read_pool

@@ -1,0 +1,73 @@
+"""Amounts as users write them: budgets ('10%', '500', '2Mtok') and quotas ('20%', '10%..30%')."""
+
+from typing import Literal, NamedTuple
+
+
+def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], float]:
+    """What a budget is counted in, and how much.
+
+    Raises:
+        ValueError: it is none; the message shows the forms.
+
+    """
+    hint = "use a percentage ('10%'), a fraction ('0.1'), a number of rows ('500') or of trained tokens ('20000tok')"
+    try:
+        if text.endswith("tok"):
+            value, kind = _tokens(text[:-3]), "tokens"
+        elif text.endswith("%"):
+            value, kind = float(text[:-1]) / 100, "fraction"
+        elif "." in text or "e" in text.lower():
+            value, kind = float(text), "fraction"
+        else:
+            value, kind = float(int(text)), "rows"
+    except (ValueError, OverflowError):
+        raise ValueError(f"'{text}' is not a budget; {hint}") from None
+    if not value > 0 or (kind == "fraction" and value > 1):
+        raise ValueError(f"'{text}' is out of range; {hint}")
+    return kind, value
+
+
+def _tokens(text: str) -> float:
+    factor = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}.get(text[-1:], 1)
+    value = float(int(text)) if factor == 1 else float(text[:-1]) * factor
+    if value != int(value):
+        raise ValueError
+    return value
+
+
+class Share(NamedTuple):
+    """One end of a quota: a number of rows, or a share of the picks."""
+
+    value: float
+    of_picks: bool
+
+    def rows(self, picks: int) -> int:
+        """The number of rows it means where so many are picked."""
+        return int(self.value * picks + 0.5) if self.of_picks else int(self.value)
+
+
+def parse_quota(text: str) -> tuple[Share | None, Share | None]:
+    """Floor and ceiling of a quota such as '20%', '10%..30%', '20%..', '..200'; None where it is open.
+
+    Raises:
+        ValueError: it is none; the message shows the form.
+
+    """
+    low, dots, high = text.partition("..")
+    try:
+        ends = [_share(end.strip()) if end.strip() else None for end in ((low, high) if dots else (text, text))]
+    except (ValueError, OverflowError):
+        ends = [None, None]
+    if ends == [None, None]:
+        raise ValueError(f"'{text}' is not a quota; write 20%, 10%..30%, 20%.. (at least), ..20% (at most) or rows")
+    return ends[0], ends[1]
+
+
+def _share(text: str) -> Share:
+    if not text.endswith("%"):
+        share = Share(float(int(text)), of_picks=False)
+    else:
+        share = Share(float(text[:-1]) / 100, of_picks=True)
+    if not 0 <= share.value <= (1 if share.of_picks else 1 << 40):
+        raise ValueError
+    return share

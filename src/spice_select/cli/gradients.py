@@ -1,0 +1,80 @@
+"""`spice-select gradients` and `check`: the expensive step once, into a store, and whether a store is whole."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import click
+
+from spice_select.cli.options import SectionedCommand, config_options, given_options
+from spice_select.config import resolve
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "The gradients": ("dim", "seed", "proxy_of"),
+    "The proxy model": (
+        "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "warmup_steps",
+        "learning_rate", "lr_warmup_steps", "update_batch_size",
+    ),
+    "Reading": ("format", "columns", "skip_invalid", "max_length"),
+    "Machine": ("token_budget",),
+}  # fmt: skip
+
+EPILOG = """\b
+Examples:
+  spice-select gradients pool.jsonl --output store
+  spice-select gradients pool.jsonl --output store          again: completes it after an interruption, mends damage
+  torchrun --nproc-per-node 8 -m spice_select gradients pool.jsonl --output store
+  spice-select pick store --budget 10% --output chosen      as often as wanted
+"""
+
+
+class GradientsCommand(SectionedCommand):
+    """The help of `gradients`, by section."""
+
+    sections: ClassVar[Mapping[str, tuple[str, ...]]] = SECTIONS
+
+
+@click.command("gradients", cls=GradientsCommand, epilog=EPILOG)
+@click.argument("pools", nargs=-1, metavar="POOL...")
+@config_options(*(name for names in SECTIONS.values() for name in names if name != "proxy_of"))
+@click.option(
+    "--proxy-of", metavar="STORE", help="Use that store's warmed-up proxy, so that pick can take it as --given."
+)
+@click.option("--output", metavar="STORE", required=True, help="Directory of the store; completed if it is there.")
+def gradients_command(pools: tuple[str, ...], proxy_of: str | None, output: str, **values: Any) -> None:
+    """Compute every row's gradient, projected to --dim numbers, into a store from which `pick` chooses.
+
+    The store takes 2 bytes a number: 8 kB a row at the default. It can be killed at any moment and given again; several
+    processes, also on several hosts that share the directory, work on one store at once.
+    """
+    config = resolve({"pool_size": "all"}, given_options(values), "command line")
+
+    # Imported here so that --help and mistakes answer at once.
+    from spice_select.cli.progress import progress_on
+    from spice_select.stores import compute_gradients
+
+    with progress_on(sys.stderr) as progress:
+        store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)
+    size = store.rows * store.dim * 2 / 1e6
+    click.echo(f"{store.rows:,} gradients of {store.dim:,} numbers ({size:,.1f} MB) in {output}")
+    click.echo(f"next: spice-select pick {output} --budget 10% --output DIR")
+
+
+@click.command("check")
+@click.argument("store", metavar="STORE")
+def check_command(store: str) -> None:
+    """Read a gradient store whole and compare every file with its checksum.
+
+    Exit code 0: all is well. 1: something is missing or damaged; each such file is named.
+    """
+    from spice_select.store.layout import AGAIN
+    from spice_select.store.reading import GradientStore, check_store
+
+    problems = check_store(store)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        click.echo(AGAIN, err=True)
+        sys.exit(1)
+    opened = GradientStore.open(store)
+    click.echo(f"{opened.rows:,} gradients of {opened.dim:,} numbers: every checksum matches")

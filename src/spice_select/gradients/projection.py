@@ -1,0 +1,110 @@
+"""Per-sample gradients projected from P numbers (millions) to d, inside the backward pass.
+
+Every coordinate of every module gets a random sign and a place: coordinate i of a module goes, with its sign, to
+place (i + the module's offset) mod d. Then E <Pg, Ph> = <g, h> over the signs, with a standard deviation of about
+|g| |h| / sqrt(d). The signs of a module depend on the seed, its name and its size alone, never on batches or order.
+No P x d matrix exists: a sign is one byte, and folding is a product and a sum.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from spice_select.errors import ModelError
+from spice_select.gradients.capture import captured
+from spice_select.gradients.loss import TokenRow, collate, response_losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+METHOD = "folded-sign-1"
+"""Name and version of the projection; features made by another are not comparable."""
+
+
+class Projection:
+    """A linear map of all modules' weight gradients to d numbers."""
+
+    def __init__(self, modules: Mapping[str, nn.Linear], dim: int, seed: int):
+        """Draw signs and offsets.
+
+        Args:
+            modules: name -> layer whose weight gradients are projected.
+            dim: d, at least 1.
+            seed: other seeds give independent maps.
+
+        """
+        self.dim = dim
+        self._signs: dict[str, Tensor] = {}
+        self._offsets: dict[str, int] = {}
+        for name, module in modules.items():
+            digest = hashlib.sha256(f"{METHOD} {seed} {name} {tuple(module.weight.shape)}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+            self._offsets[name] = int(torch.randint(dim, (1,), generator=generator))
+            signs = torch.randint(0, 2, (module.weight.numel(),), generator=generator, dtype=torch.int8) * 2 - 1
+            self._signs[name] = signs.to(module.weight.device)
+
+    def __call__(self, name: str, gradients: Tensor) -> Tensor:
+        """Project one module's gradients [b, p] to its part of the features, [b, d] float32; parts are summed."""
+        signed = gradients.float() * self._signs[name]  # [b, p]
+        rows, whole = len(signed), signed.shape[1] // self.dim * self.dim
+        folded = signed[:, :whole].reshape(rows, whole // self.dim, self.dim).sum(dim=1)  # [b, d]
+        rest = signed[:, whole:]
+        folded[:, : rest.shape[1]] += rest
+        return folded.roll(self._offsets[name], dims=1)
+
+
+class _BatchSink:
+    """Features and squared norms of one batch, summed over modules as they arrive."""
+
+    def __init__(self, projection: Projection, size: int, device: torch.device):
+        self.features = torch.zeros(size, projection.dim, device=device)
+        self.squares = torch.zeros(size, device=device)
+        self._projection = projection
+        self._seen: set[str] = set()
+
+    def add(self, name: str, gradients: Tensor) -> None:
+        if name in self._seen:
+            raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
+        self._seen.add(name)
+        self.features += self._projection(name, gradients)
+        self.squares += gradients.float().square().sum(dim=1)
+
+
+def project_rows(
+    model: "PreTrainedModel",
+    modules: Mapping[str, nn.Linear],
+    rows: Sequence[TokenRow],
+    batches: Sequence[Sequence[int]],
+    projection: Projection,
+    on_batch: Callable[[Sequence[int]], None] = lambda _: None,
+) -> tuple[Tensor, Tensor]:
+    """Projected per-sample gradients of `rows`.
+
+    Args:
+        model: the proxy in eval mode; no weight of `modules` may require grad.
+        modules: the LoRA factors, name -> layer.
+        rows: n examples.
+        batches: a partition of range(n); each is one forward and backward pass.
+        projection: drawn for `modules`.
+        on_batch: called with each finished batch.
+
+    Returns:
+        Features [n, d] float32 and squared norms |g|^2 [n] float32 of the gradients before projection, on the CPU.
+
+    Raises:
+        ModelError: a layer is used twice in a forward pass.
+
+    """
+    device = next(model.parameters()).device
+    features, squares = torch.zeros(len(rows), projection.dim), torch.zeros(len(rows))
+    for batch in batches:
+        sink = _BatchSink(projection, len(batch), device)
+        with captured(modules, sink.add):
+            response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
+        features[list(batch)] = sink.features.cpu()
+        squares[list(batch)] = sink.squares.cpu()
+        on_batch(batch)
+    return features, squares

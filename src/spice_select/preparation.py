@@ -1,0 +1,92 @@
+"""What a command that reads a pool and runs the proxy does first: options, pool, model; nothing is written here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
+from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
+from spice_select.progress import Progress
+from spice_select.proxy.embedded import HUB_NAME
+from spice_select.proxy.loading import (
+    ModelSource,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    model_source,
+    pick_device,
+)
+from spice_select.proxy.lora import Proxy, attach_lora
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A pool that was read, and the model that will look at it; `about` describes the model for the record."""
+
+    config: RunConfig
+    pool: Pool
+    tokenizer: PreTrainedTokenizerBase
+    about: dict[str, Any] = field(repr=False)
+    source: ModelSource
+    device: torch.device
+
+    @property
+    def hub_name(self) -> str:
+        """How others name the model."""
+        return HUB_NAME if self.config.model == EMBEDDED_MODEL else self.config.model
+
+    @property
+    def end_of_turn(self) -> str | None:
+        """The token that ends an assistant's turn, where trainers that expect the eos token must be told."""
+        whole = next((example for example in self.pool.examples if not example.truncated), None)
+        if whole is None:
+            return None
+        last = int(whole.input_ids[whole.trained][-1])
+        return None if last == self.tokenizer.eos_token_id else cast(str, self.tokenizer.convert_ids_to_tokens(last))
+
+    def proxy(self, progress: Progress) -> Proxy:
+        """Load the model and attach seeded adapters."""
+        config = self.config
+        progress.note(f"loading {config.model}")
+        model = load_model(self.source, config.dtype, self.device)
+        proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
+        self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.factors) // 2)
+        return proxy
+
+
+def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfig:
+    """`options` over `config`, with a model's directory by its full path, so that it is found from anywhere."""
+    if config is None:
+        merged = resolve({}, options, "options")
+    else:
+        merged = resolve(config.model_dump(exclude_unset=True), options, "options") if options else config
+    path = Path(merged.model).expanduser()
+    if merged.model == EMBEDDED_MODEL or not path.is_dir():
+        return merged
+    return merged.model_copy(update={"model": str(path.resolve())})
+
+
+def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:
+    """Read the pool with the model's tokenizer; the model itself is found but not loaded."""
+    progress.note("reading the pool")
+    source = model_source(config)
+    device = pick_device(config.device)
+    tokenizer = load_tokenizer(source)
+    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
+    pool = read_pool(inputs, tokenizer, options)
+    about = {"name": config.model, "fingerprint": model_fingerprint(source), "device": device.type}
+    return Prepared(config, pool, tokenizer, about, source, device)
+
+
+def tell_about(pool: Pool, config: RunConfig, purpose: str, progress: Progress) -> None:
+    """Say how large the pool is, what is done with it, and what of it cannot be used."""
+    rows = len(pool.examples)
+    progress.note(f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; {purpose}")
+    if pool.rejected:
+        progress.note(f"{len(pool.rejected):,} rows cannot be used: see rejected.jsonl")
+    if pool.truncated:
+        progress.note(f"{pool.truncated:,} rows are longer than {config.max_length} tokens and were cut at the end")

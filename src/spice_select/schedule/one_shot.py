@@ -1,0 +1,245 @@
+"""The one-shot form: a frozen proxy, every row's gradient projected and stored once, one choice among all rows.
+
+extract(...)      gradients of a pool into a store; any number of processes at once
+choose_all(...)   one greedy selection over a store, exact on the projected gradients
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from spice_select.config import RunConfig
+from spice_select.errors import ConfigError, ModelError
+from spice_select.gradients.projection import METHOD, Projection, project_rows
+from spice_select.information import (
+    FeatureRows,
+    FeatureSelection,
+    PartOfFeatures,
+    ScaledFeatures,
+    SelectionInputError,
+    choose_rows,
+    gradient_scales,
+    principal_directions,
+    principal_rank,
+    projected,
+    random_feature_information,
+    survey,
+)
+from spice_select.output.records import PoolRecord, measures_of
+from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.examples import Pool
+from spice_select.pool.records import Line
+from spice_select.preparation import Prepared
+from spice_select.progress import Progress
+from spice_select.proxy.lora import Proxy
+from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.budget import limit_of, without_excluded
+from spice_select.schedule.interleaved import memory_advice, warm_up
+from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, shard_path
+from spice_select.store.reading import GradientStore
+from spice_select.store.tables import write_pool, write_rows
+from spice_select.store.writing import begin, finish, once, work
+
+RANDOM_DRAWS = 4
+"""Random subsets averaged for the comparison with chance; each is as large as the selection."""
+
+FEATURE_KEYS = (
+    "dtype", "lora_rank", "lora_alpha", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
+    "update_batch_size", "max_length", "token_budget", "dim",
+)  # fmt: skip
+"""Options that decide a row's features."""
+
+_OF_THE_POOL = ("data", "rows", "format", "columns", "skip_invalid")
+"""What two stores may differ in and still hold comparable features."""
+
+
+def store_identity(
+    pool: Pool, config: RunConfig, model: Mapping[str, Any], versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that decides the content of a store."""
+    return {
+        **{key: getattr(config, key) for key in FEATURE_KEYS},
+        "projection": METHOD,
+        "shard_rows": SHARD_ROWS,
+        "weights": model["fingerprint"],
+        "device": model["device"],
+        "versions": {name: versions[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
+        "rows": len(pool.examples),
+        "data": [file.sha256 for file in pool.files],
+        "format": config.format,
+        "columns": config.columns,
+        "skip_invalid": config.skip_invalid,
+    }
+
+
+def about_store(prepared: Prepared) -> dict[str, Any]:
+    """What picking from a store must know beside its rows."""
+    return {
+        "config": prepared.config.model_dump(),
+        "model": prepared.about,
+        "hub_name": prepared.hub_name,
+        "end_of_turn": prepared.end_of_turn,
+    }
+
+
+def open_given(config: RunConfig, device: torch.device) -> GradientStore | None:
+    """The store of the rows that are in the training set already."""
+    return None if config.given is None else GradientStore.open(config.given, device)
+
+
+def extract(
+    pool: Pool,
+    config: RunConfig,
+    proxy: Proxy,
+    store: Path,
+    identity: dict[str, Any],
+    about: dict[str, Any],
+    progress: Progress,
+    proxy_of: GradientStore | None = None,
+) -> None:
+    """Fill `store` with the projected gradients of `pool`; what is there already is not computed again.
+
+    Args:
+        pool: the rows.
+        config: options; the proxy is warmed up once, then frozen.
+        proxy: fresh, with seeded adapters.
+        store: directory of the store.
+        identity: from `store_identity`.
+        about: plain values kept in the store for those who pick from it.
+        progress: told about rows.
+        proxy_of: a store whose warmed-up proxy is used, so that the gradients can be compared with its own.
+
+    Raises:
+        OutputError: the directory holds something else, or cannot be written.
+        ModelError: out of memory, or a gradient is not finite.
+
+    """
+    shape = Shape(len(pool.examples), config.dim, SHARD_ROWS)
+    begin(store, identity, lambda place: write_pool(place, pool, about), progress.note)
+    _use_same_proxy(pool, config, proxy, store, progress, proxy_of)
+    projection = Projection(proxy.factors, config.dim, config.seed)
+    lengths = [len(example.input_ids) for example in pool.examples]
+    progress.begin("gradients", shape.rows, sum(lengths))
+    done = [row for shard in range(shape.shards) if shard_path(store, shard).exists() for row in shape.members(shard)]
+    if done:
+        progress.resume(len(done), sum(lengths[row] for row in done))
+        progress.note(f"resuming: {len(done):,} of {shape.rows:,} rows are done")
+
+    def compute(members: range) -> tuple[Tensor, Tensor]:
+        rows = [pool.examples[i] for i in members]
+        batches = token_budget_batches([lengths[i] for i in members], config.token_budget)
+
+        def report(batch: Sequence[int]) -> None:
+            progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
+
+        with memory_advice():
+            features, squares = project_rows(proxy.model, proxy.factors, rows, batches, projection, report)
+        _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
+        return features, squares
+
+    work(store, shape, compute, progress.note)
+    lines = pool.listing().lines
+    finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+
+
+def _use_same_proxy(
+    pool: Pool, config: RunConfig, proxy: Proxy, store: Path, progress: Progress, proxy_of: GradientStore | None
+) -> None:
+    def warmed() -> bytes:
+        if proxy_of is not None:
+            return _proxy_bytes(proxy_of)
+        optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+        warm_up(optimizer, pool.examples, config, progress)
+        return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
+
+    weights = load(once(store, PROXY, warmed))
+    with torch.no_grad():
+        for name, layer in proxy.factors.items():
+            layer.weight.copy_(weights[name])
+
+
+def _refuse_infinite(squares: Tensor, locations: Sequence[str]) -> None:
+    bad = ~torch.isfinite(squares)
+    if bool(bad.any()):
+        raise ModelError(
+            f"{locations[int(bad.nonzero()[0])]}: its gradient is not finite.\n"
+            "Try --dtype float32 or another --model, or leave the row out."
+        )
+
+
+def choose_all(
+    store: GradientStore, lines: Sequence[Line], config: RunConfig, given: GradientStore | None, progress: Progress
+) -> tuple[PoolRecord, FeatureSelection]:
+    """Choose among all rows of a store that are not excluded, within budget and quota.
+
+    Raises:
+        ConfigError: budget, quota, excluded ids or given rows do not fit the store.
+
+    """
+    kept = without_excluded(config, lines)
+    candidates = [lines[place] for place in kept]
+    limit = limit_of(config, candidates)
+    places = torch.tensor(kept, device=store.device)
+    squares, own = store.squared_norms(), _scaled(store, lines, config)
+    features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
+    before = None if given is None else _scaled(_comparable(given, store), given.listing.lines, config)
+    progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
+    try:
+        known = survey(features)
+        rank = principal_rank(limit.most) if config.rank == "auto" else config.rank
+        if rank != "all" and rank < min(features.rows, features.dim):
+            directions = principal_directions(features, known, rank)
+            features = projected(features, directions)
+            before = None if before is None else projected(before, directions)
+            known = survey(features)
+        elif limit.most * 2 >= features.dim:
+            progress.note(
+                f"up to {limit.most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
+                "numbers or more, information saturates. A larger --dim keeps more apart."
+            )
+        mean = float(known.squares.mean())
+        alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
+        penalty = 0.0 if config.method == "fisher" else config.penalty
+        progress.begin("choosing", limit.most, limit.most)
+        found = choose_rows(
+            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1)
+        )
+        picks = len(found.selection.indices)
+        generator = torch.Generator().manual_seed(config.seed)
+        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator)
+    except SelectionInputError as error:
+        raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
+    measures = measures_of(found.selection, squares[places].sqrt().cpu(), alpha, by_chance)
+    quota = picks if config.budget_tokens is not None else limit.most
+    record = PoolRecord(0, kept, list(found.selection.indices), quota, found.selection.stopped_early, 0.0, measures)
+    return record, found
+
+
+def _scaled(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
+    lengths = torch.tensor([line.trained_tokens for line in lines])
+    return ScaledFeatures(store, gradient_scales(config.scale, lengths, store.squared_norms()).to(store.device))
+
+
+def _comparable(given: GradientStore, store: GradientStore) -> GradientStore:
+    """`given`, if its features were made as those of `store`."""
+    ours, theirs = store.identity, given.identity
+    differing = [key for key in {**ours, **theirs} if key not in _OF_THE_POOL and ours.get(key) != theirs.get(key)]
+    if differing:
+        raise ConfigError(
+            f"given {given.path}: was made with another {', '.join(sorted(differing))} than {store.path}, so the "
+            "gradients cannot be compared.\nMake it again with the same options."
+        )
+    if _proxy_bytes(store) != _proxy_bytes(given):
+        raise ConfigError(
+            f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
+            f"Make it again with --proxy-of {store.path}."
+        )
+    return given
+
+
+def _proxy_bytes(store: GradientStore) -> bytes:
+    return (store.path / PROXY).read_bytes()

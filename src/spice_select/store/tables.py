@@ -1,0 +1,113 @@
+"""The store's tables: the pool with its texts, and a line for every row with its gradient's norm.
+
+`pool.parquet`: index, id, source, location, number, tokens, trained_tokens, row (JSON of the row as it was), chat (JSON
+with `messages`, `tools`, `untrained`). `rows.parquet`: index, id, source, location, tokens, trained_tokens, norm.
+`pool.json`: inputs, rows left out, and what trainers' files need to know.
+"""
+
+# pyarrow ships no annotations
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownMemberType=false
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from spice_select.errors import OutputError
+from spice_select.output.atomic import replacing, write_text
+from spice_select.output.subset import plain_json
+from spice_select.pool.messages import Conversation
+from spice_select.pool.records import Example, Line, Listing, Pool, Rejection, Row, SourceFile
+from spice_select.store.layout import AGAIN, POOL, ROWS, TEXTS, as_json, read_json
+
+_GROUP = 4096  # rows that are read together when texts are wanted
+_LINE = [("index", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("location", pa.string()),
+         ("tokens", pa.int32()), ("trained_tokens", pa.int32())]  # fmt: skip
+_TEXTS = pa.schema([*_LINE, ("number", pa.int64()), ("row", pa.string()), ("chat", pa.string())])
+_ROWS = pa.schema([*_LINE, ("norm", pa.float64())])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChat:
+    """A row of the store with its chat; what files of chosen rows are made of."""
+
+    id: str
+    row: Row
+    conversation: Conversation
+
+
+def write_pool(store: Path, pool: Pool, about: dict[str, Any]) -> None:
+    """Write `pool.parquet` and `pool.json`; `about` are further plain values for the latter."""
+    with replacing(store / TEXTS) as temporary, pq.ParquetWriter(temporary, _TEXTS, compression="zstd") as writer:
+        for start in range(0, len(pool.examples), _GROUP):
+            lines = [_text_line(example) for example in pool.examples[start : start + _GROUP]]
+            writer.write_table(pa.Table.from_pylist(lines, schema=_TEXTS), row_group_size=_GROUP)
+    listed = {
+        **about,
+        "truncated": pool.truncated,
+        "inputs": [asdict(file) for file in pool.files],
+        "rejected": [json.loads(plain_json(asdict(item))) for item in pool.rejected],
+    }
+    write_text(store / POOL, as_json(listed))
+
+
+def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
+    """Write `rows.parquet`; `norms` [n] are |g| before projection."""
+    table = pa.Table.from_pylist([asdict(line) for line in lines], schema=pa.schema(_LINE))
+    with replacing(path) as temporary:
+        pq.write_table(table.append_column("norm", pa.array(norms.numpy(), pa.float64())), temporary)
+
+
+def read_listing(store: Path) -> Listing:
+    """The pool without its texts."""
+    about = read_json(store / POOL)
+    columns = pq.read_table(store / ROWS, columns=[name for name, _ in _LINE]).to_pydict()
+    lines = [Line(*values) for values in zip(*columns.values(), strict=True)]
+    try:
+        rejected = [Rejection(**item) for item in about["rejected"]]
+        files = [SourceFile(**item) for item in about["inputs"]]
+        return Listing(lines, rejected, files, int(about["truncated"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{store / POOL}: is damaged ({error}).\n{AGAIN}") from None
+
+
+def read_chats(store: Path, rows: Sequence[int]) -> list[StoredChat]:
+    """These rows of the store, in this order, with their texts; only the parts of the file that hold them are read."""
+    file = pq.ParquetFile(store / TEXTS)
+    wanted: dict[int, list[int]] = {}
+    for row in rows:
+        wanted.setdefault(row // _GROUP, []).append(row)
+    found: dict[int, StoredChat] = {}
+    for group, members in wanted.items():
+        table = file.read_row_group(group)
+        lines = table.take([row - group * _GROUP for row in members]).to_pylist()
+        found |= {row: _chat(line) for row, line in zip(members, lines, strict=True)}
+    return [found[row] for row in rows]
+
+
+def _text_line(example: Example) -> dict[str, Any]:
+    row, chat = example.row, example.conversation
+    content = {"messages": chat.messages, "tools": chat.tools, "untrained": sorted(chat.untrained)}
+    return {
+        "index": example.index,
+        "id": example.id,
+        "source": row.source,
+        "location": row.location,
+        "tokens": len(example.input_ids),
+        "trained_tokens": example.trained_tokens,
+        "number": row.number,
+        "row": plain_json(row.data),
+        "chat": plain_json(content),
+    }
+
+
+def _chat(line: dict[str, Any]) -> StoredChat:
+    content = json.loads(line["chat"])
+    chat = Conversation(content["messages"], content["tools"], frozenset(content["untrained"]))
+    return StoredChat(line["id"], Row(line["source"], line["location"], line["number"], json.loads(line["row"])), chat)

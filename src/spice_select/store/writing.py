@@ -1,0 +1,201 @@
+"""Filling a store: shards are computed by whichever process claims them, published whole, and never twice.
+
+    begin(store, identity, write_pool)      any number of processes, with the same identity
+    work(store, shape, compute, note)       until every shard is there; takes over what dead processes left
+    finish(store, shape, ...)               checksums, the table of rows, the manifest
+
+Every file appears by one rename. The finished store is the same bytes however often it was interrupted and whoever
+computed which shard.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from spice_select.errors import OutputError
+from spice_select.output.atomic import TEMPORARY_PATTERN, write_bytes, write_text
+from spice_select.store.claims import claimed
+from spice_select.store.layout import (
+    CLAIMS,
+    FORMAT,
+    FORMAT_VERSION,
+    IDENTITY,
+    MANIFEST,
+    POOL,
+    PROXY,
+    ROWS,
+    SHARDS,
+    TEXTS,
+    Shape,
+    as_json,
+    file_digest,
+    read_json,
+    read_shard,
+    shard_bytes,
+    shard_path,
+    verify_shard,
+)
+
+Compute = Callable[[range], tuple[Tensor, Tensor]]
+"""Features [rows, d] and squared norms [rows] of a range of rows."""
+
+_PAUSE = 0.5  # seconds between two looks at what other processes do
+
+
+def begin(
+    store: Path, identity: dict[str, Any], write_pool: Callable[[Path], None], note: Callable[[str], None]
+) -> None:
+    """Make `store` the store of `identity`, or check that it is.
+
+    Args:
+        store: a directory that need not exist.
+        identity: plain values; all that decides the features.
+        write_pool: writes `pool.json` and `pool.parquet` into the directory, the first time.
+        note: told about files of a finished store that are damaged and made again.
+
+    Raises:
+        OutputError: the directory is something else, or a store of other settings; the message names them.
+
+    """
+    check_place(store)
+    store.mkdir(parents=True, exist_ok=True)
+    with claimed(store, "begin", wait=True):
+        if not (store / IDENTITY).exists():
+            (store / SHARDS).mkdir(exist_ok=True)
+            write_pool(store)
+            write_text(store / IDENTITY, as_json(_described(identity)))
+            return
+        _refuse_others(store, identity)
+        (store / SHARDS).mkdir(exist_ok=True)
+        _drop_damaged_files(store, note)
+        if not all((store / name).exists() for name in (POOL, TEXTS)):
+            write_pool(store)
+
+
+def _refuse_others(store: Path, identity: dict[str, Any]) -> None:
+    saved, wanted = read_json(store / IDENTITY), _described(identity)
+    differing = [f"{key} (was {_short(saved.get(key))}, is {_short(wanted.get(key))})"
+                 for key in {**saved, **wanted} if saved.get(key) != wanted.get(key)]  # fmt: skip
+    if differing:
+        raise OutputError(
+            f"{store}: holds gradients of other settings: {'; '.join(differing[:4])}.\n"
+            "Give the same ones, or choose another --output."
+        )
+
+
+def _drop_damaged_files(store: Path, note: Callable[[str], None]) -> None:
+    """Remove what a finished store's manifest has another checksum for; shards are looked at by `work`."""
+    if not (store / MANIFEST).exists():
+        return
+    for name, digest in read_json(store / MANIFEST).get("files", {}).items():
+        path = store / name
+        if name != IDENTITY and path.exists() and file_digest(path) != digest:
+            note(f"{path}: is damaged. Making it again.")
+            path.unlink()
+        if not path.exists():
+            (store / MANIFEST).unlink(missing_ok=True)
+            (store / ROWS).unlink(missing_ok=True)
+
+
+def check_place(store: Path) -> None:
+    """Raise `OutputError` where `store` is a file, or a directory of something else."""
+    if store.exists() and not store.is_dir():
+        raise OutputError(f"{store}: is a file; choose another --output.")
+    if store.is_dir() and not (store / IDENTITY).exists():
+        known = {CLAIMS, SHARDS, POOL, TEXTS}
+        foreign = [p.name for p in store.iterdir() if p.name not in known and not p.match(TEMPORARY_PATTERN)]
+        if foreign:
+            raise OutputError(f"{store}: holds {foreign[0]}, which is no part of a store; choose another --output.")
+
+
+def once(store: Path, name: str, make: Callable[[], bytes]) -> bytes:
+    """The content of a file that one process makes and every process uses."""
+    path = store / name
+    with claimed(store, name, wait=True):
+        if not path.exists():
+            write_bytes(path, make())
+    return path.read_bytes()
+
+
+def work(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None]) -> None:
+    """Compute shards that no other process has, until all are there; waits for those that others compute.
+
+    `note` is told about shards that were there but cannot be used and are computed again.
+
+    Raises:
+        OutputError: a shard cannot be written.
+
+    """
+    _sift(store, shape, note)
+    while missing := [shard for shard in range(shape.shards) if not shard_path(store, shard).exists()]:
+        done = False
+        for shard in missing:
+            with claimed(store, f"{shard:06d}", wait=False) as mine:
+                if mine and not shard_path(store, shard).exists():
+                    _publish(store, shape, shard, compute)
+                    done = True
+        if not done:
+            time.sleep(_PAUSE)
+
+
+def finish(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]], None]) -> None:
+    """Write the table of rows and the manifest, unless another process did.
+
+    `write_rows` writes `rows.parquet`, given the squared norms of every shard.
+    """
+    with claimed(store, "finish", wait=True):
+        if (store / MANIFEST).exists():
+            return
+        write_rows(store / ROWS, [read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
+        files = [name for name in (IDENTITY, POOL, TEXTS, PROXY, ROWS) if (store / name).exists()]
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "rows": shape.rows,
+            "dim": shape.dim,
+            "shard_rows": shape.shard_rows,
+            "files": {name: file_digest(store / name) for name in files},
+            "shards": [file_digest(shard_path(store, shard)) for shard in range(shape.shards)],
+        }
+        write_text(store / MANIFEST, as_json(manifest))
+
+
+def _sift(store: Path, shape: Shape, note: Callable[[str], None]) -> None:
+    """Remove shards that cannot be used; what a finished store says of itself goes with them."""
+    with claimed(store, "sift", wait=True):
+        for shard in range(shape.shards):
+            path = shard_path(store, shard)
+            try:
+                if path.exists():
+                    verify_shard(store, shape, shard)
+            except OutputError as error:
+                note(f"{str(error).splitlines()[0]} Computing it again.")
+                path.unlink(missing_ok=True)
+        if not all(shard_path(store, shard).exists() for shard in range(shape.shards)):
+            (store / MANIFEST).unlink(missing_ok=True)
+            (store / ROWS).unlink(missing_ok=True)
+
+
+def _publish(store: Path, shape: Shape, shard: int, compute: Compute) -> None:
+    content = shard_bytes(shape, shard, *compute(shape.members(shard)))
+    path = shard_path(store, shard)
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        left = (shape.shards - sum(1 for _ in (store / SHARDS).glob("*.safetensors"))) * len(content)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); the rest needs about {left / 1e6:,.0f} MB.\n"
+            "Make room and give the same command again: what is done is kept."
+        ) from error
+
+
+def _described(identity: dict[str, Any]) -> dict[str, Any]:
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, **identity}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

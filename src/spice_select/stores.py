@@ -1,0 +1,146 @@
+"""One-shot selection through a gradient store: compute once, pick as often as wanted.
+
+from spice_select import gradients, pick
+gradients("pool.jsonl", output="store")
+result = pick("store", budget="10%", output="chosen")
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spice_select.api import RunResult
+from spice_select.config import RunConfig, resolve
+from spice_select.config_file import dump_yaml
+from spice_select.errors import ConfigError, OutputError
+from spice_select.output import recipes
+from spice_select.output.directory import CHECKPOINT, Existing, clear, ensure_writable, inspect_output
+from spice_select.output.manifest import manifest, versions
+from spice_select.output.results import chosen_rows, write_results
+from spice_select.output.summary import summarise
+from spice_select.pool.examples import PoolInput
+from spice_select.pool.sources import as_list
+from spice_select.preparation import merged_config, prepare, tell_about
+from spice_select.progress import NoProgress, Progress
+from spice_select.proxy.loading import pick_device
+from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.one_shot import about_store, choose_all, extract, open_given, store_identity
+from spice_select.store.layout import AGAIN
+from spice_select.store.reading import GradientStore
+from spice_select.store.writing import check_place
+
+PICK_OPTIONS = (
+    "budget", "method", "preset", "quota", "given", "exclude", "penalty", "stop_ratio", "scale", "rank", "alpha",
+    "alpha_mode", "seed", "device", "parquet",
+)  # fmt: skip
+"""Options of a pick; all others are those of the store."""
+
+
+def compute_gradients(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None = None,
+    *,
+    output: str | Path,
+    proxy_of: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> GradientStore:
+    """Compute the projected gradient of every row of `pools` into a store at `output`, or complete one.
+
+    Several processes may do so at once, on several hosts if they share the directory: each takes what no other has.
+
+    Args:
+        pools: as for `select`.
+        config: a validated configuration; or give its fields as keyword `options`.
+        output: the store's directory. A store of the same pool and options is completed, mended, or found whole.
+        proxy_of: a store whose warmed-up proxy is used, so that the two stores' gradients can be compared.
+        progress: told about stages and finished rows.
+        **options: fields of `RunConfig`; they win over `config`.
+
+    Raises:
+        SpiceSelectError: whatever the user can mend; the message says how.
+
+    """
+    merged = merged_config(config, {"pool_size": "all", **options})
+    inputs = as_list(pools)
+    if not inputs:
+        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
+    place, reporter = Path(output), progress or NoProgress()
+    check_place(place)
+    like = None if proxy_of is None else GradientStore.open(proxy_of)
+    prepared = prepare(inputs, merged, reporter)
+    size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
+    tell_about(prepared.pool, merged, f"the store takes about {size:,.1f} MB", reporter)
+    identity = store_identity(prepared.pool, merged, prepared.about, versions())
+    proxy = prepared.proxy(reporter)
+    extract(prepared.pool, merged, proxy, place, identity, about_store(prepared), reporter, like)
+    return GradientStore.open(place, prepared.device)
+
+
+def pick(
+    store: str | Path | GradientStore,
+    *,
+    output: str | Path | None = None,
+    existing: Existing = "refuse",
+    progress: Progress | None = None,
+    **options: Any,
+) -> RunResult:
+    """Choose among all rows of a gradient store; neither the pool's files nor the model are needed.
+
+    Args:
+        store: its directory, or the store itself.
+        output: directory to leave the results in, as those of a run; without one nothing is written.
+        existing: what to do when `output` exists: "refuse" or "overwrite".
+        progress: told about stages and picks.
+        **options: `PICK_OPTIONS`, fields of `RunConfig`.
+
+    Raises:
+        SpiceSelectError: whatever the user can mend; the message says how.
+
+    """
+    started = time.perf_counter()
+    reporter = progress or NoProgress()
+    if existing == "resume":
+        raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
+    directory = None if output is None else Path(output)
+    if directory is not None:
+        inspect_output(directory, existing)
+    opened = store if isinstance(store, GradientStore) else GradientStore.open(store, pick_device(_device(options)))
+    config = _pick_config(opened, options)
+    listing = opened.listing
+    read = time.perf_counter()
+    record, found = choose_all(opened, listing.lines, config, open_given(config, opened.device), reporter)
+    reporter.note(
+        f"looked at {found.refreshed:,} rows again for {len(record.picks):,} picks, and {found.passes} times at all"
+    )
+    records = [record]
+    chosen = opened.chats(chosen_rows(records))
+    summary = summarise(listing.lines, records, record.quota)
+    seconds = {"reading": read - started, "choosing": time.perf_counter() - read}
+    if directory is not None:
+        ensure_writable(directory)
+        clear(directory)
+        checkpoint = Checkpoint(directory / CHECKPOINT)
+        checkpoint.start({"store": str(opened.path.resolve()), **config.model_dump()})
+        checkpoint.save_record(record)
+        about = manifest(config, listing, opened.about["model"], records, summary, seconds)
+        target = recipes.Target(opened.about["hub_name"], config.max_length, opened.about["end_of_turn"])
+        run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))
+        write_results(directory, listing, chosen, records, summary, target, run_yaml, about, config.parquet)
+    return RunResult(config, listing, [*chosen], records, summary, directory, seconds)
+
+
+def _device(options: dict[str, Any]) -> str:
+    return str(options.get("device", "auto"))
+
+
+def _pick_config(store: GradientStore, options: dict[str, Any]) -> RunConfig:
+    for key in options:
+        if key in RunConfig.model_fields and key not in PICK_OPTIONS:
+            raise ConfigError(f"{key} was decided when the store was made; make another with `spice-select gradients`.")
+    made = store.about.get("config")
+    if not isinstance(made, dict):
+        raise OutputError(f"{store.path}: pool.json has no config.\n{AGAIN}")
+    kept: dict[str, Any] = {key: value for key, value in made.items() if key not in PICK_OPTIONS}  # pyright: ignore[reportUnknownVariableType]
+    return resolve(kept, {"pool_size": "all", **options}, "options")
