@@ -17,10 +17,12 @@ from typing import Any
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.config_file import dump_yaml
 from spice_select.errors import ConfigError
+from spice_select.information.ranks import Ranks
 from spice_select.output import recipes
 from spice_select.output.directory import (
     CHECKPOINT,
     Existing,
+    State,
     clear,
     ensure_writable,
     inspect_output,
@@ -35,6 +37,7 @@ from spice_select.pool.examples import PoolInput
 from spice_select.pool.records import Chat, Listing
 from spice_select.pool.sources import as_list
 from spice_select.preparation import Prepared, merged_config, prepare, tell_about
+from spice_select.processes import joined_processes, texts_of_all, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.budget import limit_of, without_excluded
@@ -107,14 +110,16 @@ def select(
     if not inputs:
         raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
     reporter = progress or NoProgress()
-    if output is not None:
-        return _run(inputs, merged, Path(output), existing, reporter)
-    with tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
-        return replace(_run(inputs, merged, Path(scratch) / "run", "refuse", reporter), output=None)
+    with joined_processes() as ranks:
+        if output is not None:
+            return _run(inputs, merged, Path(output), existing, reporter, ranks)
+        with tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
+            shared = Path(texts_of_all(ranks, scratch)[0])
+            return replace(_run(inputs, merged, shared / "run", "refuse", reporter, ranks), output=None)
 
 
 def _run(
-    inputs: list[PoolInput], config: RunConfig, directory: Path, existing: Existing, progress: Progress
+    inputs: list[PoolInput], config: RunConfig, directory: Path, existing: Existing, progress: Progress, ranks: Ranks
 ) -> RunResult:
     state = inspect_output(directory, existing)
     started = time.perf_counter()
@@ -129,50 +134,60 @@ def _run(
 
     refuse_own_inputs(directory, [file.path for file in pool.files])
     checkpoint = Checkpoint(directory / CHECKPOINT)
-    identity = _identity(prepared)
+    identity = _identity(prepared, ranks.size)
     if state != "new":
         checkpoint.verify(identity)
-        sweep(directory)
     needs_proxy = config.method not in WITHOUT_MODEL and state != "complete"
     proxy = prepared.proxy(progress) if needs_proxy else None
-    if state == "new":
-        ensure_writable(directory)
-        clear(directory)
-        checkpoint.start(identity)
+    wait_for_all(ranks)  # the first process changes the directory when all have looked at it
+    if ranks.rank == 0:
+        _open_directory(directory, state, checkpoint, identity)
+    wait_for_all(ranks)
     loaded = time.perf_counter()
 
     if state == "complete":
         records = [record for _, record in sorted(checkpoint.records().items())]
     else:
-        records = _choose(prepared, budget, proxy, checkpoint, progress)
+        records = _choose(prepared, budget, proxy, checkpoint, progress, ranks)
     chosen = [pool.examples[i] for i in chosen_rows(records)]
     summary = summarise(listing.lines, records, budget if config.budget_tokens is None else len(chosen))
     seconds = {"reading": read - started, "loading": loaded - read, "choosing": time.perf_counter() - loaded}
-    if state != "complete":
+    if state != "complete" and ranks.rank == 0:
         about = manifest(config, listing, prepared.about, records, summary, seconds)
         target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
         run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
         write_results(directory, listing, chosen, records, summary, target, run_yaml, about, config.parquet)
         checkpoint.drop_proxy()
+    wait_for_all(ranks)
     return RunResult(config, listing, [*chosen], records, summary, directory, seconds)
 
 
+def _open_directory(directory: Path, state: State, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
+    if state == "new":
+        ensure_writable(directory)
+        clear(directory)
+        checkpoint.start(identity)
+    else:
+        sweep(directory)
+
+
 def _choose(
-    prepared: Prepared, budget: int, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
+    prepared: Prepared, budget: int, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress, ranks: Ranks
 ) -> list[PoolRecord]:
     config, pool = prepared.config, prepared.pool
     if config.method in WITHOUT_GRADIENTS:
         return run_ordered(pool.examples, config, proxy, checkpoint, progress)
     assert proxy is not None
     if config.pool_size != "all":
-        return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress)
+        return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress, ranks)
     place = checkpoint.directory / STORE
     given = open_given(config, prepared.device)
     identity = store_identity(pool, config, prepared.about, versions())
     extract(pool, config, proxy, place, identity, about_store(prepared), progress, given)
     store = GradientStore.open(place, prepared.device)
-    record, _ = choose_all(store, store.listing.lines, config, given, progress)
-    checkpoint.save_record(record)
+    record, _ = choose_all(store, store.listing.lines, config, given, progress, ranks)
+    if ranks.rank == 0:
+        checkpoint.save_record(record)
     return [record]
 
 
@@ -182,12 +197,14 @@ def _purpose(budget: int, config: RunConfig) -> str:
     return f"keeping about {config.budget_tokens:,} trained tokens"
 
 
-def _identity(prepared: Prepared) -> dict[str, Any]:
+def _identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     """Return what must be the same for a resumed run to give the identical subset."""
     config = prepared.config
     decisive = {key: value for key, value in config.model_dump().items() if key not in MACHINE_KEYS}
     if config.dtype != "float32" or config.pool_size == "all":
         decisive["token_budget"] = config.token_budget  # rounding is too coarse for batches to make no difference
+    if config.dtype != "float32" and config.pool_size != "all":
+        decisive["processes"] = processes  # nor for how a step's rows are shared out
     packages = versions()
     return {
         **decisive,

@@ -21,5 +21,9 @@ class ModelError(SpiceSelectError):
     """The proxy model or its tokenizer cannot be had or used."""
 
 
+class ProcessError(SpiceSelectError):
+    """Processes that work together cannot meet, or lost one of theirs."""
+
+
 class OutputError(SpiceSelectError):
     """The output directory cannot be written, exists already, or belongs to another run."""

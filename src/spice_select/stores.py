@@ -1,7 +1,7 @@
 """One-shot selection through a gradient store: compute once, pick as often as wanted.
 
-from spice_select import gradients, pick
-gradients("pool.jsonl", output="store")
+from spice_select import compute_gradients, pick
+compute_gradients("pool.jsonl", output="store")
 result = pick("store", budget="10%", output="chosen")
 """
 
@@ -20,8 +20,10 @@ from spice_select.output.manifest import manifest, versions
 from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
+from spice_select.pool.records import Chat
 from spice_select.pool.sources import as_list
 from spice_select.preparation import merged_config, prepare, tell_about
+from spice_select.processes import joined_processes, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
@@ -88,6 +90,8 @@ def pick(
 ) -> RunResult:
     """Choose among all rows of a gradient store; neither the pool's files nor the model are needed.
 
+    Under a launcher (torchrun, accelerate) its processes read a range of rows each; the first one writes.
+
     Args:
         store: its directory, or the store itself.
         output: directory to leave the results in, as those of a run; without one nothing is written.
@@ -110,25 +114,31 @@ def pick(
     config = _pick_config(opened, options)
     listing = opened.listing
     read = time.perf_counter()
-    record, found = choose_all(opened, listing.lines, config, open_given(config, opened.device), reporter)
-    reporter.note(
-        f"looked at {found.refreshed:,} rows again for {len(record.picks):,} picks, and {found.passes} times at all"
-    )
-    records = [record]
-    chosen = opened.chats(chosen_rows(records))
-    summary = summarise(listing.lines, records, record.quota)
-    seconds = {"reading": read - started, "choosing": time.perf_counter() - read}
-    if directory is not None:
-        ensure_writable(directory)
-        clear(directory)
-        checkpoint = Checkpoint(directory / CHECKPOINT)
-        checkpoint.start({"store": str(opened.path.resolve()), **config.model_dump()})
-        checkpoint.save_record(record)
-        about = manifest(config, listing, opened.about["model"], records, summary, seconds)
-        target = recipes.Target(opened.about["hub_name"], config.max_length, opened.about["end_of_turn"])
-        run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))
-        write_results(directory, listing, chosen, records, summary, target, run_yaml, about, config.parquet)
-    return RunResult(config, listing, [*chosen], records, summary, directory, seconds)
+    with joined_processes() as ranks:
+        record, found = choose_all(opened, listing.lines, config, open_given(config, opened.device), reporter, ranks)
+        reporter.note(f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks")
+        chosen: list[Chat] = [*opened.chats(chosen_rows([record]))]
+        seconds = {"reading": read - started, "choosing": time.perf_counter() - read}
+        summary = summarise(listing.lines, [record], record.quota)
+        result = RunResult(config, listing, chosen, [record], summary, directory, seconds)
+        if directory is not None and ranks.rank == 0:
+            _write(opened, result, directory)
+        wait_for_all(ranks)
+    return result
+
+
+def _write(store: GradientStore, result: RunResult, directory: Path) -> None:
+    config, listing = result.config, result.pool
+    ensure_writable(directory)
+    clear(directory)
+    checkpoint = Checkpoint(directory / CHECKPOINT)
+    checkpoint.start({"store": str(store.path.resolve()), **config.model_dump()})
+    checkpoint.save_record(result.records[0])
+    about = manifest(config, listing, store.about["model"], result.records, result.summary, result.seconds)
+    target = recipes.Target(store.about["hub_name"], config.max_length, store.about["end_of_turn"])
+    run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))
+    chosen = result.chosen
+    write_results(directory, listing, chosen, result.records, result.summary, target, run_yaml, about, config.parquet)
 
 
 def _device(options: dict[str, Any]) -> str:

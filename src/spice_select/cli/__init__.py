@@ -6,6 +6,7 @@ import sys
 import click
 
 from spice_select.errors import SpiceSelectError
+from spice_select.launch import process_count, process_rank
 
 EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run POOL --output DIR"
 
@@ -52,5 +53,6 @@ def main() -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    click.echo(f"spice-select: {message}", err=True)
+    who = f" (process {process_rank()})" if process_count() > 1 else ""
+    click.echo(f"spice-select{who}: {message}", err=True)
     sys.exit(code)

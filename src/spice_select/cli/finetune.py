@@ -83,8 +83,8 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, **valu
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.progress import progress_on
+    from spice_select.launch import is_main_process
     from spice_select.training.finetune import finetune
-    from spice_select.training.processes import is_main_process
 
     existing = "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:

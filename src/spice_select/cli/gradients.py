@@ -8,6 +8,7 @@ import click
 
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.config import resolve
+from spice_select.launch import is_main_process
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "The gradients": ("dim", "seed", "proxy_of"),
@@ -55,6 +56,8 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, output: str,
 
     with progress_on(sys.stderr) as progress:
         store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)
+    if not is_main_process():
+        return
     size = store.rows * store.dim * 2 / 1e6
     click.echo(f"{store.rows:,} gradients of {store.dim:,} numbers ({size:,.1f} MB) in {output}")
     click.echo(f"next: spice-select pick {output} --budget 10% --output DIR")

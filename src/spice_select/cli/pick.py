@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import click
 
 from spice_select.cli.options import SectionedCommand, config_options, given_options
+from spice_select.launch import is_main_process
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
@@ -52,4 +53,5 @@ def pick_command(store: str, output: str | None, overwrite: bool, **values: Any)
     existing = "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:
         result = pick(store, output=directory, existing=existing, progress=progress, **options)
-    print_summary(result, directory)
+    if is_main_process():
+        print_summary(result, directory)

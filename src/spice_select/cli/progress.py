@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
-from spice_select.progress import Progress
+from spice_select.launch import is_main_process
+from spice_select.progress import NoProgress, Progress
 
 PLAIN_INTERVAL = 15.0
 """Seconds between two plain progress lines."""
@@ -17,7 +18,10 @@ PLAIN_INTERVAL = 15.0
 
 @contextmanager
 def progress_on(stream: TextIO) -> Generator[Progress]:
-    """A progress display fit for `stream`."""
+    """A progress display fit for `stream`; processes of a launch other than the first stay silent."""
+    if not is_main_process():
+        yield NoProgress()
+        return
     if not stream.isatty():
         yield PlainProgress(stream)
         return

@@ -10,6 +10,7 @@ from spice_select.cli.options import SECTIONS, SectionedCommand, config_options,
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
 from spice_select.errors import ConfigError
+from spice_select.launch import is_main_process
 
 EPILOG = """\b
 Examples:
@@ -65,7 +66,8 @@ def run_command(
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:
         result = select(inputs, config, output=directory, existing=existing, progress=progress)
-    print_summary(result, directory)
+    if is_main_process():
+        print_summary(result, directory)
 
 
 def _default_output(inputs: list[str]) -> str:

@@ -30,13 +30,13 @@ class EagerGreedy:
         self._rows = torch.arange(len(features), device=features.device)
         self._closed = torch.zeros_like(squares)  # -inf for closed rows
 
-    def best(self) -> Ties:
-        """As `Engine.best`."""
+    def best_row(self) -> int | None:
+        """As `Engine.best_row`."""
         conflicts = self._interaction.conflicts()
         scores = self._interaction.gains() - self._penalty * conflicts
         ties = Ties(self._largest_base, self._penalty)
         ties.offer(self._rows, (scores if self._weights is None else scores * self._weights) + self._closed, conflicts)
-        return ties
+        return ties.winner()
 
     def take(self, row: int, least_gain: float) -> Taken | None:
         """As `Engine.take`."""

@@ -47,6 +47,10 @@ class Ties:
         near = [conflicts[priorities >= self.floor] for _, priorities, conflicts in self._offers]
         return max((float(part.max()) for part in near if len(part)), default=0.0)
 
+    def winner(self) -> int | None:
+        """The lowest row that ties with the best; None if none has a priority."""
+        return self.lowest(self.width(self.largest_conflict()))
+
     def lowest(self, width: float) -> int | None:
         """The lowest row within `width` of the best; None if none has a priority."""
         if self.best == -torch.inf:
@@ -66,8 +70,8 @@ class Taken:
 class Engine(Protocol):
     """Priorities of n rows with respect to a growing S: (gain - penalty * conflict) * weight."""
 
-    def best(self) -> Ties:
-        """The highest priority among all open rows and the rows that reach it."""
+    def best_row(self) -> int | None:
+        """The open row of the highest priority, the lowest among ties; None if no row is open."""
         ...
 
     def take(self, row: int, least_gain: float) -> Taken | None:

@@ -18,7 +18,9 @@ from spice_select.information.features import BLOCK_BYTES, FeatureRows, TensorFe
 from spice_select.information.greedy import Trace, greedy
 from spice_select.information.lazy import LazyGreedy
 from spice_select.information.limits import Limit, RowLimit
+from spice_select.information.ranks import ALONE, Ranks, own_range, own_rows
 from spice_select.information.selection import Selection
+from spice_select.information.shared import SharedGreedy
 from spice_select.information.survey import Survey, last_gains_beside, second_moment, survey
 from spice_select.information.validation import (
     GramLike,
@@ -81,8 +83,9 @@ def choose_rows(
     stop_ratio: float | None,
     given: FeatureRows | None = None,
     on_pick: Callable[[int], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> FeatureSelection:
-    """As `select_from_features`, for rows that were surveyed and under any limit.
+    """As `select_from_features`, for rows that were surveyed, under any limit, and by any number of processes.
 
     With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
     certificate bounds what any other picks could add, and `base` stays D_x(empty).
@@ -94,39 +97,60 @@ def choose_rows(
     strength = read_absolute_alpha(alpha, float(known.squares.sum()))
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
     base = torch.log1p(strength * known.squares)
-    arguments = (known.squares, strength, weight, limit.most, float(base.max()), limit.weights)
     if given is not None and given.dim != features.dim:
         raise SelectionInputError(f"the given rows have {given.dim} numbers each, the features {features.dim}.")
-    if features.rows * features.dim <= _EAGER_NUMBERS and given is None:
-        engine = EagerGreedy(features.block(0, features.rows), *arguments)
+    engine = engine_for(features, known.squares, limit, strength, weight, given, ranks)
+    if isinstance(engine, EagerGreedy):
         trace = greedy(engine, limit, ratio, range(limit.most), on_pick)
         refreshed, passes = features.rows * len(trace.picks), 3
     else:
-        engine = LazyGreedy(features, *arguments)
-        if given is not None:
-            engine.start_from(given)
         trace = greedy(engine, limit, ratio, _geometric(limit.most), on_pick)
         refreshed, passes = engine.refreshed, len(trace.prefixes) + 3
     end = engine.refresh_all()
     first = base if given is None else trace.prefixes[0]
     if given is None:
-        last = known.last_gains(features, strength)
+        last = known.last_gains(features, strength, ranks)
     else:
-        last = last_gains_beside(features, second_moment(features) + second_moment(given), strength)
+        together = second_moment(features, ranks) + second_moment(given, ranks)
+        last = last_gains_beside(features, together, strength, ranks)
     spectral = eigenvalue_bound(known.spectrum.values, strength, len(trace.picks))
     selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, first))
     return FeatureSelection(selection, refreshed, passes)
 
 
+def engine_for(
+    features: FeatureRows,
+    squares: Tensor,
+    limit: Limit,
+    alpha: float,
+    penalty: float,
+    given: FeatureRows | None = None,
+    ranks: Ranks = ALONE,
+) -> EagerGreedy | LazyGreedy | SharedGreedy:
+    """The quickest engine for rows whose |g|^2 are `squares` [n]; S starts with the `given` rows."""
+    largest = float(torch.log1p(alpha * squares).max())
+    if features.rows * features.dim <= _EAGER_NUMBERS and given is None and ranks.size == 1:
+        whole = features.block(0, features.rows)
+        return EagerGreedy(whole, squares, alpha, penalty, limit.most, largest, limit.weights)
+    own = own_range(features.rows, ranks)
+    weights = None if limit.weights is None else limit.weights[own.start : own.stop]
+    held, norms = own_rows(features, ranks), squares[own.start : own.stop]
+    engine = LazyGreedy(held, norms, alpha, penalty, limit.most, largest, weights)
+    if given is not None:
+        engine.start_from(given)
+    return engine if ranks.size == 1 else SharedGreedy(engine, features.rows, ranks)
+
+
 def random_feature_information(
-    features: FeatureRows, budget: int, alpha: float, draws: int, generator: torch.Generator
+    features: FeatureRows, budget: int, alpha: float, draws: int, generator: torch.Generator, ranks: Ranks = ALONE
 ) -> float:
     """Mean U(S) over `draws` uniformly random subsets of `budget` rows, as `random_information` on a Gram matrix."""
-    total = 0.0
-    for _ in range(draws):
+    found = torch.zeros(draws, dtype=torch.float64)
+    for draw in range(draws):
         rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
-        total += _information(features, rows, alpha)
-    return total / draws
+        if draw % ranks.size == ranks.rank:
+            found[draw] = _information(features, rows, alpha)
+    return float(ranks.add_up(found).mean())
 
 
 def _information(features: FeatureRows, rows: Tensor, alpha: float) -> float:

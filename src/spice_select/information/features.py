@@ -94,6 +94,23 @@ class PartOfFeatures:
         return self._features.take(self._places[start:stop])
 
 
+class RangeOfFeatures:
+    """A run of neighbouring rows of other features, numbered from 0."""
+
+    def __init__(self, features: FeatureRows, members: range):
+        """`members` are the rows."""
+        self._features, self._first = features, members.start
+        self.rows, self.dim, self.device = len(members), features.dim, features.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        """As `FeatureRows.take`."""
+        return self._features.take(rows + self._first)
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """As `FeatureRows.block`."""
+        return self._features.block(start + self._first, stop + self._first)
+
+
 def block_bounds(features: FeatureRows) -> Iterator[tuple[int, int]]:
     """All rows in order, cut into blocks of about `BLOCK_BYTES`, as (start, stop)."""
     step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from spice_select.information.engine import Engine, Taken, Ties
+from spice_select.information.engine import Engine, Taken
 from spice_select.information.limits import Limit
 
 
@@ -46,7 +46,7 @@ def greedy(
     while not allowance.done:
         if len(trace.picks) in checkpoints:
             trace.prefixes[len(trace.picks)] = engine.refresh_all()[0]
-        row = _lowest_best(engine.best())
+        row = engine.best_row()
         if row is None:
             break
         taken = engine.take(row, _least_gain(trace, stop_ratio))
@@ -60,10 +60,6 @@ def greedy(
             engine.close(closed)
         on_pick(len(trace.picks))
     return trace
-
-
-def _lowest_best(ties: Ties) -> int | None:
-    return ties.lowest(ties.width(ties.largest_conflict()))
 
 
 def _least_gain(trace: Trace, stop_ratio: float | None) -> float:

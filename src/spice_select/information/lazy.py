@@ -63,7 +63,7 @@ class LazyGreedy:
         self.refreshed = 0
         """Rows looked at so far, those of `refresh_all` not counted."""
         self._features = features
-        self._alpha, self._penalty, self._largest_base = alpha, penalty, largest_base
+        self.alpha, self._penalty, self._largest_base = alpha, penalty, largest_base
         self._norms = squares.sqrt()
         self._weights = torch.ones_like(squares) if weights is None else weights
         self._inverse = Inverse(features.dim, alpha, capacity, features.device)
@@ -88,9 +88,23 @@ class LazyGreedy:
         self._since.fill_(-1)
 
     @property
+    def dim(self) -> int:
+        """Numbers of a row, d."""
+        return self._features.dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are looked at."""
+        return self._features.device
+
+    @property
     def count(self) -> int:
         """Rows in S."""
         return self._inverse.count
+
+    def best_row(self) -> int | None:
+        """As `Engine.best_row`."""
+        return self.best().winner()
 
     def best(self) -> Ties:
         """The highest priority among all open rows, exact, and the rows that reach it."""
@@ -111,7 +125,7 @@ class LazyGreedy:
     def take(self, row: int, least_gain: float) -> Taken | None:
         """As `Engine.take`."""
         candidate = self.look(row)
-        gain = math.log1p(self._alpha * candidate.remainder)
+        gain = math.log1p(self.alpha * candidate.remainder)
         if gain <= least_gain:
             return None
         self.add(candidate)
@@ -149,7 +163,7 @@ class LazyGreedy:
         return self._gains(self._remainders), conflicts
 
     def _gains(self, remainders: Tensor) -> Tensor:
-        return torch.log1p(self._alpha * remainders)
+        return torch.log1p(self.alpha * remainders)
 
     def _priorities(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Exact priorities of rows seen at this step, -inf for closed ones, and conflicts."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spice_select.information.features import FeatureRows, TensorFeatures, block_bounds
+from spice_select.information.ranks import ALONE, Ranks, own_range, own_rows
 from spice_select.information.survey import Survey
 from spice_select.information.validation import GramLike, read_budget, read_gram, spectrum
 
@@ -43,7 +44,7 @@ def principal_gram(gram: GramLike, rank: int) -> Tensor:
     return torch.mm(factor, factor.T)
 
 
-def principal_directions(features: FeatureRows, known: Survey, rank: int) -> Tensor:
+def principal_directions(features: FeatureRows, known: Survey, rank: int, ranks: Ranks = ALONE) -> Tensor:
     """The top `rank` principal directions of features [n, d] that `known` surveyed, [d, rank], orthonormal.
 
     `rank` must be below n and d. Directions in which the features have no extent come out as zeros.
@@ -53,14 +54,16 @@ def principal_directions(features: FeatureRows, known: Survey, rank: int) -> Ten
         return vectors
     inverse_lengths = torch.where(values > 0, values.rsqrt(), 0.0)
     total = torch.zeros(features.dim, rank, dtype=torch.float64, device=features.device)
-    for start, stop in block_bounds(features):
-        total.addmm_(features.block(start, stop).T, vectors[start:stop] * inverse_lengths)
-    return total
+    own, members = own_rows(features, ranks), own_range(features.rows, ranks)
+    for start, stop in block_bounds(own):
+        total.addmm_(own.block(start, stop).T, vectors[members.start + start : members.start + stop] * inverse_lengths)
+    return ranks.add_up(total)
 
 
-def projected(features: FeatureRows, directions: Tensor) -> TensorFeatures:
+def projected(features: FeatureRows, directions: Tensor, ranks: Ranks = ALONE) -> TensorFeatures:
     """The features' coordinates [n, r] along `directions` [d, r], in memory: r float64 numbers a row."""
-    result = torch.empty(features.rows, directions.shape[1], dtype=torch.float64, device=features.device)
-    for start, stop in block_bounds(features):
-        result[start:stop] = features.block(start, stop) @ directions
-    return TensorFeatures(result)
+    own = own_rows(features, ranks)
+    result = torch.empty(own.rows, directions.shape[1], dtype=torch.float64, device=features.device)
+    for start, stop in block_bounds(own):
+        result[start:stop] = own.block(start, stop) @ directions
+    return TensorFeatures(ranks.join(result))

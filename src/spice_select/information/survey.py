@@ -4,7 +4,6 @@ Contract: exact in float64; a few numbers a row and d x d (or n x n, where that 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import cast
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from spice_select.information.certificate import last_gains
 from spice_select.information.features import FeatureRows, block_bounds
+from spice_select.information.ranks import ALONE, Ranks, own_range, own_rows
 from spice_select.information.validation import SelectionInputError, Spectrum
 
 
@@ -23,70 +23,77 @@ class Survey:
         squares: [n] |g|^2.
         moment: F = sum of g g^T [d, d], or where n < d the Gram matrix [n, n]: both have the same eigenvalues.
         by_rows: whether `moment` is the Gram matrix.
+        spectrum: eigenvalues of `moment`, ascending and >= 0, and its eigenvectors.
 
     """
 
     squares: Tensor
     moment: Tensor
     by_rows: bool
+    spectrum: Spectrum
 
-    @cached_property
-    def spectrum(self) -> Spectrum:
-        """Eigenvalues, ascending and >= 0, and eigenvectors of `moment`."""
-        values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(self.moment))
-        return Spectrum(values.clamp(min=0.0), vectors)
-
-    def last_gains(self, features: FeatureRows, alpha: float) -> Tensor:
+    def last_gains(self, features: FeatureRows, alpha: float, ranks: Ranks = ALONE) -> Tensor:
         """D_x(D - x) for every row, [n] in nats: -log(1 - h) with the leverage h = alpha g^T (I + alpha F)^-1 g."""
         if self.by_rows:
             return last_gains(self.spectrum, alpha)
-        return last_gains_beside(features, self.moment, alpha)
+        return last_gains_beside(features, self.moment, alpha, ranks)
 
 
-def last_gains_beside(features: FeatureRows, moment: Tensor, alpha: float) -> Tensor:
+def last_gains_beside(features: FeatureRows, moment: Tensor, alpha: float, ranks: Ranks = ALONE) -> Tensor:
     """-log(1 - h) for every row, [n], where `moment` [d, d] sums g g^T over all rows, these included."""
     unit = torch.eye(features.dim, dtype=torch.float64, device=features.device)
     factor = cast(Tensor, torch.linalg.cholesky(unit + alpha * moment))
-    result = torch.zeros(features.rows, dtype=torch.float64, device=features.device)
-    for start, stop in block_bounds(features):
-        columns = features.block(start, stop).T  # [d, b]
+    own = own_rows(features, ranks)
+    result = torch.zeros(own.rows, dtype=torch.float64, device=own.device)
+    for start, stop in block_bounds(own):
+        columns = own.block(start, stop).T  # [d, b]
         rooted = cast(Tensor, torch.linalg.solve_triangular(factor, columns, upper=False))
         leverage = (alpha * rooted.square().sum(dim=0)).clamp(0.0, 1.0 - torch.finfo(torch.float64).eps)
         result[start:stop] = -torch.log1p(-leverage)
-    return result
+    return ranks.join(result)
 
 
-def second_moment(features: FeatureRows) -> Tensor:
+def second_moment(features: FeatureRows, ranks: Ranks = ALONE) -> Tensor:
     """Sum of g g^T over all rows, [d, d]."""
     moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
-    for start, stop in block_bounds(features):
-        block = features.block(start, stop)
+    own = own_rows(features, ranks)
+    for start, stop in block_bounds(own):
+        block = own.block(start, stop)
         moment.addmm_(block.T, block)
-    return moment
+    return ranks.add_up(moment)
 
 
-def survey(features: FeatureRows) -> Survey:
+def survey(features: FeatureRows, ranks: Ranks = ALONE) -> Survey:
     """Read every row once.
 
     Raises:
         SelectionInputError: a number is not finite; the message names the row.
 
     """
-    rows, dim = features.rows, features.dim
-    squares = torch.zeros(rows, dtype=torch.float64, device=features.device)
-    by_rows = rows < dim
-    size = rows if by_rows else dim
+    own, before = own_rows(features, ranks), own_range(features.rows, ranks).start
+    squares = torch.zeros(own.rows, dtype=torch.float64, device=features.device)
+    by_rows = features.rows < features.dim
+    size = features.rows if by_rows else features.dim
     moment = torch.zeros(size, size, dtype=torch.float64, device=features.device)
-    for start, stop in block_bounds(features):
-        block = features.block(start, stop)
+    for start, stop in block_bounds(own):
+        block = own.block(start, stop)
         squares[start:stop] = block.square().sum(dim=1)
-        _refuse_infinite(squares[start:stop], start)
+        _refuse_infinite(squares[start:stop], before + start)
         if not by_rows:
             moment.addmm_(block.T, block)
             continue
         for first, last in block_bounds(features):
-            moment[start:stop, first:last] = block @ features.block(first, last).T
-    return Survey(squares, moment, by_rows)
+            moment[before + start : before + stop, first:last] = block @ features.block(first, last).T
+    moment = ranks.add_up(moment)
+    return Survey(ranks.join(squares), moment, by_rows, _spectrum(moment, ranks))
+
+
+def _spectrum(moment: Tensor, ranks: Ranks) -> Spectrum:
+    """Computed once: eigenvectors of equal eigenvalues may differ from one processor to another."""
+    values, vectors = moment.new_zeros(len(moment)), torch.zeros_like(moment)
+    if ranks.rank == 0:
+        values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(moment))
+    return Spectrum(ranks.spread(values.clamp(min=0.0), 0), ranks.spread(vectors, 0))
 
 
 def _refuse_infinite(squares: Tensor, start: int) -> None:

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.errors import ModelError
+from spice_select.launch import local_rank, process_count
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
 
 if TYPE_CHECKING:
@@ -109,14 +110,18 @@ def _forget_blocks(model: "PreTrainedModel") -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one, otherwise the CPU.
+    """`auto` takes CUDA where there is one, otherwise the CPU; processes of one launch take a GPU each.
 
     Raises:
         ModelError: the named device is not on this machine.
 
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if process_count() == 1:
+            return torch.device("cuda")
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

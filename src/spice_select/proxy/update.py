@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,37 @@ Batcher = Callable[[Sequence[int]], list[list[int]]]
 """Lengths of rows -> micro-batches of their indices."""
 
 MAX_GRADIENT_NORM = 1.0
+
+
+class Peers(Protocol):
+    """Processes that train the same proxy together, each on its share of a step's rows."""
+
+    rank: int
+    size: int
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """The sum of everyone's tensors."""
+        ...
+
+    def spread(self, tensor: Tensor, owner: int) -> Tensor:
+        """The owner's tensor."""
+        ...
+
+
+class _NoPeers:
+    rank = 0
+    size = 1
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def spread(self, tensor: Tensor, owner: int) -> Tensor:
+        del owner
+        return tensor
+
+
+NO_PEERS: Peers = _NoPeers()
+"""A process that trains alone."""
 
 
 @dataclass(slots=True)
@@ -37,10 +69,13 @@ class ProxyOptimizer:
             torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0),
         )
 
-    def train_on(self, rows: Sequence[TokenRow], batch_size: int, batcher: Batcher) -> list[float]:
+    def train_on(
+        self, rows: Sequence[TokenRow], batch_size: int, batcher: Batcher, peers: Peers = NO_PEERS
+    ) -> list[float]:
         """One pass over `rows` in the order given, `batch_size` rows a step.
 
-        The loss of a step is the mean over its rows of each row's own mean response loss, whatever the micro-batches.
+        The loss of a step is the mean over its rows of each row's own mean response loss, whatever the micro-batches
+        and however many processes share them; all end with the same weights.
 
         Returns:
             The loss of each step.
@@ -48,15 +83,22 @@ class ProxyOptimizer:
         """
         with trainable(self.proxy):
             starts = range(0, len(rows), batch_size)
-            return [self._step(rows[start : start + batch_size], batcher) for start in starts]
+            losses = [self._step(rows[start : start + batch_size], batcher, peers) for start in starts]
+        with torch.no_grad():
+            for layer in self.proxy.factors.values():  # sums may round otherwise on another kind of processor
+                layer.weight.copy_(peers.spread(layer.weight.detach(), 0))
+        return losses
 
-    def _step(self, rows: Sequence[TokenRow], batcher: Batcher) -> float:
-        total = 0.0
-        for micro in batcher([len(row.input_ids) for row in rows]):
-            batch = collate([rows[i] for i in micro], self.proxy.device)
+    def _step(self, rows: Sequence[TokenRow], batcher: Batcher, peers: Peers) -> float:
+        own = rows[peers.rank :: peers.size]
+        total = torch.zeros((), dtype=torch.float64)
+        for micro in batcher([len(row.input_ids) for row in own]):
+            batch = collate([own[i] for i in micro], self.proxy.device)
             loss = response_losses(self.proxy.model, batch).sum() / len(rows)
             loss.backward()
-            total += float(loss.detach())
+            total += loss.detach().cpu()
+        if peers.size > 1:
+            self._sum_gradients(peers)
         self.steps += 1
         rate = self.learning_rate * min(1.0, self.steps / max(1, self.lr_warmup_steps))
         for group in self.adamw.param_groups:
@@ -65,7 +107,16 @@ class ProxyOptimizer:
         torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
-        return total
+        return float(peers.add_up(total))
+
+    def _sum_gradients(self, peers: Peers) -> None:
+        weights = [layer.weight for layer in self.proxy.factors.values()]
+        own = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        summed = peers.add_up(torch.cat([gradient.flatten() for gradient in own]))
+        start = 0
+        for weight in weights:
+            weight.grad = summed[start : start + weight.numel()].view_as(weight)
+            start += weight.numel()
 
     def state(self) -> dict[str, Tensor]:
         """Factors and moments by name, for `restore`."""

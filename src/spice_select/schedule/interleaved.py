@@ -3,10 +3,12 @@
     cycle 0: [warm-up]          pool 0 ... pool T-1
     cycle 1: train on picks     pool T ... pool 2T-1
     ...
-Inside a cycle the proxy stands still, so its pools depend on nothing but the cycle's starting proxy. A checkpoint is
-written after every pool and every update; resuming takes up the newest state and gives the identical subset.
+Inside a cycle the proxy stands still, so its pools depend on nothing but the cycle's starting proxy: several processes
+share them out, and train on the picks together. A checkpoint is written after every pool and every update; resuming
+takes up the newest state and gives the identical subset.
 """
 
+import json
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -17,9 +19,11 @@ import torch
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError, OutputError
 from spice_select.gradients.gram import module_groups, pool_gram, rows_held
+from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
+from spice_select.processes import texts_of_all
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.proxy.update import ProxyOptimizer
@@ -44,19 +48,22 @@ def run_interleaved(
     proxy: Proxy,
     checkpoint: Checkpoint,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> list[PoolRecord]:
     """Choose `budget` of `examples` pool by pool, training `proxy` in between.
 
-    With a stop ratio the budget is a cap. Finished pools found in `checkpoint` are not computed again.
+    With a stop ratio the budget is a cap. Finished pools found in `checkpoint` are not computed again. Several
+    processes work in one checkpoint directory and return the same records.
 
     Returns:
         One record a pool, in order.
 
     """
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
-    records = checkpoint.records()
+    found = json.loads(texts_of_all(ranks, _as_text(checkpoint.records().values()))[0])
+    records = {record.pool: record for record in map(PoolRecord.from_json, found)}
     optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
-    run = _Run(examples, config, optimizer, checkpoint, progress, records)
+    run = _Run(examples, config, optimizer, checkpoint, progress, ranks, records)
     run.announce(len(pools))
     cycles = cut_cycles(pools, config.update_every)
     for cycle, members in enumerate(cycles):
@@ -64,20 +71,30 @@ def run_interleaved(
     return [records[pool.index] for pool in pools]
 
 
-def warm_up(optimizer: ProxyOptimizer, examples: Sequence[Example], config: RunConfig, progress: Progress) -> None:
+def warm_up(
+    optimizer: ProxyOptimizer,
+    examples: Sequence[Example],
+    config: RunConfig,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+) -> None:
     """Train the proxy on seeded random rows before its first pool, so that LoRA's B leaves zero."""
     rows = warm_up_rows(len(examples), config.warmup_steps * config.update_batch_size, config.seed)
-    _train(optimizer, [examples[i] for i in rows], config, "warm-up", progress)
+    _train(optimizer, [examples[i] for i in rows], config, "warm-up", progress, ranks)
+
+
+def _as_text(records: Iterable[PoolRecord]) -> str:
+    return json.dumps([record.to_json() for record in records])
 
 
 def _train(
-    optimizer: ProxyOptimizer, rows: Sequence[Example], config: RunConfig, label: str, progress: Progress
+    optimizer: ProxyOptimizer, rows: Sequence[Example], config: RunConfig, label: str, progress: Progress, ranks: Ranks
 ) -> None:
     if not rows:
         return
     with memory_advice():
         losses = optimizer.train_on(
-            rows, config.update_batch_size, lambda lengths: token_budget_batches(lengths, config.token_budget)
+            rows, config.update_batch_size, lambda lengths: token_budget_batches(lengths, config.token_budget), ranks
         )
     progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
@@ -101,6 +118,7 @@ class _Run:
     optimizer: ProxyOptimizer
     checkpoint: Checkpoint
     progress: Progress
+    ranks: Ranks
     records: dict[int, PoolRecord]
     live_cycle: int | None = None  # the cycle the proxy in memory stands at
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
@@ -118,7 +136,7 @@ class _Run:
 
     def cycle(self, cycle: int, members: list[CandidatePool], last: bool) -> None:
         """Bring the proxy to the cycle's start where that is needed, and choose in the pools not yet done."""
-        saved = self.checkpoint.proxy_cycle()
+        saved = self._saved_proxy()
         missing = [pool for pool in members if pool.index not in self.records]
         if missing and saved is not None and saved > cycle:
             raise OutputError(
@@ -127,9 +145,25 @@ class _Run:
             )
         if missing or (not last and (saved is None or saved <= cycle)):
             self._bring_proxy_to(cycle, saved)
-        for pool in missing:
+        own = missing[self.ranks.rank :: self.ranks.size]
+        for pool in own:
             self._choose(pool)
+        self._exchange([pool.index for pool in own])
         self.unused_picks = [row for pool in members for row in self.records[pool.index].picked_rows]
+
+    def _saved_proxy(self) -> int | None:
+        """The cycle whose starting proxy is saved, as the first process sees it."""
+        saved = self.checkpoint.proxy_cycle()
+        told = int(self.ranks.spread(torch.tensor(-1 if saved is None else saved), 0))
+        return None if told < 0 else told
+
+    def _exchange(self, own: list[int]) -> None:
+        """Tell the other processes of the pools that this one chose in, and hear of theirs."""
+        for rank, text in enumerate(texts_of_all(self.ranks, _as_text(self.records[index] for index in own))):
+            if rank != self.ranks.rank:
+                for record in map(PoolRecord.from_json, json.loads(text)):
+                    self.records[record.pool] = record
+                    self.progress.advance(len(record.rows), self._tokens(record.rows))
 
     def _bring_proxy_to(self, cycle: int, saved: int | None) -> None:
         if self.live_cycle == cycle:
@@ -140,16 +174,17 @@ class _Run:
             if saved is not None and self.live_cycle != saved:
                 self.optimizer.restore(*self.checkpoint.load_proxy(saved))
             self._train(cycle)
-            self.checkpoint.save_proxy(cycle, self.optimizer.state(), self.optimizer.steps)
+            if self.ranks.rank == 0:
+                self.checkpoint.save_proxy(cycle, self.optimizer.state(), self.optimizer.steps)
         self.live_cycle = cycle
 
     def _train(self, cycle: int) -> None:
         config = self.config
         if cycle == 0:
-            warm_up(self.optimizer, self.examples, config, self.progress)
+            warm_up(self.optimizer, self.examples, config, self.progress, self.ranks)
         else:
-            rows = update_order(self.unused_picks, config.seed, cycle)
-            _train(self.optimizer, [self.examples[i] for i in rows], config, f"update {cycle}", self.progress)
+            picks = [self.examples[i] for i in update_order(self.unused_picks, config.seed, cycle)]
+            _train(self.optimizer, picks, config, f"update {cycle}", self.progress, self.ranks)
 
     def _choose(self, pool: CandidatePool) -> None:
         record = self._measured_choice(pool) if pool.quota else choose_nothing(pool)

@@ -29,6 +29,7 @@ from spice_select.information import (
     random_feature_information,
     survey,
 )
+from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
@@ -172,9 +173,16 @@ def _refuse_infinite(squares: Tensor, locations: Sequence[str]) -> None:
 
 
 def choose_all(
-    store: GradientStore, lines: Sequence[Line], config: RunConfig, given: GradientStore | None, progress: Progress
+    store: GradientStore,
+    lines: Sequence[Line],
+    config: RunConfig,
+    given: GradientStore | None,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> tuple[PoolRecord, FeatureSelection]:
     """Choose among all rows of a store that are not excluded, within budget and quota.
+
+    Several processes read a range of rows each and return the same.
 
     Raises:
         ConfigError: budget, quota, excluded ids or given rows do not fit the store.
@@ -189,13 +197,13 @@ def choose_all(
     before = None if given is None else _scaled(_comparable(given, store), given.listing.lines, config)
     progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
     try:
-        known = survey(features)
+        known = survey(features, ranks)
         rank = principal_rank(limit.most) if config.rank == "auto" else config.rank
         if rank != "all" and rank < min(features.rows, features.dim):
-            directions = principal_directions(features, known, rank)
-            features = projected(features, directions)
-            before = None if before is None else projected(before, directions)
-            known = survey(features)
+            directions = principal_directions(features, known, rank, ranks)
+            features = projected(features, directions, ranks)
+            before = None if before is None else projected(before, directions, ranks)
+            known = survey(features, ranks)
         elif limit.most * 2 >= features.dim:
             progress.note(
                 f"up to {limit.most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
@@ -206,11 +214,11 @@ def choose_all(
         penalty = 0.0 if config.method == "fisher" else config.penalty
         progress.begin("choosing", limit.most, limit.most)
         found = choose_rows(
-            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1)
+            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1), ranks
         )
         picks = len(found.selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator)
+        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     measures = measures_of(found.selection, squares[places].sqrt().cpu(), alpha, by_chance)

@@ -18,6 +18,7 @@ from accelerate import PartialState
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.errors import ConfigError
+from spice_select.launch import is_main_process, process_count
 from spice_select.output.directory import ensure_writable
 from spice_select.output.manifest import versions
 from spice_select.pool.examples import PoolOptions
@@ -29,7 +30,7 @@ from spice_select.recipe import Recipe, resolve_recipe
 from spice_select.training.callback import Steps
 from spice_select.training.checkpoint import Existing, check_output, where_to_stage, write_checkpoint
 from spice_select.training.data import Data, TrainingRows, run_options, training_rows
-from spice_select.training.processes import is_main_process, process_count, share_batch
+from spice_select.training.processes import share_batch
 from spice_select.training.trainer import add_lora, require_trl, train
 
 if TYPE_CHECKING:

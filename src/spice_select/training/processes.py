@@ -1,9 +1,5 @@
-"""One fine-tuning on one process or several: which of them this is, and how they share a batch.
+"""One fine-tuning on one process or several: how they share a batch."""
 
-Launchers (torchrun, accelerate) say it in the environment variables RANK and WORLD_SIZE. Nothing else is read.
-"""
-
-import os
 from dataclasses import dataclass
 
 from spice_select.errors import ConfigError
@@ -15,16 +11,6 @@ class Share:
 
     rows_at_once: int
     accumulation: int
-
-
-def process_count() -> int:
-    """Processes of this launch; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that reports and writes."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def share_batch(batch_size: int, rows_at_once: int, processes: int) -> Share:

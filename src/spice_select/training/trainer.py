@@ -14,10 +14,11 @@ from transformers import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from spice_select.errors import ConfigError, ModelError, SpiceSelectError
+from spice_select.launch import process_count
 from spice_select.output.trainers import IGNORED
 from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps
-from spice_select.training.processes import Share, process_count
+from spice_select.training.processes import Share
 
 if TYPE_CHECKING:
     import datasets
