@@ -116,7 +116,10 @@ def pick(
     read = time.perf_counter()
     with joined_processes() as ranks:
         record, found = choose_all(opened, listing.lines, config, open_given(config, opened.device), reporter, ranks)
-        reporter.note(f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks")
+        reporter.note(
+            f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks, "
+            f"{found.bytes_read / 1e6:,.0f} MB of features in all"
+        )
         chosen: list[Chat] = [*opened.chats(chosen_rows([record]))]
         seconds = {"reading": read - started, "choosing": time.perf_counter() - read}
         summary = summarise(listing.lines, [record], record.quota)

@@ -24,6 +24,8 @@ class EagerGreedy:
         weights: Tensor | None = None,
     ):
         """Start with S empty; arguments as in `LazyGreedy`, `features` [n, d] float64."""
+        self.refreshed = 0
+        """Rows looked at so far: all, at every step."""
         self._features = features
         self._penalty, self._largest_base, self._weights = penalty, largest_base, weights
         self._interaction = Interaction(squares, alpha, capacity)
@@ -32,6 +34,7 @@ class EagerGreedy:
 
     def best_row(self) -> int | None:
         """As `Engine.best_row`."""
+        self.refreshed += len(self._rows)
         conflicts = self._interaction.conflicts()
         scores = self._interaction.gains() - self._penalty * conflicts
         ties = Ties(self._largest_base, self._penalty)

@@ -52,11 +52,11 @@ class Ties:
         return self.lowest(self.width(self.largest_conflict()))
 
     def lowest(self, width: float) -> int | None:
-        """The lowest row within `width` of the best; None if none has a priority."""
+        """The lowest row within `width` of the best; None if none does."""
         if self.best == -torch.inf:
             return None
-        return min(int(rows[near].min()) for rows, priorities, _ in self._offers
-                   if bool((near := priorities >= self.best - width).any()))  # fmt: skip
+        reached = ((rows, priorities >= self.best - width) for rows, priorities, _ in self._offers)
+        return min((int(rows[near].min()) for rows, near in reached if bool(near.any())), default=None)
 
 
 @dataclass(frozen=True, slots=True)

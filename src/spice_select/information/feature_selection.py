@@ -38,11 +38,18 @@ _EAGER_NUMBERS = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class FeatureSelection:
-    """A selection, and what finding it took: rows looked at again, and passes over all rows."""
+    """A selection, and what finding it took.
+
+    Attributes:
+        selection: the picks and their record.
+        refreshed: rows looked at again between picks.
+        bytes_read: of features in float64, those of the survey and of whole passes included.
+
+    """
 
     selection: Selection
     refreshed: int
-    passes: int
+    bytes_read: int
 
 
 def select_from_features(
@@ -100,12 +107,8 @@ def choose_rows(
     if given is not None and given.dim != features.dim:
         raise SelectionInputError(f"the given rows have {given.dim} numbers each, the features {features.dim}.")
     engine = engine_for(features, known.squares, limit, strength, weight, given, ranks)
-    if isinstance(engine, EagerGreedy):
-        trace = greedy(engine, limit, ratio, range(limit.most), on_pick)
-        refreshed, passes = features.rows * len(trace.picks), 3
-    else:
-        trace = greedy(engine, limit, ratio, _geometric(limit.most), on_pick)
-        refreshed, passes = engine.refreshed, len(trace.prefixes) + 3
+    every_step = _is_small(features) and given is None
+    trace = greedy(engine, limit, ratio, range(limit.most) if every_step else _geometric(limit.most), on_pick)
     end = engine.refresh_all()
     first = base if given is None else trace.prefixes[0]
     if given is None:
@@ -115,7 +118,8 @@ def choose_rows(
         last = last_gains_beside(features, together, strength, ranks)
     spectral = eigenvalue_bound(known.spectrum.values, strength, len(trace.picks))
     selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, first))
-    return FeatureSelection(selection, refreshed, passes)
+    refreshed, whole = engine.refreshed, features.rows * (3 + (0 if every_step else len(trace.prefixes)))
+    return FeatureSelection(selection, refreshed, 8 * features.dim * (refreshed + whole))
 
 
 def engine_for(
@@ -129,7 +133,7 @@ def engine_for(
 ) -> EagerGreedy | LazyGreedy | SharedGreedy:
     """The quickest engine for rows whose |g|^2 are `squares` [n]; S starts with the `given` rows."""
     largest = float(torch.log1p(alpha * squares).max())
-    if features.rows * features.dim <= _EAGER_NUMBERS and given is None and ranks.size == 1:
+    if _is_small(features) and given is None and ranks.size == 1:
         whole = features.block(0, features.rows)
         return EagerGreedy(whole, squares, alpha, penalty, limit.most, largest, limit.weights)
     own = own_range(features.rows, ranks)
@@ -165,6 +169,10 @@ def _information(features: FeatureRows, rows: Tensor, alpha: float) -> float:
             moment.addmm_(block.T, block)
     unit = torch.eye(len(moment), dtype=torch.float64, device=features.device)
     return float(torch.logdet(unit + alpha * moment))
+
+
+def _is_small(features: FeatureRows) -> bool:
+    return features.rows * features.dim <= _EAGER_NUMBERS
 
 
 def _geometric(most: int) -> set[int]:

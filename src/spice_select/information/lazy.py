@@ -182,7 +182,7 @@ class LazyGreedy:
             return self._frontier.rows[:0]
         bounds = torch.minimum(self._by_gain, self._by_conflict + self._weights * reach)
         values, rows = bounds.topk(min(size + 1, len(bounds)))
-        count = int((values[:size] > -torch.inf).sum()) if float(values[0]) >= floor else 0
+        count = int((values[:size] > -torch.inf).sum()) if len(values) and float(values[0]) >= floor else 0
         self._highest = float(values[count]) if count < len(values) else -torch.inf
         self._highest_reach = reach
         return rows[:count]

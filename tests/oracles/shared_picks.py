@@ -1,0 +1,76 @@
+"""Processes that choose together, and each of them alone: run by a test through torchrun.
+
+python -m torch.distributed.run --standalone --nproc-per-node 3 shared_picks.py
+"""
+
+import sys
+
+import torch
+
+from spice_select.information.feature_selection import FeatureSelection, choose_rows, random_feature_information
+from spice_select.information.features import TensorFeatures
+from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
+from spice_select.information.principal import principal_directions, projected
+from spice_select.information.ranks import ALONE, Ranks
+from spice_select.information.survey import survey
+from spice_select.processes import joined_processes, texts_of_all
+
+
+def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, TensorFeatures | None, int | None]:
+    """Rows with copies, zeros and opposites, and one of every kind of limit."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (1,), generator=generator))
+
+    rows, dim = draw(1, 60), draw(1, 24)
+    features = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    features[torch.rand(rows, generator=generator) < 0.2] = features[0].clone() * draw(-1, 1)
+    budget = draw(1, rows)
+    groups = torch.randint(2, (rows,), generator=generator)
+    ceiling = max(1, budget // 2)
+    limits: list[Limit] = [RowLimit(budget), RowLimit(budget)]
+    limits.append(CostLimit(torch.randint(1, 9, (rows,), generator=generator).double(), 9.0 + budget))
+    if int((groups == 0).sum()) >= budget - ceiling:
+        limits.append(GroupLimit(budget - ceiling, groups, [0, 0], [budget, 0]) if budget > ceiling else limits[0])
+    given = TensorFeatures(torch.randn(5, dim, generator=generator, dtype=torch.float64)) if seed % 3 == 0 else None
+    stop_ratio = 0.6 if seed % 4 == 1 else None
+    rank = 2 if seed % 5 == 2 and min(rows, dim) > 2 else None
+    return TensorFeatures(features), limits[seed % len(limits)], 0.1 * draw(0, 20), stop_ratio, given, rank
+
+
+def choose(seed: int, ranks: Ranks) -> tuple[FeatureSelection, float]:
+    """The selection and what random rows reach."""
+    features, limit, penalty, stop_ratio, given, rank = problem(seed)
+    known = survey(features, ranks)
+    if rank is not None:
+        directions = principal_directions(features, known, rank, ranks)
+        features = projected(features, directions, ranks)
+        given = None if given is None else projected(given, directions, ranks)
+        known = survey(features, ranks)
+    found = choose_rows(features, known, limit, 0.7, penalty, stop_ratio, given, ranks=ranks)
+    generator = torch.Generator().manual_seed(seed)
+    by_chance = random_feature_information(features, len(found.selection.indices), 0.7, 5, generator, ranks)
+    return found, by_chance
+
+
+def main() -> None:
+    with joined_processes() as ranks:
+        for seed in range(120):
+            (together, by_chance), (alone, expected) = choose(seed, ranks), choose(seed, ALONE)
+            one, other = together.selection, alone.selection
+            assert one.indices == other.indices, (seed, one.indices, other.indices)
+            assert one.stopped_early == other.stopped_early, seed
+            for name in ("gain", "base", "conflict"):
+                torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-8, atol=1e-9)
+            for name in ("bound", "ratio"):
+                assert abs(getattr(one.certificate, name) - getattr(other.certificate, name)) < 1e-7, seed
+            assert abs(one.curvature - other.curvature) < 1e-6 and abs(by_chance - expected) < 1e-9, seed
+        told = texts_of_all(ranks, "ü" * ranks.rank)
+        assert told == ["ü" * rank for rank in range(ranks.size)]
+        if ranks.rank == 0:
+            sys.stdout.write(f"{ranks.size} processes agree\n")
+
+
+if __name__ == "__main__":
+    main()
