@@ -38,25 +38,47 @@ class Ties:
     def offer(self, rows: Tensor, priorities: Tensor, conflicts: Tensor) -> None:
         """Take note of these rows, their exact priorities and their conflicts, [b] each; -inf is no priority."""
         if len(rows):
-            self.best = max(self.best, float(priorities.max()))
-            near = priorities >= self.floor
-            self._offers.append((rows[near], priorities[near], conflicts[near]))
-
-    def largest_conflict(self) -> float:
-        """The largest conflict among the contenders; 0 without any."""
-        near = [conflicts[priorities >= self.floor] for _, priorities, conflicts in self._offers]
-        return max((float(part.max()) for part in near if len(part)), default=0.0)
+            highest = float(priorities.max())
+            if highest >= self.floor:
+                self.best = max(self.best, highest)
+                self._offers.append((rows, priorities, conflicts))
 
     def winner(self) -> int | None:
         """The lowest row that ties with the best; None if none has a priority."""
-        return self.lowest(self.width(self.largest_conflict()))
+        if len(self._offers) == 1 and self.best > -torch.inf:  # nearly always: one offer, one row in it
+            rows, priorities, _ = self._offers[0]
+            places = (priorities >= self.floor).nonzero()
+            if len(places) == 1:
+                return int(rows[int(places)])
+        rows, priorities, conflicts = self._contenders()
+        if not len(rows):
+            return None
+        near = priorities >= self.best - self.width(float(conflicts.max()))
+        return int(rows[near].min())
+
+    def largest_conflict(self) -> float:
+        """The largest conflict among the contenders; 0 without any."""
+        conflicts = self._contenders()[2]
+        return float(conflicts.max()) if len(conflicts) else 0.0
 
     def lowest(self, width: float) -> int | None:
-        """The lowest row within `width` of the best; None if none does."""
-        if self.best == -torch.inf:
-            return None
-        reached = ((rows, priorities >= self.best - width) for rows, priorities, _ in self._offers)
-        return min((int(rows[near].min()) for rows, near in reached if bool(near.any())), default=None)
+        """The lowest row within `width` of the best; None if none is."""
+        rows, priorities, _ = self._contenders()
+        near = priorities >= self.best - width
+        return int(rows[near].min()) if bool(near.any()) else None
+
+    def _contenders(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, priorities and conflicts of those that reach the floor."""
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for rows, priorities, conflicts in self._offers if self.best > -torch.inf else []:
+            near = (priorities >= self.floor).nonzero().squeeze(1)
+            if len(near):
+                found.append((rows[near], priorities[near], conflicts[near]))
+        if len(found) == 1:
+            return found[0]
+        nothing = (torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
+        first, second, third = ([part[i] for part in found] or [nothing[i]] for i in range(3))
+        return torch.cat(first), torch.cat(second), torch.cat(third)
 
 
 @dataclass(frozen=True, slots=True)

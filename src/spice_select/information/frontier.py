@@ -47,6 +47,6 @@ class Frontier:
 
     def follow(self, w: Tensor, vector: Tensor) -> None:
         """Bring everything up to date after a pick with this w and gradient, [d] each."""
-        met = self._vectors @ torch.stack([w, vector], dim=1)  # [c, 2]
-        remainders = (self.seen.remainders - met[:, 0].square()).clamp(min=0.0)
-        self.seen = self.seen._replace(remainders=remainders, products=self.seen.products + met[:, 1])
+        met = torch.stack([w, vector]) @ self._vectors.T  # [2, c]
+        remainders = (self.seen.remainders - met[0].square()).clamp(min=0.0)
+        self.seen = self.seen._replace(remainders=remainders, products=self.seen.products + met[1])

@@ -50,10 +50,10 @@ class Interaction:
     def add(self, row: int, products: Tensor) -> None:
         """Add one row to S, given its inner products [m] with all rows."""
         earlier = self._factor[: self._count]  # [t, m]
-        update = self._alpha * products - earlier[:, row] @ earlier  # alpha g_i^T M g_row
-        update /= (1.0 + self._residuals[row]).sqrt()
-        self._factor[self._count] = update
-        self._residuals = (self._residuals - update.square()).clamp(min=0.0)
+        update = self._factor[self._count]
+        torch.sub(self._alpha * products, earlier[:, row] @ earlier, out=update)  # alpha g_i^T M g_row
+        update /= (1.0 + float(self._residuals[row])) ** 0.5
+        self._residuals = torch.addcmul(self._residuals, update, update, value=-1.0).clamp_(min=0.0)
         norm_square = float(self._squares[row])
         self._sum_square += 2.0 * float(self._products[row]) + norm_square
         self._norm_squares += norm_square
