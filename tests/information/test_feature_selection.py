@@ -109,7 +109,8 @@ def test_the_record_is_that_of_the_gram_form(problem):
     for name in ("gain", "base", "epsilon", "conflict", "score"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), **near)
     assert found.information == pytest.approx(expected.information, rel=1e-8, abs=1e-9)
-    assert found.curvature == pytest.approx(expected.curvature, abs=1e-5)
+    # Eigenvalues of K resolve rows of a millionth of the largest norm (1e-12 in K) to about four digits.
+    assert found.curvature == pytest.approx(expected.curvature, abs=2e-3)
     assert found.certificate.bound == pytest.approx(expected.certificate.bound, rel=1e-6, abs=1e-8)
 
 
