@@ -1,0 +1,72 @@
+"""One choice from a large gradient store with made-up features, measured.
+
+python benchmarks/greedy_store.py STORE ROWS DIM PICKS     makes STORE if it is not there; prints one line of JSON
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from memory import PeakMemory
+
+from spice_select.information.feature_selection import choose_rows
+from spice_select.information.limits import RowLimit
+from spice_select.information.survey import survey
+from spice_select.output.atomic import write_text
+from spice_select.pool.records import Line
+from spice_select.store.layout import POOL, TEXTS, Shape
+from spice_select.store.reading import GradientStore
+from spice_select.store.tables import write_rows
+from spice_select.store.writing import begin, finish, work
+
+SHARD_ROWS = 4096
+
+
+def make(store: Path, rows: int, dim: int) -> None:
+    spread = torch.arange(1, dim + 1, dtype=torch.float32) ** -0.35
+    common = 0.3 * spread * torch.randn(dim, generator=torch.Generator().manual_seed(0))
+
+    def pool(place: Path) -> None:
+        write_text(place / POOL, '{"inputs": [], "rejected": [], "truncated": 0}')
+        write_text(place / TEXTS, "")
+
+    def features(members: range) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(members.start)
+        made = torch.randn(len(members), dim, generator=generator) * spread + common
+        made *= torch.exp(0.4 * torch.randn(len(members), 1, generator=generator))
+        return made, made.square().sum(dim=1).double()
+
+    shape = Shape(rows, dim, SHARD_ROWS)
+    begin(store, {"rows": rows, "dim": dim}, pool, print)
+    work(store, shape, features, print)
+    lines = [Line(i, f"row-{i}", "made", f"row {i}", 9, 3) for i in range(rows)]
+    finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+
+
+def main() -> None:
+    place, rows, dim, picks = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    if not (place / "manifest.json").exists():
+        make(place, rows, dim)
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        store = GradientStore.open(place)
+        known = survey(store)
+        surveyed = time.perf_counter()
+        alpha = 1.0 / float(known.squares.mean())
+        found = choose_rows(store, known, RowLimit(picks), alpha, 0.1, None)
+        end = time.perf_counter()
+    told = {
+        "seconds": end - start,
+        "survey": surveyed - start,
+        "picks": end - surveyed,
+        "refreshed": found.refreshed,
+        "peak": memory.peak,
+        "ratio": found.selection.certificate.ratio,
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
