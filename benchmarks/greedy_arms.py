@@ -47,10 +47,10 @@ def strength(features: Tensor) -> float:
 
 def ours(features: Tensor, alpha: float, picks: int) -> list[int]:
     """The picks alone: what the other arms give."""
-    rows = TensorFeatures(features)
-    squares = torch.cat([part.double().square().sum(dim=1) for part in features.split(512)])
+    rows = features.double()
+    squares = rows.square().sum(dim=1)
     limit = RowLimit(picks)
-    engine = engine_for(rows, squares, limit, alpha, PENALTY)
+    engine = engine_for(TensorFeatures(rows), squares, limit, alpha, PENALTY)
     return greedy(engine, limit, None, ()).picks
 
 

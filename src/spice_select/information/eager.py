@@ -56,7 +56,8 @@ class EagerGreedy:
         if gain <= least_gain:
             return None
         self._interaction.add(row, self._products(row))
-        self.close(self._rows[row])
+        self._closed[row] = -torch.inf
+        self._state = None
         return Taken(gain, conflict)
 
     def close(self, rows: Tensor) -> None:

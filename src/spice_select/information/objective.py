@@ -70,7 +70,7 @@ def conflicts(products: Tensor, norms: Tensor, mean_norm: float) -> Tensor:
         [m] values in [0, 1].
 
     """
-    return ((0.0 - products) / (norms * mean_norm + ETA)).clamp(0.0, 1.0)
+    return (0.0 - products).div_(norms.mul(mean_norm).add_(ETA)).clamp_(0.0, 1.0)
 
 
 def interaction_bound(gram: GramLike, subset: Iterable[SupportsIndex], alpha: float) -> Tensor | None:
