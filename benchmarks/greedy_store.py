@@ -16,10 +16,10 @@ from spice_select.information.limits import RowLimit
 from spice_select.information.survey import survey
 from spice_select.output.atomic import write_text
 from spice_select.pool.records import Line
-from spice_select.store.layout import POOL, TEXTS, Shape
+from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_rows
-from spice_select.store.writing import begin, finish, work
+from spice_select.store.writing import begin, finish, once, work
 
 SHARD_ROWS = 4096
 
@@ -40,6 +40,7 @@ def make(store: Path, rows: int, dim: int) -> None:
 
     shape = Shape(rows, dim, SHARD_ROWS)
     begin(store, {"rows": rows, "dim": dim}, pool, print)
+    once(store, PROXY, lambda: b"none")
     work(store, shape, features, print)
     lines = [Line(i, f"row-{i}", "made", f"row {i}", 9, 3) for i in range(rows)]
     finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))

@@ -1,5 +1,7 @@
 """Amounts as users write them: budgets ('10%', '500', '2Mtok') and quotas ('20%', '10%..30%')."""
 
+import math
+from decimal import Decimal, InvalidOperation
 from typing import Literal, NamedTuple
 
 
@@ -20,7 +22,7 @@ def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], floa
             value, kind = float(text), "fraction"
         else:
             value, kind = float(int(text)), "rows"
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, InvalidOperation):
         raise ValueError(f"'{text}' is not a budget; {hint}") from None
     if not value > 0 or (kind == "fraction" and value > 1):
         raise ValueError(f"'{text}' is out of range; {hint}")
@@ -29,10 +31,10 @@ def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], floa
 
 def _tokens(text: str) -> float:
     factor = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}.get(text[-1:], 1)
-    value = float(int(text)) if factor == 1 else float(text[:-1]) * factor
+    value = Decimal(int(text)) if factor == 1 else Decimal(text[:-1]) * factor
     if value != int(value):
         raise ValueError
-    return value
+    return float(value)
 
 
 class Share(NamedTuple):
@@ -41,9 +43,16 @@ class Share(NamedTuple):
     value: float
     of_picks: bool
 
-    def rows(self, picks: int) -> int:
-        """The number of rows it means where so many are picked."""
-        return int(self.value * picks + 0.5) if self.of_picks else int(self.value)
+    def least(self, picks: int) -> int:
+        """The whole rows it asks for where so many are picked."""
+        return math.floor(self._rows(picks) + 1e-9)
+
+    def most(self, picks: int) -> int:
+        """The rows it leaves room for; a share between two numbers of rows allows either."""
+        return math.ceil(self._rows(picks) - 1e-9)
+
+    def _rows(self, picks: int) -> float:
+        return self.value * picks if self.of_picks else self.value
 
 
 def parse_quota(text: str) -> tuple[Share | None, Share | None]:

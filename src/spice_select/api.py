@@ -27,6 +27,7 @@ from spice_select.output.directory import (
     ensure_writable,
     inspect_output,
     refuse_own_inputs,
+    refuse_own_stores,
     sweep,
 )
 from spice_select.output.manifest import manifest, versions
@@ -45,6 +46,8 @@ from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.interleaved import run_interleaved
 from spice_select.schedule.one_shot import about_store, choose_all, extract, open_given, store_identity
 from spice_select.schedule.ordered import run_ordered
+from spice_select.store.layout import MANIFEST as STORE_MANIFEST
+from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
 
 STORE = "gradients"
@@ -127,12 +130,17 @@ def _run(
     pool = prepared.pool
     budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
     read = time.perf_counter()
-    tell_about(pool, config, _purpose(budget, config), progress)
     listing = pool.listing()
+    given = None
     if config.pool_size == "all" and config.method in GREEDY:
-        limit_of(config, [listing.lines[place] for place in without_excluded(config, listing.lines)])
+        kept = without_excluded(config, listing.lines, NoProgress())
+        budget = limit_of(config, [listing.lines[place] for place in kept]).most
+        one_shot = store_identity(pool, config, prepared.about, versions())
+        given = open_given(config, one_shot, "the pool", prepared.device)
 
+    tell_about(pool, config, _purpose(budget, config), progress)
     refuse_own_inputs(directory, [file.path for file in pool.files])
+    refuse_own_stores(directory, [] if given is None else [given.path])
     checkpoint = Checkpoint(directory / CHECKPOINT)
     identity = _identity(prepared, ranks.size)
     if state != "new":
@@ -143,14 +151,16 @@ def _run(
     if ranks.rank == 0:
         _open_directory(directory, state, checkpoint, identity)
     wait_for_all(ranks)
+    if ranks.rank > 0:
+        checkpoint.verify(identity)  # fails where hosts do not share the directory
     loaded = time.perf_counter()
 
     if state == "complete":
         records = [record for _, record in sorted(checkpoint.records().items())]
     else:
-        records = _choose(prepared, budget, proxy, checkpoint, progress, ranks)
+        records = _choose(prepared, budget, proxy, checkpoint, given, progress, ranks)
     chosen = [pool.examples[i] for i in chosen_rows(records)]
-    summary = summarise(listing.lines, records, budget if config.budget_tokens is None else len(chosen))
+    summary = summarise(listing.lines, records, sum(record.quota for record in records))
     seconds = {"reading": read - started, "loading": loaded - read, "choosing": time.perf_counter() - loaded}
     if state != "complete" and ranks.rank == 0:
         about = manifest(config, listing, prepared.about, records, summary, seconds)
@@ -172,7 +182,13 @@ def _open_directory(directory: Path, state: State, checkpoint: Checkpoint, ident
 
 
 def _choose(
-    prepared: Prepared, budget: int, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress, ranks: Ranks
+    prepared: Prepared,
+    budget: int,
+    proxy: Proxy | None,
+    checkpoint: Checkpoint,
+    given: GradientStore | None,
+    progress: Progress,
+    ranks: Ranks,
 ) -> list[PoolRecord]:
     config, pool = prepared.config, prepared.pool
     if config.method in WITHOUT_GRADIENTS:
@@ -181,7 +197,6 @@ def _choose(
     if config.pool_size != "all":
         return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress, ranks)
     place = checkpoint.directory / STORE
-    given = open_given(config, prepared.device)
     identity = store_identity(pool, config, prepared.about, versions())
     extract(pool, config, proxy, place, identity, about_store(prepared), progress, given)
     store = GradientStore.open(place, prepared.device)
@@ -206,6 +221,10 @@ def _identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     if config.dtype != "float32" and config.pool_size != "all":
         decisive["processes"] = processes  # nor for how a step's rows are shared out
     packages = versions()
+    if config.exclude is not None:
+        decisive["exclude"] = file_digest(Path(config.exclude))
+    if config.given is not None:
+        decisive["given"] = file_digest(Path(config.given) / STORE_MANIFEST)
     return {
         **decisive,
         "data": [file.sha256 for file in prepared.pool.files],

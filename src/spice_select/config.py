@@ -43,7 +43,8 @@ class RunConfig(BaseModel):
     budget: str = Field(
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. "
-        "'20000tok' or '2Mtok' (trained tokens) with ifd, longest, random, and with pool_size all.",
+        "'20000tok' or '2Mtok' (trained tokens) with ifd, longest and random (the nearest number of rows), and in one "
+        "choice among all rows (at most so many; rows compete by score per token). Excluded rows do not count.",
     )
     method: Method = Field(
         "spice",
@@ -56,16 +57,19 @@ class RunConfig(BaseModel):
 
     quota: dict[str, str] = Field(
         default_factory=dict,
-        description="Share of the picks from a source, with pool_size all: gsm8k=20% (exactly), gsm8k=10%..30%, "
-        "gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, gsm8k=200.",
+        description="Share of the picks from a source (a row's field source, else its file's name without ending), in "
+        "one choice among all rows: gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, "
+        "gsm8k=200. Between two whole rows either will do.",
     )
     given: str | None = Field(
         None,
-        description="Gradient store of rows that are in the training set already, with pool_size all: they count as "
-        "selected first, so the picks are what adds most to them.",
+        description="Gradient store of rows that are in the training set already, in one choice among all rows: they "
+        "count as selected first, so the picks are what adds most to them.",
     )
     exclude: str | None = Field(
-        None, description="File with the ids of rows never to pick, one a line, with pool_size all."
+        None,
+        description="File with ids of rows never to pick, one a line, in one choice among all rows; ids as in "
+        "scores.parquet (a row's id, else source and number).",
     )
 
     # the score
@@ -101,9 +105,11 @@ class RunConfig(BaseModel):
     )
     dim: int = Field(4096, ge=1, le=1 << 20, description="Numbers to which a gradient is projected with pool_size all.")
     update_every: int | Literal["never"] = Field(
-        10, description="Pools between two updates of the proxy (T); 'never' keeps it frozen."
+        10, description="Pools between two updates of the proxy (T); never, or pool_size all, keeps it frozen."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Seeds the shuffle, LoRA's start and the warm-up rows.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seeds LoRA's start, the warm-up rows, the shuffle, and the projection."
+    )
 
     # the proxy
     model: str = Field(EMBEDDED_MODEL, description="Hub id or local directory of a causal LM, or the embedded default.")
@@ -133,7 +139,7 @@ class RunConfig(BaseModel):
     gradient_memory: float = Field(
         4.0,
         gt=0,
-        description="GiB of gradients held inside a pool; less means more passes, never another result.",
+        description="GiB of gradients held inside a candidate pool; less means more passes, never another result.",
     )
     parquet: bool = Field(False, description="Write selected.parquet beside selected.jsonl.")
 
@@ -194,6 +200,8 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{key} goes with pool_size all and the methods {' and '.join(GREEDY)}")
         if self.quota and self.budget_tokens is not None:
             raise ValueError("quota counts rows; give the budget in rows or percent too")
+        if self.stop_ratio is not None and self.budget_tokens is not None and self.method in GREEDY:
+            raise ValueError("stop_ratio compares gains of rows; give the budget in rows or percent too")
         if self.quota and self.stop_ratio is not None:
             raise ValueError("quota and stop_ratio exclude each other: an early stop would leave shares unmet")
         return self

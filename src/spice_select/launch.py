@@ -18,6 +18,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def local_count() -> int:
+    """Processes of this launch on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_main_process() -> bool:
     """Whether this process is the one that reports and writes."""
     return process_rank() == 0

@@ -87,6 +87,6 @@ def tell_about(pool: Pool, config: RunConfig, purpose: str, progress: Progress) 
     rows = len(pool.examples)
     progress.note(f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; {purpose}")
     if pool.rejected:
-        progress.note(f"{len(pool.rejected):,} rows cannot be used: see rejected.jsonl")
+        progress.note(f"{len(pool.rejected):,} rows cannot be used and are left out (run: see rejected.jsonl)")
     if pool.truncated:
         progress.note(f"{pool.truncated:,} rows are longer than {config.max_length} tokens and were cut at the end")

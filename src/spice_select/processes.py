@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spice_select.errors import ProcessError
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.launch import process_count, process_rank
+from spice_select.launch import local_count, process_count, process_rank
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another that is still at work; one that has died is noticed at once."""
@@ -19,7 +19,9 @@ PATIENCE = timedelta(hours=6)
 
 @contextmanager
 def joined_processes() -> Generator[Ranks]:
-    """Meet the other processes of this launch for the block; alone where there are none.
+    """Meet the other processes of this launch for the block; alone where there are none. All of them must call it.
+
+    GPUs talk by NCCL where each process of a host has one of its own; everything else goes through gloo.
 
     Raises:
         ProcessError: they cannot be met, or one ended while another needed it.
@@ -28,22 +30,30 @@ def joined_processes() -> Generator[Ranks]:
     if process_count() == 1:
         yield ALONE
         return
-    own_group = not dist.is_initialized()
-    if own_group:
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    found = not dist.is_initialized()
+    nccl = found and torch.cuda.is_available() and dist.is_nccl_available() and own_gpu()
+    if found:
+        backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
         _together(lambda: dist.init_process_group(backend, timeout=PATIENCE))
     try:
-        yield TorchRanks()
+        # A script's own group may know neither the CPU nor our patience.
+        yield TorchRanks(None if found else cast(Any, dist).new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
     finally:
-        if own_group:
+        if found:
             dist.destroy_process_group()
 
 
-class TorchRanks:
-    """`Ranks` over torch.distributed's default group, and what else processes tell each other."""
+def own_gpu() -> bool:
+    """Whether each process of this host can have a GPU of its own."""
+    return local_count() <= torch.cuda.device_count()
 
-    def __init__(self) -> None:
-        """Join the group that is there."""
+
+class TorchRanks:
+    """`Ranks` over a group of torch.distributed."""
+
+    def __init__(self, group: Any, *, direct: bool) -> None:
+        """Join `group` (None: the default one); `direct` leaves GPU tensors where they are, else they go by the CPU."""
+        self._group, self._direct = group, direct
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
 
@@ -64,23 +74,26 @@ class TorchRanks:
         sizes = torch.zeros(self.size, dtype=torch.int64)
         sizes[self.rank] = len(part)
         sizes = self.add_up(sizes)
-        padded = part.new_zeros(int(sizes.max()), *part.shape[1:])
-        padded[: len(part)] = part
+        own = self._sent(part)
+        padded = own.new_zeros(int(sizes.max()), *own.shape[1:])
+        padded[: len(own)] = own
         found = [torch.empty_like(padded) for _ in range(self.size)]
-        _together(lambda: cast(Any, dist).all_gather(found, padded))
-        return torch.cat([other[: int(size)] for other, size in zip(found, sizes, strict=True)])
+        _together(lambda: cast(Any, dist).all_gather(found, padded, group=self._group))
+        return torch.cat([other[: int(size)] for other, size in zip(found, sizes, strict=True)]).to(part.device)
 
     def spread(self, tensor: Tensor, owner: int) -> Tensor:
         """As `Ranks.spread`."""
-        result = tensor.contiguous()
-        _together(lambda: cast(Any, dist).broadcast(result, owner))
-        return result
+        result = self._sent(tensor)
+        _together(lambda: cast(Any, dist).broadcast(result, owner, group=self._group))
+        return result.to(tensor.device)
 
-    @staticmethod
-    def _reduced(tensor: Tensor, operation: Any) -> Tensor:
-        result = tensor.contiguous()
-        _together(lambda: cast(Any, dist).all_reduce(result, operation))
-        return result
+    def _reduced(self, tensor: Tensor, operation: Any) -> Tensor:
+        result = self._sent(tensor)
+        _together(lambda: cast(Any, dist).all_reduce(result, operation, group=self._group))
+        return result.to(tensor.device)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return (tensor if self._direct else tensor.cpu()).contiguous()
 
 
 def texts_of_all(ranks: Ranks, own: str) -> list[str]:

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.api import RunResult
-from spice_select.config import RunConfig, resolve
+from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
 from spice_select.errors import ConfigError, OutputError
 from spice_select.output import recipes
-from spice_select.output.directory import CHECKPOINT, Existing, clear, ensure_writable, inspect_output
+from spice_select.output.directory import (
+    CHECKPOINT,
+    Existing,
+    clear,
+    ensure_writable,
+    inspect_output,
+    refuse_own_stores,
+)
 from spice_select.output.manifest import manifest, versions
 from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import summarise
@@ -27,14 +34,21 @@ from spice_select.processes import joined_processes, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.one_shot import about_store, choose_all, extract, open_given, store_identity
-from spice_select.store.layout import AGAIN
+from spice_select.schedule.one_shot import (
+    about_store,
+    choose_all,
+    extract,
+    open_given,
+    refuse_incomparable,
+    store_identity,
+)
+from spice_select.store.layout import AGAIN, MANIFEST, file_digest
 from spice_select.store.reading import GradientStore
 from spice_select.store.writing import check_place
 
 PICK_OPTIONS = (
     "budget", "method", "preset", "quota", "given", "exclude", "penalty", "stop_ratio", "scale", "rank", "alpha",
-    "alpha_mode", "seed", "device", "parquet",
+    "alpha_mode", "device", "parquet",
 )  # fmt: skip
 """Options of a pick; all others are those of the store."""
 
@@ -64,7 +78,10 @@ def compute_gradients(
         SpiceSelectError: whatever the user can mend; the message says how.
 
     """
-    merged = merged_config(config, {"pool_size": "all", **options})
+    for key in options:
+        if key in PICK_OPTIONS and key != "device":
+            raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
+    merged = merged_config(config, {**options, "pool_size": "all"})
     inputs = as_list(pools)
     if not inputs:
         raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
@@ -75,6 +92,8 @@ def compute_gradients(
     size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
     tell_about(prepared.pool, merged, f"the store takes about {size:,.1f} MB", reporter)
     identity = store_identity(prepared.pool, merged, prepared.about, versions())
+    if like is not None:
+        refuse_incomparable(like, identity, "proxy_of", str(place))
     proxy = prepared.proxy(reporter)
     extract(prepared.pool, merged, proxy, place, identity, about_store(prepared), reporter, like)
     return GradientStore.open(place, prepared.device)
@@ -110,12 +129,15 @@ def pick(
     directory = None if output is None else Path(output)
     if directory is not None:
         inspect_output(directory, existing)
+        named = [store.path if isinstance(store, GradientStore) else store, options.get("given")]
+        refuse_own_stores(directory, [Path(name) for name in named if name is not None])
     opened = store if isinstance(store, GradientStore) else GradientStore.open(store, pick_device(_device(options)))
-    config = _pick_config(opened, options)
+    config = _pick_config(opened, options, reporter)
     listing = opened.listing
     read = time.perf_counter()
     with joined_processes() as ranks:
-        record, found = choose_all(opened, listing.lines, config, open_given(config, opened.device), reporter, ranks)
+        given = open_given(config, opened.identity, str(opened.path), opened.device)
+        record, found = choose_all(opened, listing.lines, config, given, reporter, ranks)
         reporter.note(
             f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks, "
             f"{found.bytes_read / 1e6:,.0f} MB of features in all"
@@ -135,9 +157,11 @@ def _write(store: GradientStore, result: RunResult, directory: Path) -> None:
     ensure_writable(directory)
     clear(directory)
     checkpoint = Checkpoint(directory / CHECKPOINT)
-    checkpoint.start({"store": str(store.path.resolve()), **config.model_dump()})
+    of_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
+    checkpoint.start({"store": of_store, **config.model_dump()})
     checkpoint.save_record(result.records[0])
     about = manifest(config, listing, store.about["model"], result.records, result.summary, result.seconds)
+    about["store"] = of_store  # sha256 of its manifest, which names every other file's
     target = recipes.Target(store.about["hub_name"], config.max_length, store.about["end_of_turn"])
     run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))
     chosen = result.chosen
@@ -148,7 +172,12 @@ def _device(options: dict[str, Any]) -> str:
     return str(options.get("device", "auto"))
 
 
-def _pick_config(store: GradientStore, options: dict[str, Any]) -> RunConfig:
+def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progress) -> RunConfig:
+    if options.get("method", "spice") not in GREEDY:
+        raise ConfigError(
+            f"method {options['method']}: pick chooses by {' and '.join(GREEDY)}; for others use "
+            "`spice-select run POOL --method ...`."
+        )
     for key in options:
         if key in RunConfig.model_fields and key not in PICK_OPTIONS:
             raise ConfigError(f"{key} was decided when the store was made; make another with `spice-select gradients`.")
@@ -156,4 +185,9 @@ def _pick_config(store: GradientStore, options: dict[str, Any]) -> RunConfig:
     if not isinstance(made, dict):
         raise OutputError(f"{store.path}: pool.json has no config.\n{AGAIN}")
     kept: dict[str, Any] = {key: value for key, value in made.items() if key not in PICK_OPTIONS}  # pyright: ignore[reportUnknownVariableType]
-    return resolve(kept, {"pool_size": "all", **options}, "options")
+    preset = PRESETS.get(str(options.get("preset")), {})
+    chosen = {key: value for key, value in preset.items() if key in PICK_OPTIONS}
+    if any(kept.get(key) != value for key, value in preset.items() if key not in chosen):
+        progress.note(f"preset {options['preset']}: the store's proxy was warmed up for {kept['warmup_steps']} steps")
+    wanted = {key: value for key, value in options.items() if key != "preset" or not preset}
+    return resolve(kept, {"pool_size": "all", **chosen, **wanted}, "options")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -78,9 +80,44 @@ def test_a_run_over_all_rows_is_gradients_and_pick(store, pool, tiny_model, tmp_
     whole = select(pool, model=tiny_model, budget="10%", pool_size="all", output=tmp_path / "run", **FAST)
     assert ids(whole) == ids(pick(store, budget="10%"))
     assert ids(pick(tmp_path / "run" / "checkpoint" / "gradients", budget="10%")) == ids(whole)
+    for given in (None, str(tmp_path / "run" / "checkpoint" / "gradients")):
+        with pytest.raises(OutputError, match="would be removed"):
+            pick(given or tmp_path / "run" / "checkpoint" / "gradients", given=given, output=tmp_path / "run",
+                 existing="overwrite")  # fmt: skip
+        if given:
+            with pytest.raises(OutputError, match="would be removed"):
+                select(pool, model=tiny_model, pool_size="all", given=given, output=tmp_path / "run",
+                       existing="overwrite", **FAST)  # fmt: skip
     resumed = select(pool, model=tiny_model, budget="10%", pool_size="all", output=tmp_path / "run",
                      existing="resume", **FAST)  # fmt: skip
     assert ids(resumed) == ids(whole)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_no_byte(store, pool, tiny_model, tmp_path):
+    """The real command, killed from its first files on; SPICE_SELECT_KILLS sets how often."""
+    place, moments = tmp_path / "store", random.Random(5)
+    command = ["gradients", pool, "--model", tiny_model, "--output", place, "--token-budget", "256", *OPTIONS]
+    compute_gradients(pool, model=tiny_model, output=tmp_path / "whole", token_budget=256, **FAST)
+    for _ in range(int(os.environ.get("SPICE_SELECT_KILLS", "3"))):
+        process = subprocess.Popen([sys.executable, "-m", "spice_select", *map(str, command)], env=ENVIRONMENT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (place / ".claims").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 1.5))
+        process.kill()
+        process.wait()
+    done = spice(*command)
+    assert done.returncode == 0, done.stderr
+    for leaving in place.rglob(".spice-*.tmp"):
+        leaving.unlink()  # a kill inside a write leaves its temporary file, which nobody reads
+    assert whole_content(place) == whole_content(tmp_path / "whole")
+
+
+def whole_content(place):
+    files = (path for path in place.rglob("*") if path.is_file() and ".claims" not in path.parts)
+    return {str(path.relative_to(place)): path.read_bytes() for path in files}
 
 
 @pytest.mark.slow
@@ -111,11 +148,29 @@ def test_quotas_budgets_in_tokens_and_excluded_rows(store, tmp_path):
     chosen = ids(pick(store, budget=f"{budget}tok"))
     assert budget - max(tokens.values()) < sum(tokens[name] for name in chosen) <= budget
     first = ids(pick(store, budget="20"))
-    (tmp_path / "no.txt").write_text("\n".join(first) + "\n")
+    (tmp_path / "no.txt").write_text("\ufeff" + "\n".join([*first, "of another pool"]) + "\n")
     second = pick(store, budget="20", exclude=str(tmp_path / "no.txt"), output=tmp_path / "second")
     assert len(second.chosen) == 20 and not set(first) & set(ids(second))
     scores = pq.read_table(tmp_path / "second" / "scores.parquet").to_pylist()
+    assert sum(line["picked"] for line in scores) == 20
     assert [line["id"] for line in scores if line["pool"] is None] == sorted(first, key=[r.id for r in lines].index)
+
+
+def test_halves_of_an_odd_budget(store):
+    """A share between two whole numbers of rows allows either."""
+    source = {line.id: line.source for line in GradientStore.open(store).listing.lines}
+    chosen = [source[name] for name in ids(pick(store, budget="5", quota={"s0": "50%", "s1": "50%"}))]
+    assert all(chosen.count(s) in (2, 3) for s in ("s0", "s1"))
+
+
+def test_the_record_of_a_pick(store, tmp_path):
+    """What the store was made with stays in it; a preset of the score does not change the gradients' options."""
+    chosen = pick(store, budget="5", preset="paper", output=tmp_path / "out")
+    assert (chosen.config.scale, chosen.config.warmup_steps) == ("none", FAST["warmup_steps"])
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["store"]["path"] == str(store.resolve())
+    with pytest.raises(ConfigError, match="seed was decided"):
+        pick(store, budget="5", seed=1)
 
 
 def test_given_rows_are_not_chosen_again(store, pool, tiny_model, tmp_path):
@@ -131,8 +186,13 @@ def test_given_rows_are_not_chosen_again(store, pool, tiny_model, tmp_path):
     with pytest.raises(ConfigError, match="--proxy-of"):
         pick(store, budget="30", given=str(other))
     compute_gradients(held, model=tiny_model, output=tmp_path / "small", **{**FAST, "dim": 32})
-    with pytest.raises(ConfigError, match="another dim"):
+    with pytest.raises(ConfigError, match="dim 32 instead of 64"):
         pick(store, budget="30", given=str(tmp_path / "small"))
+    with pytest.raises(ConfigError, match="dim 64 instead of 32"):
+        compute_gradients(held, model=tiny_model, output=tmp_path / "no", proxy_of=store, **{**FAST, "dim": 32})
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ConfigError, match="another --output"):
+        compute_gradients(held, model=tiny_model, output=other, proxy_of=store, **FAST)
 
 
 MISTAKES = {
@@ -150,10 +210,13 @@ MISTAKES = {
     "quota and stop": (["pick", "STORE", "--stop-ratio", "0.5", "--quota", "s0=20%"], "early stop"),
     "too few tokens": (["pick", "STORE", "--budget", "1tok"], "cheapest row"),
     "too many rows": (["pick", "STORE", "--budget", "301"], "at most 300"),
+    "a quota twice": (["pick", "STORE", "--quota", "s0=9", "--quota", "s0=..20"], "given twice"),
+    "stop and tokens": (["pick", "STORE", "--stop-ratio", "0.5", "--budget", "90tok"], "compares gains of rows"),
     "no file of ids": (["pick", "STORE", "--exclude", "absent.txt"], "--exclude"),
-    "unknown id": (["pick", "STORE", "--exclude", "ids.txt"], "ids.txt, line 2"),
+    "unknown id": (["pick", "STORE", "--exclude", "ids.txt"], "ids.txt, line 1"),
     "given is no store": (["pick", "STORE", "--given", "ids.txt"], "no gradient store"),
-    "a method without features": (["pick", "STORE", "--method", "dpp"], "pool_size all goes with"),
+    "a method without features": (["pick", "STORE", "--method", "dpp"], "pick chooses by spice and fisher"),
+    "a method without a choice": (["pick", "STORE", "--method", "random"], "pick chooses by spice and fisher"),
     "quota in candidate pools": (["run", "POOL", "--quota", "s0=20%"], "pool_size all"),
     "tokens in candidate pools": (["run", "POOL", "--budget", "90tok"], "candidate pools takes rows"),
     "no dimension": (["gradients", "POOL", "--dim", "0", "--output", "s"], "dim"),
@@ -169,8 +232,7 @@ MISTAKES = {
 def test_mistake(name, store, pool, tiny_model, tmp_path):
     """One to three lines, exit code 2, and nothing written."""
     arguments, clue = MISTAKES[name]
-    first = next(line.id for line in GradientStore.open(store).listing.lines)
-    (tmp_path / "ids.txt").write_text(f"{first}\nnobody\n")
+    (tmp_path / "ids.txt").write_text("nobody\nnothing\n")
     given = [str({"STORE": store, "POOL": pool}.get(part, part)) for part in arguments]
     if arguments[0] in ("run", "gradients"):
         given += ["--model", tiny_model]

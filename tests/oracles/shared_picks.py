@@ -50,7 +50,7 @@ def choose(seed: int, ranks: Ranks) -> tuple[FeatureSelection, float]:
         known = survey(features, ranks)
     found = choose_rows(features, known, limit, 0.7, penalty, stop_ratio, given, ranks=ranks)
     generator = torch.Generator().manual_seed(seed)
-    by_chance = random_feature_information(features, len(found.selection.indices), 0.7, 5, generator, ranks)
+    by_chance = random_feature_information(features, len(found.selection.indices), 0.7, 5, generator, given, ranks)
     return found, by_chance
 
 

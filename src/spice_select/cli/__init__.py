@@ -47,7 +47,8 @@ def main() -> None:
         _stop(f"{where}{error.strerror or error}; mend that and give the command again (run: with --resume).", 1)
     except (click.Abort, KeyboardInterrupt):
         _stop(
-            "interrupted. A begun run goes on with --resume in place of --overwrite; a study with the same command.",
+            "interrupted. A begun run goes on with --resume in place of --overwrite; gradients and a study with the\n"
+            "same command.",
             130,
         )
 

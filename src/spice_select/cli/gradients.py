@@ -46,7 +46,8 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, output: str,
     """Compute every row's gradient, projected to --dim numbers, into a store from which `pick` chooses.
 
     The store takes 2 bytes a number: 8 kB a row at the default. It can be killed at any moment and given again; several
-    processes, also on several hosts that share the directory, work on one store at once.
+    processes, also on several hosts that share the directory, work on one store at once. With --skip-invalid the rows
+    left out stand in the store's pool.json.
     """
     config = resolve({"pool_size": "all"}, given_options(values), "command line")
 
@@ -68,7 +69,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, output: str,
 def check_command(store: str) -> None:
     """Read a gradient store whole and compare every file with its checksum.
 
-    Exit code 0: all is well. 1: something is missing or damaged; each such file is named.
+    Exit code 0: all is well. 1: something is missing or damaged; each such file is named. 2: no finished store.
     """
     from spice_select.store.layout import AGAIN
     from spice_select.store.reading import GradientStore, check_store

@@ -86,6 +86,8 @@ def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
                 if not (field and equals and value):
                     raise ConfigError(f"{flag} {field}{equals}{value}: write it as {metavar}, e.g. {example}.")
             given[key] = {field: value for field, _, value in pairs}
+            if len(given[key]) < len(pairs):
+                raise ConfigError(f"{flag}: a name was given twice; write each once, a quota of two ends as 10%..30%.")
     return given
 
 

@@ -12,7 +12,7 @@ from spice_select.launch import is_main_process
 SECTIONS: dict[str, tuple[str, ...]] = {
     "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
-    "Machine": ("seed", "device", "parquet"),
+    "Machine": ("device", "parquet"),
 }
 
 EPILOG = """\b

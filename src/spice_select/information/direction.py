@@ -51,6 +51,13 @@ class MeanDirection:
             return torch.zeros_like(norms)
         return conflicts(products / self._count, norms, self._length / self._count)
 
+    def conflict(self, product: float, norm: float) -> float:
+        """`conflicts` for a single row."""
+        if self._unit is None:
+            return 0.0
+        cosine = product / self._count / (norm * (self._length / self._count) + ETA)
+        return min(max(0.0, -cosine), 1.0)
+
     def opposition(self, products: Tensor, norms: Tensor) -> Tensor:
         """-cos(g, m_S) without eta, [b]: what `least_conflicts` starts from; 0 for a zero gradient."""
         if self._unit is None:

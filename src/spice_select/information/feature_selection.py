@@ -33,7 +33,7 @@ from spice_select.information.validation import (
 )
 
 _EAGER_NUMBERS = 1 << 21
-"""Features of at most so many numbers (16 MiB in float64) are looked at whole at every step."""
+"""n rows of d numbers, for k picks, are looked at whole at every step where n d and n k are at most this (16 MiB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def choose_rows(
     if given is not None and given.dim != features.dim:
         raise SelectionInputError(f"the given rows have {given.dim} numbers each, the features {features.dim}.")
     engine = engine_for(features, known.squares, limit, strength, weight, given, ranks)
-    every_step = _is_small(features) and given is None
+    every_step = _is_small(features, limit) and given is None
     trace = greedy(engine, limit, ratio, range(limit.most) if every_step else _geometric(limit.most), on_pick)
     end = engine.refresh_all()
     first = base if given is None else trace.prefixes[0]
@@ -116,7 +116,9 @@ def choose_rows(
     else:
         together = second_moment(features, ranks) + second_moment(given, ranks)
         last = last_gains_beside(features, together, strength, ranks)
-    spectral = eigenvalue_bound(known.spectrum.values, strength, len(trace.picks))
+    # Within one cost another selection may hold more rows than this one.
+    most = len(trace.picks) if limit.weights is None else limit.most
+    spectral = eigenvalue_bound(known.spectrum.values, strength, most)
     selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, first))
     refreshed, whole = engine.refreshed, features.rows * (3 + (0 if every_step else len(trace.prefixes)))
     return FeatureSelection(selection, refreshed, 8 * features.dim * (refreshed + whole))
@@ -133,11 +135,12 @@ def engine_for(
 ) -> EagerGreedy | LazyGreedy | SharedGreedy:
     """The quickest engine for rows whose |g|^2 are `squares` [n]; S starts with the `given` rows."""
     largest = float(torch.log1p(alpha * squares).max())
-    if _is_small(features) and given is None and ranks.size == 1:
+    weights = None if limit.weights is None else limit.weights.to(squares.device)
+    if _is_small(features, limit) and given is None and ranks.size == 1:
         whole = features.block(0, features.rows)
-        return EagerGreedy(whole, squares, alpha, penalty, limit.most, largest, limit.weights)
+        return EagerGreedy(whole, squares, alpha, penalty, limit.most, largest, weights)
     own = own_range(features.rows, ranks)
-    weights = None if limit.weights is None else limit.weights[own.start : own.stop]
+    weights = None if weights is None else weights[own.start : own.stop]
     held, norms = own_rows(features, ranks), squares[own.start : own.stop]
     engine = LazyGreedy(held, norms, alpha, penalty, limit.most, largest, weights)
     if given is not None:
@@ -146,33 +149,47 @@ def engine_for(
 
 
 def random_feature_information(
-    features: FeatureRows, budget: int, alpha: float, draws: int, generator: torch.Generator, ranks: Ranks = ALONE
+    features: FeatureRows,
+    budget: int,
+    alpha: float,
+    draws: int,
+    generator: torch.Generator,
+    given: FeatureRows | None = None,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Mean U(S) over `draws` uniformly random subsets of `budget` rows, as `random_information` on a Gram matrix."""
+    """Mean U(S) over `draws` uniformly random subsets of `budget` rows, as `random_information` on a Gram matrix.
+
+    With `given` rows it is what random rows add to them, U(given + S) - U(given).
+    """
     found = torch.zeros(draws, dtype=torch.float64)
+    before = None if given is None else second_moment(given, ranks)
     for draw in range(draws):
         rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
         if draw % ranks.size == ranks.rank:
-            found[draw] = _information(features, rows, alpha)
+            found[draw] = _information(features, rows, alpha, before)
     return float(ranks.add_up(found).mean())
 
 
-def _information(features: FeatureRows, rows: Tensor, alpha: float) -> float:
-    if len(rows) <= features.dim:
+def _information(features: FeatureRows, rows: Tensor, alpha: float, before: Tensor | None) -> float:
+    if before is None and len(rows) <= features.dim:
         block = features.take(rows)
-        moment = block @ block.T
-    else:
-        moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
-        step = max(1, BLOCK_BYTES // (8 * features.dim))
-        for start in range(0, len(rows), step):
-            block = features.take(rows[start : start + step])
-            moment.addmm_(block.T, block)
-    unit = torch.eye(len(moment), dtype=torch.float64, device=features.device)
-    return float(torch.logdet(unit + alpha * moment))
+        return _log_det(alpha * (block @ block.T))
+    moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
+    step = max(1, BLOCK_BYTES // (8 * features.dim))
+    for start in range(0, len(rows), step):
+        block = features.take(rows[start : start + step])
+        moment.addmm_(block.T, block)
+    if before is None:
+        return _log_det(alpha * moment)
+    return _log_det(alpha * (before + moment)) - _log_det(alpha * before)
 
 
-def _is_small(features: FeatureRows) -> bool:
-    return features.rows * features.dim <= _EAGER_NUMBERS
+def _log_det(scaled: Tensor) -> float:
+    return float(torch.logdet(scaled + torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device)))
+
+
+def _is_small(features: FeatureRows, limit: Limit) -> bool:
+    return features.rows * max(features.dim, limit.most) <= _EAGER_NUMBERS
 
 
 def _geometric(most: int) -> set[int]:
@@ -199,7 +216,7 @@ def _record(
     for count, outside in prefixes.items():
         left = outside.clone()
         left[picks[:count]] = 0.0  # a row inside the prefix gains nothing
-        bounds[count] = float(reached[count]) + limit.largest_sum(left, len(trace.picks))
+        bounds[count] = float(reached[count]) + limit.largest_sum(left.cpu(), len(trace.picks))
     gain[picks] = gains
     conflict[picks] = torch.tensor([taken.conflict for taken in trace.taken], dtype=torch.float64, device=base.device)
     gain, conflict, base = gain.cpu(), conflict.cpu(), base.cpu()

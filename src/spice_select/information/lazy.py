@@ -65,13 +65,14 @@ class LazyGreedy:
         self._features = features
         self.alpha, self._penalty, self._largest_base = alpha, penalty, largest_base
         self._norms = squares.sqrt()
+        self._weighted = weights is not None
         self._weights = torch.ones_like(squares) if weights is None else weights
         self._inverse = Inverse(features.dim, alpha, capacity, features.device)
         smallest = float(positive.min().sqrt()) if len(positive) else 1.0
         self._direction = MeanDirection(features.dim, smallest, features.device)
         self._frontier = Frontier(features.dim, features.device)
         self._room = max(_FRONTIER_LEAST, _FRONTIER_BYTES // (8 * max(1, features.dim)))
-        self._open = torch.ones(features.rows, dtype=torch.bool, device=features.device)
+        self._closed = torch.zeros(features.rows, dtype=torch.bool, device=features.device)
         # What was last seen of every row outside the frontier, and what that lets its priority be at most.
         self._remainders = squares.clone()
         self._since = torch.zeros(features.rows, dtype=torch.int64, device=features.device)
@@ -129,15 +130,14 @@ class LazyGreedy:
         if gain <= least_gain:
             return None
         self.add(candidate)
-        self.close(torch.tensor([row], device=self._features.device))
+        self.close(row)
         return Taken(gain, candidate.conflict)
 
     def look(self, row: int) -> Candidate:
         """What it takes to add `row`, exact."""
         vector = self._features.take(torch.tensor([row], device=self._features.device))[0]
         image = self._inverse.times(vector)
-        product = (vector @ self._direction.sum)[None]
-        conflict = float(self._direction.conflicts(product, self._norms[row][None]))
+        conflict = self._direction.conflict(float(vector @ self._direction.sum), float(self._norms[row]))
         return Candidate(vector, image, max(0.0, float(vector @ image)), conflict)
 
     def add(self, candidate: Candidate) -> None:
@@ -146,9 +146,9 @@ class LazyGreedy:
         self._direction.add(candidate.vector)
         self._frontier.follow(w, candidate.vector)
 
-    def close(self, rows: Tensor) -> None:
-        """Leave these rows out of all further choices."""
-        self._open[rows] = False
+    def close(self, rows: Tensor | int) -> None:
+        """Leave these rows, or this one, out of all further choices."""
+        self._closed[rows] = True
         self._by_gain[rows] = -torch.inf
 
     def refresh_all(self) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,9 @@ class LazyGreedy:
         """Exact priorities of rows seen at this step, -inf for closed ones, and conflicts."""
         conflicts = self._direction.conflicts(seen.products, seen.norms)
         scores = self._gains(seen.remainders) - self._penalty * conflicts
-        return torch.where(self._open[seen.rows], scores * self._weights[seen.rows], -torch.inf), conflicts
+        if self._weighted:
+            scores *= self._weights[seen.rows]
+        return scores.masked_fill_(self._closed[seen.rows], -torch.inf), conflicts
 
     def _reach(self) -> float:
         """How far conflicts may have fallen since the start, in units of the score."""
@@ -209,7 +211,7 @@ class LazyGreedy:
 
     def _put_back(self, seen: Seen) -> None:
         """Let rows that left the frontier wait outside."""
-        self._note(seen, self._open[seen.rows])
+        self._note(seen, ~self._closed[seen.rows])
         bounds = torch.minimum(self._by_gain, self._by_conflict + self._weights * self._reach())[seen.rows]
         self._highest = max(self._highest, float(bounds.max()))
 

@@ -33,13 +33,12 @@ class SharedGreedy:
         """As `Engine.take`."""
         owner = next(r for r in range(self._ranks.size) if row < self._rows * (r + 1) // self._ranks.size)
         mine = row in self._range
-        candidate = self._spread(self._own.look(row - self._range.start) if mine else None, owner)
-        gain = math.log1p(self._own.alpha * candidate.remainder)
+        candidate, gain = self._spread(self._own.look(row - self._range.start) if mine else None, owner)
         if gain <= least_gain:
             return None
         self._own.add(candidate)
         if mine:
-            self._own.close(torch.tensor([row - self._range.start], device=candidate.vector.device))
+            self._own.close(row - self._range.start)
         return Taken(gain, candidate.conflict)
 
     def close(self, rows: Tensor) -> None:
@@ -57,12 +56,13 @@ class SharedGreedy:
         """Rows that all processes together looked at again."""
         return int(self._ranks.add_up(torch.tensor(self._own.refreshed)))
 
-    def _spread(self, candidate: Candidate | None, owner: int) -> Candidate:
+    def _spread(self, candidate: Candidate | None, owner: int) -> tuple[Candidate, float]:
         if candidate is None:
-            packed = torch.empty(2 * self._own.dim + 2, dtype=torch.float64, device=self._own.device)
+            packed = torch.empty(2 * self._own.dim + 3, dtype=torch.float64, device=self._own.device)
         else:
-            numbers = candidate.vector.new_tensor([candidate.remainder, candidate.conflict])
+            gain = math.log1p(self._own.alpha * candidate.remainder)  # its owner's: all must stop at the same pick
+            numbers = candidate.vector.new_tensor([gain, candidate.remainder, candidate.conflict])
             packed = torch.cat([candidate.vector, candidate.image, numbers])
         told = self._ranks.spread(packed, owner)
         dim = self._own.dim
-        return Candidate(told[:dim], told[dim : 2 * dim], float(told[-2]), float(told[-1]))
+        return Candidate(told[:dim], told[dim : 2 * dim], float(told[-2]), float(told[-1])), float(told[-3])

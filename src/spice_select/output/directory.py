@@ -68,7 +68,7 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         raise OutputError(f"{directory}: exists and was not written by a run; choose another --output.")
     if existing == "refuse":
         what = "a finished run" if complete else "an unfinished run"
-        remedy = "--overwrite replaces it" if complete else "--resume continues it, --overwrite replaces it"
+        remedy = "--overwrite replaces it" if complete else "--resume continues it (run), --overwrite replaces it"
         raise OutputError(f"{directory}: holds {what}; {remedy}, or choose another --output.")
     if existing == "overwrite":
         return "new"
@@ -86,6 +86,18 @@ def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
     for path in inputs:
         if Path(path).resolve() in own:
             raise OutputError(f"{path}: is an input and would be replaced by this run; choose another --output.")
+
+
+def refuse_own_stores(directory: Path, stores: Iterable[Path]) -> None:
+    """Keep a run or a pick from removing the gradient stores it reads.
+
+    Raises:
+        OutputError: a store lies where it would write.
+
+    """
+    for store in stores:
+        if store.resolve().is_relative_to(directory.resolve()):
+            raise OutputError(f"{directory}: holds the store {store}, which would be removed; choose another --output.")
 
 
 def _is_manifest(path: Path) -> bool:

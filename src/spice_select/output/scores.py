@@ -47,8 +47,8 @@ SCHEMA = pa.schema(
 
 
 def write_scores(path: Path, pool: Sequence[Line], records: Sequence[PoolRecord]) -> None:
-    """Write the table; every row belongs to exactly one record."""
-    lines: list[dict[str, Any]] = [{} for _ in pool]
+    """Write the table; every row belongs to one record, or to none if it was excluded."""
+    lines: list[dict[str, Any]] = [{"picked": False} for _ in pool]
     for record in records:
         rank = {place: i for i, place in enumerate(record.picks)}
         for place, row in enumerate(record.rows):

@@ -41,7 +41,7 @@ def write_selected_parquet(path: Path, examples: Sequence[Chat]) -> None:
     except (pa.ArrowException, OverflowError) as error:
         raise OutputError(
             f"{path.name}: the rows do not share one schema ({str(error).splitlines()[0]}).\n"
-            "Run again with --resume and without --parquet; selected.jsonl holds any mixture."
+            "Give the command again without --parquet (run: with --resume); selected.jsonl holds any mixture."
         ) from None
 
 

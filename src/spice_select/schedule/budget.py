@@ -10,6 +10,7 @@ from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.information import CostLimit, GroupLimit, Limit, RowLimit, SelectionInputError
 from spice_select.pool.records import Line
+from spice_select.progress import Progress
 
 
 def limit_of(config: RunConfig, lines: Sequence[Line]) -> Limit:
@@ -29,28 +30,31 @@ def limit_of(config: RunConfig, lines: Sequence[Line]) -> Limit:
         raise ConfigError(f"budget {config.budget}: {error}") from None
 
 
-def without_excluded(config: RunConfig, lines: Sequence[Line]) -> list[int]:
+def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progress) -> list[int]:
     """Places of the rows that may be picked.
 
     Raises:
-        ConfigError: the file of ids cannot be read, names an id that the pool lacks, or leaves no row.
+        ConfigError: the file of ids cannot be read, names no row of the pool, or leaves none.
 
     """
     if config.exclude is None:
         return list(range(len(lines)))
     try:
-        text = Path(config.exclude).read_text(encoding="utf-8")
+        text = Path(config.exclude).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{config.exclude}: cannot be read ({error.strerror}); check --exclude.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{config.exclude}: is not UTF-8 text; --exclude takes ids, one a line.") from None
-    excluded = {line.strip(): number for number, line in enumerate(text.splitlines(), 1) if line.strip()}
-    unknown = sorted(excluded.keys() - {line.id for line in lines}, key=lambda name: excluded[name])
-    if unknown:
+    excluded = {line.strip(): number for number, line in enumerate(text.split("\n"), 1) if line.strip()}
+    known = {line.id for line in lines}
+    unknown = sorted(excluded.keys() - known, key=lambda name: excluded[name])
+    if len(unknown) == len(excluded) > 0:
         raise ConfigError(
-            f"{config.exclude}, line {excluded[unknown[0]]}: the pool has no row with id '{unknown[0]}' "
-            f"({len(unknown)} such ids).\nscores.parquet and rows.parquet list the ids there are."
+            f"{config.exclude}, line {excluded[unknown[0]]}: the pool has no row with id '{unknown[0]}', nor any of "
+            f"the {len(unknown)} others.\nscores.parquet and rows.parquet list the ids there are."
         )
+    if unknown:
+        progress.note(f"{len(unknown):,} of {len(excluded):,} ids to exclude are not in the pool, as '{unknown[0]}'")
     kept = [place for place, line in enumerate(lines) if line.id not in excluded]
     if not kept:
         raise ConfigError(f"{config.exclude}: excludes every row of the pool; nothing is left to choose from.")
@@ -70,8 +74,8 @@ def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimi
     for name, text in config.quota.items():
         low, high = parse_quota(text)
         held = sum(line.source == name for line in lines)
-        floors[number[name]] = low.rows(most) if low else 0
-        ceilings[number[name]] = high.rows(most) if high else most
+        floors[number[name]] = low.least(most) if low else 0
+        ceilings[number[name]] = high.most(most) if high else most
         _check(name, text, floors[number[name]], ceilings[number[name]], held)
     if sum(floors) > most:
         raise ConfigError(f"quota: the shares ask for at least {sum(floors)} rows, the budget is {most}; lower them.")

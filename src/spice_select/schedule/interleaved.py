@@ -100,14 +100,15 @@ def _train(
 
 
 @contextmanager
-def memory_advice() -> Generator[None]:
+def memory_advice(
+    advice: str = "Lower --token-budget or --gradient-memory and go on with --resume.",
+) -> Generator[None]:
     """Turn an exhausted accelerator or allocator into an error that says which options help."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(
-            "out of memory in the proxy's forward and backward pass.\n"
-            "Lower --token-budget or --gradient-memory and go on with --resume."
+            f"out of memory in the proxy's forward and backward pass.\n{advice}"
         ) from error
 
 

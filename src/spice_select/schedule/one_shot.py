@@ -4,16 +4,18 @@ extract(...)      gradients of a pool into a store; any number of processes at o
 choose_all(...)   one greedy selection over a store, exact on the projected gradients
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from spice_select.config import RunConfig
-from spice_select.errors import ConfigError, ModelError
+from spice_select.errors import ConfigError, ModelError, OutputError
 from spice_select.gradients.projection import METHOD, Projection, project_rows
 from spice_select.information import (
     FeatureRows,
@@ -40,7 +42,7 @@ from spice_select.proxy.lora import Proxy
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.interleaved import memory_advice, warm_up
-from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, shard_path
+from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, as_json, described, shard_path
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
 from spice_select.store.writing import begin, finish, once, work
@@ -54,7 +56,7 @@ FEATURE_KEYS = (
 )  # fmt: skip
 """Options that decide a row's features."""
 
-_OF_THE_POOL = ("data", "rows", "format", "columns", "skip_invalid")
+_OF_THE_POOL = ("data", "rows", "format", "columns")
 """What two stores may differ in and still hold comparable features."""
 
 
@@ -73,7 +75,6 @@ def store_identity(
         "data": [file.sha256 for file in pool.files],
         "format": config.format,
         "columns": config.columns,
-        "skip_invalid": config.skip_invalid,
     }
 
 
@@ -87,9 +88,35 @@ def about_store(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def open_given(config: RunConfig, device: torch.device) -> GradientStore | None:
-    """The store of the rows that are in the training set already."""
-    return None if config.given is None else GradientStore.open(config.given, device)
+def open_given(
+    config: RunConfig, identity: Mapping[str, Any], of: str, device: torch.device
+) -> GradientStore | None:
+    """The store of the rows that are in the training set already; it must be comparable with one of `identity`.
+
+    Raises:
+        ConfigError: its features were made in another way than those `of` the pool.
+
+    """
+    if config.given is None:
+        return None
+    return refuse_incomparable(GradientStore.open(config.given, device), identity, "given", of)
+
+
+def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], option: str, of: str) -> GradientStore:
+    """`store`, if its features are made as those of a store of `identity`, proxies apart."""
+    ours, theirs = _as_stored(identity), store.identity
+    differing = [key for key in {**ours, **theirs} if key not in _OF_THE_POOL and ours.get(key) != theirs.get(key)]
+    if differing:
+        told = ", ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}"[:80] for key in sorted(differing)[:3])
+        raise ConfigError(
+            f"{option} {store.path}: was made with other options than {of} ({told}), so the gradients cannot be "
+            "compared.\nGive the same options to both."
+        )
+    return store
+
+
+def _as_stored(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(as_json(described(identity)))
 
 
 def extract(
@@ -137,7 +164,7 @@ def extract(
         def report(batch: Sequence[int]) -> None:
             progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
 
-        with memory_advice():
+        with memory_advice("Lower --token-budget; it decides rounding, so that makes another store: another --output."):
             features, squares = project_rows(proxy.model, proxy.factors, rows, batches, projection, report)
         _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
         return features, squares
@@ -157,7 +184,17 @@ def _use_same_proxy(
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
-    weights = load(once(store, PROXY, warmed))
+    content = once(store, PROXY, warmed)
+    if proxy_of is not None and content != _proxy_bytes(proxy_of):
+        raise ConfigError(
+            f"{store}: already holds gradients of another proxy than that of {proxy_of.path}; choose another --output."
+        )
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        raise OutputError(
+            f"{store / PROXY}: is damaged ({error}).\nDelete it and give the same command again."
+        ) from None
     with torch.no_grad():
         for name, layer in proxy.factors.items():
             layer.weight.copy_(weights[name])
@@ -188,13 +225,13 @@ def choose_all(
         ConfigError: budget, quota, excluded ids or given rows do not fit the store.
 
     """
-    kept = without_excluded(config, lines)
+    kept = without_excluded(config, lines, progress)
     candidates = [lines[place] for place in kept]
     limit = limit_of(config, candidates)
     places = torch.tensor(kept, device=store.device)
     squares, own = store.squared_norms(), _scaled(store, lines, config)
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
-    before = None if given is None else _scaled(_comparable(given, store), given.listing.lines, config)
+    before = None if given is None else _scaled(_same_proxy(given, store), given.listing.lines, config)
     progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
     try:
         known = survey(features, ranks)
@@ -207,9 +244,9 @@ def choose_all(
         elif limit.most * 2 >= features.dim:
             progress.note(
                 f"up to {limit.most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
-                "numbers or more, information saturates. A larger --dim keeps more apart."
+                "numbers or more, information saturates. A store of a larger --dim keeps more apart."
             )
-        mean = float(known.squares.mean())
+        mean = float(ranks.spread(known.squares.mean(), 0))
         alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
         penalty = 0.0 if config.method == "fisher" else config.penalty
         progress.begin("choosing", limit.most, limit.most)
@@ -218,7 +255,7 @@ def choose_all(
         )
         picks = len(found.selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator, ranks)
+        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator, before, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     measures = measures_of(found.selection, squares[places].sqrt().cpu(), alpha, by_chance)
@@ -232,19 +269,12 @@ def _scaled(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> S
     return ScaledFeatures(store, gradient_scales(config.scale, lengths, store.squared_norms()).to(store.device))
 
 
-def _comparable(given: GradientStore, store: GradientStore) -> GradientStore:
-    """`given`, if its features were made as those of `store`."""
-    ours, theirs = store.identity, given.identity
-    differing = [key for key in {**ours, **theirs} if key not in _OF_THE_POOL and ours.get(key) != theirs.get(key)]
-    if differing:
-        raise ConfigError(
-            f"given {given.path}: was made with another {', '.join(sorted(differing))} than {store.path}, so the "
-            "gradients cannot be compared.\nMake it again with the same options."
-        )
+def _same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
+    """`given`, if its gradients are those of the very proxy of `store`."""
     if _proxy_bytes(store) != _proxy_bytes(given):
         raise ConfigError(
             f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
-            f"Make it again with --proxy-of {store.path}."
+            f"Make it again, in another directory, with --proxy-of {store.path}."
         )
     return given
 

@@ -11,6 +11,7 @@ manifest.json             checksums of all of these; written last, so it marks a
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,9 @@ SHARD_ROWS = 256
 
 IDENTITY, POOL, TEXTS, PROXY = "identity.json", "pool.json", "pool.parquet", "proxy.safetensors"
 ROWS, MANIFEST, CLAIMS, SHARDS = "rows.parquet", "manifest.json", ".claims", "shards"
+
+FILES = (IDENTITY, POOL, TEXTS, PROXY, ROWS)
+"""What the manifest lists beside the shards."""
 
 AGAIN = "Give the same `spice-select gradients` command again: it computes only what is missing or damaged."
 
@@ -51,17 +55,47 @@ class Shape:
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
 
 
+def finished_shape(store: Path) -> Shape:
+    """The shape of a finished store.
+
+    Raises:
+        OutputError: it is no store, not finished, of another version, or its manifest is damaged.
+
+    """
+    if not (store / IDENTITY).exists():
+        raise OutputError(
+            f"{store}: is no gradient store; make one with `spice-select gradients POOL --output {store}`."
+        )
+    if not (store / MANIFEST).exists():
+        raise OutputError(f"{store}: is not finished.\n{AGAIN}")
+    manifest = read_json(store / MANIFEST)
+    if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
+        raise OutputError(
+            f"{store / MANIFEST}: says {manifest.get('format')!r} version {manifest.get('format_version')!r}; "
+            f"this program reads {FORMAT!r} version {FORMAT_VERSION}."
+        )
+    try:
+        shape = Shape(int(manifest["rows"]), int(manifest["dim"]), int(manifest["shard_rows"]))
+        if len(manifest["shards"]) != shape.shards:
+            raise ValueError(f"{len(manifest['shards'])} shards for {shape.rows} rows")
+        return shape
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise OutputError(f"{store / MANIFEST}: is damaged ({error}).\n{AGAIN}") from None
+
+
 def shard_path(store: Path, shard: int) -> Path:
     """Where a shard lies."""
     return store / SHARDS / f"{shard:06d}.safetensors"
 
 
-def shard_bytes(shape: Shape, shard: int, features: Tensor, squared_norms: Tensor) -> bytes:
-    """A shard as a file: features in bfloat16, squared norms in float64, and a checksum of both."""
+def shard_bytes(shape: Shape, shard: int, features: Tensor, squared_norms: Tensor, proxy: str) -> bytes:
+    """A shard as a file: features in bfloat16, squared norms in float64, their checksum and that of the proxy."""
     tensors = {"features": features.bfloat16().contiguous(), "squared_norms": squared_norms.double().contiguous()}
     members = shape.members(shard)
     assert tensors["features"].shape == (len(members), shape.dim)
-    about = {"format_version": FORMAT_VERSION, "first_row": members.start, "sha256": _digest(tensors)}
+    about = {
+        "format_version": FORMAT_VERSION, "first_row": members.start, "sha256": _digest(tensors), "proxy": proxy,
+    }  # fmt: skip
     # One entry: safetensors writes several in any order, and a shard must come out the same bytes every time.
     return save(tensors, metadata={"shard": json.dumps(about)})
 
@@ -88,17 +122,19 @@ def read_shard(store: Path, shape: Shape, shard: int) -> tuple[Tensor, Tensor]:
     return features, squares
 
 
-def verify_shard(store: Path, shape: Shape, shard: int) -> None:
-    """Read a shard whole and compare it with the checksum that it carries.
+def verify_shard(store: Path, shape: Shape, shard: int, proxy: str) -> None:
+    """Read a shard whole and compare it with the checksums that it carries.
 
     Raises:
-        OutputError: as `read_shard`, or the numbers are not those that were written.
+        OutputError: as `read_shard`, or the numbers are not those that were written, or those of another proxy.
 
     """
     features, squares = read_shard(store, shape, shard)
     path = shard_path(store, shard)
-    told = _opened(path)[0].get("sha256")
-    if _digest({"features": features, "squared_norms": squares}) != told:
+    told = _opened(path)[0]
+    if told.get("proxy") != proxy:
+        raise OutputError(f"{path}: holds gradients of another proxy than {PROXY}.\n{AGAIN}")
+    if _digest({"features": features, "squared_norms": squares}) != told.get("sha256"):
         raise OutputError(f"{path}: is damaged (its checksum does not match).\n{AGAIN}")
 
 
@@ -122,6 +158,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise OutputError(f"{path}: is not a JSON object.\n{AGAIN}")
     return cast(dict[str, Any], content)
+
+
+def described(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as it is written down."""
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, **identity}
 
 
 def as_json(content: dict[str, Any]) -> str:

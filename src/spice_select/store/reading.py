@@ -16,14 +16,13 @@ from torch import Tensor
 from spice_select.errors import OutputError
 from spice_select.pool.records import Listing
 from spice_select.store.layout import (
-    AGAIN,
-    FORMAT,
-    FORMAT_VERSION,
+    FILES,
     IDENTITY,
     MANIFEST,
     POOL,
     Shape,
     file_digest,
+    finished_shape,
     read_json,
     read_shard,
     shard_path,
@@ -60,13 +59,14 @@ class GradientStore:
 
         """
         store = Path(path)
-        shape = _finished_shape(store)
+        shape = finished_shape(store)
         shards = [read_shard(store, shape, shard) for shard in range(shape.shards)]
+        place = torch.device("cpu") if device is None or device.type == "mps" else device  # mps has no float64
         extra = sum(1 for _ in shard_path(store, 0).parent.glob("*.safetensors")) - shape.shards
         if extra:
             raise OutputError(f"{store}: holds {extra} shards more than its manifest says; remove them.")
         features, squares = [shard[0] for shard in shards], [shard[1] for shard in shards]
-        return cls(store, shape.rows, shape.dim, device or torch.device("cpu"), shape, features, squares)
+        return cls(store, shape.rows, shape.dim, place, shape, features, squares)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -121,9 +121,12 @@ def check_store(path: str | Path) -> list[str]:
 
     """
     store = Path(path)
-    _finished_shape(store)
+    finished_shape(store)
     manifest = read_json(store / MANIFEST)
-    wanted = {store / name: digest for name, digest in manifest["files"].items()}
+    try:
+        wanted = {store / name: str(manifest["files"][name]) for name in FILES}
+    except (KeyError, TypeError):
+        return [f"{store / MANIFEST}: is damaged (it lacks the checksum of a file)"]
     wanted |= {shard_path(store, shard): digest for shard, digest in enumerate(manifest["shards"])}
     problems: list[str] = []
     for file, digest in wanted.items():
@@ -131,29 +134,5 @@ def check_store(path: str | Path) -> list[str]:
             problems.append(f"{file}: is missing")
         elif file_digest(file) != digest:
             problems.append(f"{file}: is damaged (its checksum does not match the manifest)")
-    known = set(wanted)
-    problems += [f"{file}: belongs to no shard of this store" for file in sorted(shard_path(store, 0).parent.iterdir())
-                 if file not in known and file.suffix == ".safetensors"]  # fmt: skip
-    return problems
-
-
-def _finished_shape(store: Path) -> Shape:
-    if not (store / IDENTITY).exists():
-        raise OutputError(
-            f"{store}: is no gradient store; make one with `spice-select gradients POOL --output {store}`."
-        )
-    if not (store / MANIFEST).exists():
-        raise OutputError(f"{store}: is not finished.\n{AGAIN}")
-    manifest = read_json(store / MANIFEST)
-    if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
-        raise OutputError(
-            f"{store / MANIFEST}: says {manifest.get('format')!r} version {manifest.get('format_version')!r}; "
-            f"this program reads {FORMAT!r} version {FORMAT_VERSION}."
-        )
-    try:
-        shape = Shape(int(manifest["rows"]), int(manifest["dim"]), int(manifest["shard_rows"]))
-        if len(manifest["shards"]) != shape.shards:
-            raise ValueError(f"{len(manifest['shards'])} shards for {shape.rows} rows")
-        return shape
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise OutputError(f"{store / MANIFEST}: is damaged ({error}).\n{AGAIN}") from None
+    there = sorted(shard_path(store, 0).parent.glob("*.safetensors"))
+    return problems + [f"{file}: belongs to no shard of this store; remove it" for file in there if file not in wanted]

@@ -67,7 +67,10 @@ def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
 def read_listing(store: Path) -> Listing:
     """The pool without its texts."""
     about = read_json(store / POOL)
-    columns = pq.read_table(store / ROWS, columns=[name for name, _ in _LINE]).to_pydict()
+    try:
+        columns = pq.read_table(store / ROWS, columns=[name for name, _ in _LINE]).to_pydict()
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"{store / ROWS}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
     lines = [Line(*values) for values in zip(*columns.values(), strict=True)]
     try:
         rejected = [Rejection(**item) for item in about["rejected"]]
@@ -79,7 +82,13 @@ def read_listing(store: Path) -> Listing:
 
 def read_chats(store: Path, rows: Sequence[int]) -> list[StoredChat]:
     """These rows of the store, in this order, with their texts; only the parts of the file that hold them are read."""
-    file = pq.ParquetFile(store / TEXTS)
+    try:
+        return _read_chats(pq.ParquetFile(store / TEXTS), rows)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise OutputError(f"{store / TEXTS}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
+
+
+def _read_chats(file: pq.ParquetFile, rows: Sequence[int]) -> list[StoredChat]:
     wanted: dict[int, list[int]] = {}
     for row in rows:
         wanted.setdefault(row // _GROUP, []).append(row)

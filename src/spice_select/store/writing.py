@@ -8,6 +8,7 @@ Every file appears by one rename. The finished store is the same bytes however o
 computed which shard.
 """
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from spice_select.output.atomic import TEMPORARY_PATTERN, write_bytes, write_tex
 from spice_select.store.claims import claimed
 from spice_select.store.layout import (
     CLAIMS,
+    FILES,
     FORMAT,
     FORMAT_VERSION,
     IDENTITY,
@@ -31,7 +33,9 @@ from spice_select.store.layout import (
     TEXTS,
     Shape,
     as_json,
+    described,
     file_digest,
+    finished_shape,
     read_json,
     read_shard,
     shard_bytes,
@@ -66,7 +70,7 @@ def begin(
         if not (store / IDENTITY).exists():
             (store / SHARDS).mkdir(exist_ok=True)
             write_pool(store)
-            write_text(store / IDENTITY, as_json(_described(identity)))
+            write_text(store / IDENTITY, as_json(described(identity)))
             return
         _refuse_others(store, identity)
         (store / SHARDS).mkdir(exist_ok=True)
@@ -76,7 +80,12 @@ def begin(
 
 
 def _refuse_others(store: Path, identity: dict[str, Any]) -> None:
-    saved, wanted = read_json(store / IDENTITY), _described(identity)
+    try:
+        saved = read_json(store / IDENTITY)
+    except OutputError as error:
+        first = str(error).splitlines()[0]
+        raise OutputError(f"{first}\nWhat the store holds can no longer be told: choose another --output.") from None
+    wanted = json.loads(as_json(described(identity)))
     differing = [f"{key} (was {_short(saved.get(key))}, is {_short(wanted.get(key))})"
                  for key in {**saved, **wanted} if saved.get(key) != wanted.get(key)]  # fmt: skip
     if differing:
@@ -88,25 +97,42 @@ def _refuse_others(store: Path, identity: dict[str, Any]) -> None:
 
 def _drop_damaged_files(store: Path, note: Callable[[str], None]) -> None:
     """Remove what a finished store's manifest has another checksum for; shards are looked at by `work`."""
-    if not (store / MANIFEST).exists():
-        return
-    for name, digest in read_json(store / MANIFEST).get("files", {}).items():
+    for name, digest in _listed_files(store, note).items():
         path = store / name
         if name != IDENTITY and path.exists() and file_digest(path) != digest:
             note(f"{path}: is damaged. Making it again.")
             path.unlink()
         if not path.exists():
-            (store / MANIFEST).unlink(missing_ok=True)
-            (store / ROWS).unlink(missing_ok=True)
+            _unfinish(store)
+
+
+def _listed_files(store: Path, note: Callable[[str], None]) -> dict[str, str]:
+    """Names and checksums in the manifest of a finished store; one that cannot be used is removed."""
+    if not (store / MANIFEST).exists():
+        return {}
+    try:
+        finished_shape(store)
+        files = read_json(store / MANIFEST)["files"]
+        return {name: files[name] for name in FILES}
+    except (OutputError, KeyError, TypeError) as error:
+        note(f"{store / MANIFEST}: is damaged ({str(error).splitlines()[0][:80]}). Making it again.")
+        _unfinish(store)
+        return {}
+
+
+def _unfinish(store: Path) -> None:
+    (store / MANIFEST).unlink(missing_ok=True)
+    (store / ROWS).unlink(missing_ok=True)
 
 
 def check_place(store: Path) -> None:
     """Raise `OutputError` where `store` is a file, or a directory of something else."""
     if store.exists() and not store.is_dir():
         raise OutputError(f"{store}: is a file; choose another --output.")
-    if store.is_dir() and not (store / IDENTITY).exists():
-        known = {CLAIMS, SHARDS, POOL, TEXTS}
-        foreign = [p.name for p in store.iterdir() if p.name not in known and not p.match(TEMPORARY_PATTERN)]
+    # One listing: another process may be making the store at this moment.
+    there = [path for path in store.iterdir() if not path.match(TEMPORARY_PATTERN)] if store.is_dir() else []
+    if IDENTITY not in [path.name for path in there]:
+        foreign = [path.name for path in there if path.name not in {CLAIMS, SHARDS, POOL, TEXTS}]
         if foreign:
             raise OutputError(f"{store}: holds {foreign[0]}, which is no part of a store; choose another --output.")
 
@@ -129,13 +155,14 @@ def work(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None
         OutputError: a shard cannot be written.
 
     """
-    _sift(store, shape, note)
+    proxy = file_digest(store / PROXY)
+    _sift(store, shape, proxy, note)
     while missing := [shard for shard in range(shape.shards) if not shard_path(store, shard).exists()]:
         done = False
         for shard in missing:
             with claimed(store, f"{shard:06d}", wait=False) as mine:
                 if mine and not shard_path(store, shard).exists():
-                    _publish(store, shape, shard, compute)
+                    _publish(store, shape, shard, proxy, compute)
                     done = True
         if not done:
             time.sleep(_PAUSE)
@@ -150,37 +177,36 @@ def finish(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]],
         if (store / MANIFEST).exists():
             return
         write_rows(store / ROWS, [read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
-        files = [name for name in (IDENTITY, POOL, TEXTS, PROXY, ROWS) if (store / name).exists()]
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "rows": shape.rows,
             "dim": shape.dim,
             "shard_rows": shape.shard_rows,
-            "files": {name: file_digest(store / name) for name in files},
+            "files": {name: file_digest(store / name) for name in FILES},
             "shards": [file_digest(shard_path(store, shard)) for shard in range(shape.shards)],
         }
         write_text(store / MANIFEST, as_json(manifest))
 
 
-def _sift(store: Path, shape: Shape, note: Callable[[str], None]) -> None:
+def _sift(store: Path, shape: Shape, proxy: str, note: Callable[[str], None]) -> None:
     """Remove shards that cannot be used; what a finished store says of itself goes with them."""
     with claimed(store, "sift", wait=True):
         for shard in range(shape.shards):
             path = shard_path(store, shard)
             try:
                 if path.exists():
-                    verify_shard(store, shape, shard)
+                    verify_shard(store, shape, shard, proxy)
             except OutputError as error:
                 note(f"{str(error).splitlines()[0]} Computing it again.")
                 path.unlink(missing_ok=True)
-        if not all(shard_path(store, shard).exists() for shard in range(shape.shards)):
-            (store / MANIFEST).unlink(missing_ok=True)
-            (store / ROWS).unlink(missing_ok=True)
+        with claimed(store, "finish", wait=True):
+            if not all(shard_path(store, shard).exists() for shard in range(shape.shards)):
+                _unfinish(store)
 
 
-def _publish(store: Path, shape: Shape, shard: int, compute: Compute) -> None:
-    content = shard_bytes(shape, shard, *compute(shape.members(shard)))
+def _publish(store: Path, shape: Shape, shard: int, proxy: str, compute: Compute) -> None:
+    content = shard_bytes(shape, shard, *compute(shape.members(shard)), proxy)
     path = shard_path(store, shard)
     try:
         write_bytes(path, content)
@@ -190,10 +216,6 @@ def _publish(store: Path, shape: Shape, shard: int, compute: Compute) -> None:
             f"{path}: cannot be written ({error.strerror}); the rest needs about {left / 1e6:,.0f} MB.\n"
             "Make room and give the same command again: what is done is kept."
         ) from error
-
-
-def _described(identity: dict[str, Any]) -> dict[str, Any]:
-    return {"format": FORMAT, "format_version": FORMAT_VERSION, **identity}
 
 
 def _short(value: object) -> str:
