@@ -46,7 +46,7 @@ def content(store: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [3])
 def test_choosing_together_is_choosing_alone(processes):
     """120 problems: limits, given rows, principal directions, ties, early stops, fewer rows than processes."""
     done = run(processes, shared_picks.__file__)
@@ -70,7 +70,7 @@ def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2])
 def test_a_run_shares_its_pools_and_its_steps(processes, pool, tiny_model, tmp_path):
     """Nine pools, an update of the proxy after every two of them."""
     schedule = {"pool_size": 36, "update_every": 2, "learning_rate": 1e-2, "lr_warmup_steps": 0}

@@ -14,6 +14,7 @@ import torch
 
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import GradientStore, compute_gradients, pick, select, select_from_features
+from spice_select.cli import main
 from spice_select.errors import ConfigError, OutputError
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
@@ -227,10 +228,9 @@ MISTAKES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake(name, store, pool, tiny_model, tmp_path):
-    """One to three lines, exit code 2, and nothing written."""
+def test_mistake(name, store, pool, tiny_model, tmp_path, monkeypatch, capfd):
+    """One to three lines, exit code 2, and nothing written; in this process, whose start-up takes the longest."""
     arguments, clue = MISTAKES[name]
     (tmp_path / "ids.txt").write_text("nobody\nnothing\n")
     given = [str({"STORE": store, "POOL": pool}.get(part, part)) for part in arguments]
@@ -238,11 +238,15 @@ def test_mistake(name, store, pool, tiny_model, tmp_path):
         given += ["--model", tiny_model]
     if arguments[0] in ("run", "pick"):
         given += ["--output", "out"]
-    done = spice(*given, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["spice-select", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    stderr = capfd.readouterr().err
     told = ("reading the", "loading", "looking at")
-    error = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(told)]
-    assert done.returncode == 2, done.stderr
-    assert 1 <= len(error) <= 3 and "Traceback" not in done.stderr, done.stderr
+    error = [line for line in stderr.splitlines() if line.strip() and not line.startswith(told)]
+    assert ended.value.code == 2, stderr
+    assert 1 <= len(error) <= 3 and "Traceback" not in stderr, stderr
     assert clue in "\n".join(error)
     assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
 
