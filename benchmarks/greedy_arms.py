@@ -47,8 +47,8 @@ def strength(features: Tensor) -> float:
 
 def ours(features: Tensor, alpha: float, picks: int) -> list[int]:
     """The picks alone: what the other arms give."""
-    rows = features.double()
-    squares = rows.square().sum(dim=1)
+    rows = features.double() if features.numel() <= 1 << 21 else features  # larger ones are widened as they are read
+    squares = torch.cat([part.double().square().sum(dim=1) for part in rows.split(512)])
     limit = RowLimit(picks)
     engine = engine_for(TensorFeatures(rows), squares, limit, alpha, PENALTY)
     return greedy(engine, limit, None, ()).picks
