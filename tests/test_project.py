@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "recipe": {"errors"},
     "pool": {"errors"},
     "gradients": {"errors", "pool"},
-    "proxy": {"errors", "amounts", "launch", "config", "pool", "gradients"},
-    "preparation": {"errors", "progress", "amounts", "launch", "config", "pool", "gradients", "proxy"},
+    "proxy": {"errors", "amounts", "launch", "information", "config", "pool", "gradients"},
+    "preparation": {"errors", "progress", "amounts", "launch", "information", "config", "pool", "gradients", "proxy"},
     "output": {"errors", "amounts", "information", "config", "recipe", "pool"},
     "store": {"errors", "amounts", "information", "config", "recipe", "pool", "output"},
     "schedule": {
@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "errors", "progress", "amounts", "launch", "information", "config", "config_file", "recipe", "pool",
         "gradients", "proxy", "output",
     },
-    "evaluation": {"errors", "progress", "amounts", "launch", "config", "pool", "gradients", "proxy"},
+    "evaluation": {"errors", "progress", "amounts", "launch", "information", "config", "pool", "gradients", "proxy"},
     "api": {
         "errors", "progress", "amounts", "launch", "information", "processes", "methods", "config", "config_file",
         "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",

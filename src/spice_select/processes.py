@@ -30,22 +30,18 @@ def joined_processes() -> Generator[Ranks]:
     if process_count() == 1:
         yield ALONE
         return
-    found = not dist.is_initialized()
-    nccl = found and torch.cuda.is_available() and dist.is_nccl_available() and own_gpu()
-    if found:
+    founder = not dist.is_initialized()
+    own_gpu = torch.cuda.is_available() and local_count() <= torch.cuda.device_count()
+    nccl = founder and own_gpu and dist.is_nccl_available()
+    if founder:
         backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
         _together(lambda: dist.init_process_group(backend, timeout=PATIENCE))
     try:
         # A script's own group may know neither the CPU nor our patience.
-        yield TorchRanks(None if found else cast(Any, dist).new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
+        yield TorchRanks(None if founder else cast(Any, dist).new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
     finally:
-        if found:
+        if founder:
             dist.destroy_process_group()
-
-
-def own_gpu() -> bool:
-    """Whether each process of this host can have a GPU of its own."""
-    return local_count() <= torch.cuda.device_count()
 
 
 class TorchRanks:

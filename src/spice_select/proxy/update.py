@@ -3,49 +3,18 @@
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spice_select.gradients.loss import TokenRow, collate, response_losses
+from spice_select.information.ranks import ALONE, Ranks
 from spice_select.proxy.lora import Proxy
 
 Batcher = Callable[[Sequence[int]], list[list[int]]]
 """Lengths of rows -> micro-batches of their indices."""
 
 MAX_GRADIENT_NORM = 1.0
-
-
-class Peers(Protocol):
-    """Processes that train the same proxy together, each on its share of a step's rows."""
-
-    rank: int
-    size: int
-
-    def add_up(self, tensor: Tensor) -> Tensor:
-        """The sum of everyone's tensors."""
-        ...
-
-    def spread(self, tensor: Tensor, owner: int) -> Tensor:
-        """The owner's tensor."""
-        ...
-
-
-class _NoPeers:
-    rank = 0
-    size = 1
-
-    def add_up(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def spread(self, tensor: Tensor, owner: int) -> Tensor:
-        del owner
-        return tensor
-
-
-NO_PEERS: Peers = _NoPeers()
-"""A process that trains alone."""
 
 
 @dataclass(slots=True)
@@ -70,7 +39,7 @@ class ProxyOptimizer:
         )
 
     def train_on(
-        self, rows: Sequence[TokenRow], batch_size: int, batcher: Batcher, peers: Peers = NO_PEERS
+        self, rows: Sequence[TokenRow], batch_size: int, batcher: Batcher, ranks: Ranks = ALONE
     ) -> list[float]:
         """One pass over `rows` in the order given, `batch_size` rows a step.
 
@@ -83,22 +52,22 @@ class ProxyOptimizer:
         """
         with trainable(self.proxy):
             starts = range(0, len(rows), batch_size)
-            losses = [self._step(rows[start : start + batch_size], batcher, peers) for start in starts]
+            losses = [self._step(rows[start : start + batch_size], batcher, ranks) for start in starts]
         with torch.no_grad():
             for layer in self.proxy.factors.values():  # sums may round otherwise on another kind of processor
-                layer.weight.copy_(peers.spread(layer.weight.detach(), 0))
+                layer.weight.copy_(ranks.spread(layer.weight.detach(), 0))
         return losses
 
-    def _step(self, rows: Sequence[TokenRow], batcher: Batcher, peers: Peers) -> float:
-        own = rows[peers.rank :: peers.size]
+    def _step(self, rows: Sequence[TokenRow], batcher: Batcher, ranks: Ranks) -> float:
+        own = rows[ranks.rank :: ranks.size]
         total = torch.zeros((), dtype=torch.float64)
         for micro in batcher([len(row.input_ids) for row in own]):
             batch = collate([own[i] for i in micro], self.proxy.device)
             loss = response_losses(self.proxy.model, batch).sum() / len(rows)
             loss.backward()
             total += loss.detach().cpu()
-        if peers.size > 1:
-            self._sum_gradients(peers)
+        if ranks.size > 1:
+            self._sum_gradients(ranks)
         self.steps += 1
         rate = self.learning_rate * min(1.0, self.steps / max(1, self.lr_warmup_steps))
         for group in self.adamw.param_groups:
@@ -107,12 +76,12 @@ class ProxyOptimizer:
         torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
-        return float(peers.add_up(total))
+        return float(ranks.add_up(total))
 
-    def _sum_gradients(self, peers: Peers) -> None:
+    def _sum_gradients(self, ranks: Ranks) -> None:
         weights = [layer.weight for layer in self.proxy.factors.values()]
         own = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        summed = peers.add_up(torch.cat([gradient.flatten() for gradient in own]))
+        summed = ranks.add_up(torch.cat([gradient.flatten() for gradient in own]))
         start = 0
         for weight in weights:
             weight.grad = summed[start : start + weight.numel()].view_as(weight)

@@ -4,7 +4,6 @@ extract(...)      gradients of a pool into a store; any number of processes at o
 choose_all(...)   one greedy selection over a store, exact on the projected gradients
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from spice_select.proxy.lora import Proxy
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.interleaved import memory_advice, warm_up
-from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, as_json, described, shard_path
+from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, described, shard_path
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
 from spice_select.store.writing import begin, finish, once, work
@@ -104,7 +103,7 @@ def open_given(
 
 def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], option: str, of: str) -> GradientStore:
     """`store`, if its features are made as those of a store of `identity`, proxies apart."""
-    ours, theirs = _as_stored(identity), store.identity
+    ours, theirs = described(identity), store.identity
     differing = [key for key in {**ours, **theirs} if key not in _OF_THE_POOL and ours.get(key) != theirs.get(key)]
     if differing:
         told = ", ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}"[:80] for key in sorted(differing)[:3])
@@ -113,10 +112,6 @@ def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], optio
             "compared.\nGive the same options to both."
         )
     return store
-
-
-def _as_stored(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(as_json(described(identity)))
 
 
 def extract(
@@ -158,6 +153,7 @@ def extract(
         progress.note(f"resuming: {len(done):,} of {shape.rows:,} rows are done")
 
     def compute(members: range) -> tuple[Tensor, Tensor]:
+        """Features and squared norms of one shard's rows; batches are cut inside it, so they never differ."""
         rows = [pool.examples[i] for i in members]
         batches = token_budget_batches([lengths[i] for i in members], config.token_budget)
 

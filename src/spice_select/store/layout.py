@@ -161,8 +161,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def described(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity as it is written down."""
-    return {"format": FORMAT, "format_version": FORMAT_VERSION, **identity}
+    """An identity as it is read back once it was written down."""
+    return json.loads(as_json({"format": FORMAT, "format_version": FORMAT_VERSION, **identity}))
 
 
 def as_json(content: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ Every file appears by one rename. The finished store is the same bytes however o
 computed which shard.
 """
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +73,8 @@ def begin(
             return
         _refuse_others(store, identity)
         (store / SHARDS).mkdir(exist_ok=True)
-        _drop_damaged_files(store, note)
+        with claimed(store, "finish", wait=True):
+            _drop_damaged_files(store, note)
         if not all((store / name).exists() for name in (POOL, TEXTS)):
             write_pool(store)
 
@@ -85,7 +85,7 @@ def _refuse_others(store: Path, identity: dict[str, Any]) -> None:
     except OutputError as error:
         first = str(error).splitlines()[0]
         raise OutputError(f"{first}\nWhat the store holds can no longer be told: choose another --output.") from None
-    wanted = json.loads(as_json(described(identity)))
+    wanted = described(identity)
     differing = [f"{key} (was {_short(saved.get(key))}, is {_short(wanted.get(key))})"
                  for key in {**saved, **wanted} if saved.get(key) != wanted.get(key)]  # fmt: skip
     if differing:
