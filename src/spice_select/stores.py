@@ -140,7 +140,7 @@ def pick(
         record, found = choose_all(opened, listing.lines, config, given, reporter, ranks)
         reporter.note(
             f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks, "
-            f"{found.bytes_read / 1e6:,.0f} MB of features in all"
+            f"{opened.bytes_read / 1e6:,.0f} MB of features read"
         )
         chosen: list[Chat] = [*opened.chats(chosen_rows([record]))]
         seconds = {"reading": read - started, "choosing": time.perf_counter() - read}

@@ -99,6 +99,13 @@ def test_rows_come_by_number(reference):
     assert check_store(reference) == []
 
 
+def test_bytes_read_are_counted(reference):
+    opened = GradientStore.open(reference)
+    opened.block(3, 40)
+    opened.take(torch.tensor([5, 5]))
+    assert opened.bytes_read == 2 * DIM * (37 + 2)
+
+
 @given(st.lists(st.integers(0, ROWS - 1)), st.integers(0, ROWS), st.integers(0, ROWS))
 def test_take_and_block_are_indexing(reference, rows, one, other):
     opened = GradientStore.open(reference)

@@ -43,13 +43,11 @@ class FeatureSelection:
     Attributes:
         selection: the picks and their record.
         refreshed: rows looked at again between picks.
-        bytes_read: of features in float64, those of the survey and of whole passes included.
 
     """
 
     selection: Selection
     refreshed: int
-    bytes_read: int
 
 
 def select_from_features(
@@ -120,8 +118,7 @@ def choose_rows(
     most = len(trace.picks) if limit.weights is None else limit.most
     spectral = eigenvalue_bound(known.spectrum.values, strength, most)
     selection = _record(trace, end, base, limit, weight, spectral, total_curvature(last, first))
-    refreshed, whole = engine.refreshed, features.rows * (3 + (0 if every_step else len(trace.prefixes)))
-    return FeatureSelection(selection, refreshed, 8 * features.dim * (refreshed + whole))
+    return FeatureSelection(selection, engine.refreshed)
 
 
 def engine_for(

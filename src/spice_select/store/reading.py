@@ -5,7 +5,7 @@ store.rows, store.dim, store.take(torch.tensor([5, 2]))
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +49,12 @@ class GradientStore:
     _shape: Shape
     _features: list[Tensor]
     _squares: list[Tensor]
+    _read: list[int] = field(default_factory=lambda: [0])  # rows read so far
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of features read through this object so far, two a number."""
+        return 2 * self.dim * self._read[0]
 
     @classmethod
     def open(cls, path: str | Path, device: torch.device | None = None) -> "GradientStore":
@@ -93,6 +99,7 @@ class GradientStore:
 
     def take(self, rows: Tensor) -> Tensor:
         """The rows with these numbers [b], in this order: [b, d] float64."""
+        self._read[0] += len(rows)
         result = torch.empty(len(rows), self.dim, dtype=torch.bfloat16)
         for place, row in enumerate(cast(list[int], rows.tolist())):
             shard, member = divmod(row, self._shape.shard_rows)
@@ -101,6 +108,7 @@ class GradientStore:
 
     def block(self, start: int, stop: int) -> Tensor:
         """Rows start to stop: [stop - start, d] float64."""
+        self._read[0] += stop - start
         parts = [self._features[shard][first:last] for shard, first, last in self._pieces(start, stop)]
         return torch.cat(parts).to(self.device).double()
 
