@@ -44,7 +44,7 @@ from spice_select.proxy.lora import Proxy
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.interleaved import run_interleaved
-from spice_select.schedule.one_shot import about_store, choose_all, extract, open_given, store_identity
+from spice_select.schedule.one_shot import choose_all, extract, open_given, store_identity
 from spice_select.schedule.ordered import run_ordered
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
@@ -135,8 +135,7 @@ def _run(
     if config.pool_size == "all" and config.method in GREEDY:
         kept = without_excluded(config, listing.lines, NoProgress())
         budget = limit_of(config, [listing.lines[place] for place in kept]).most
-        one_shot = store_identity(pool, config, prepared.about, versions())
-        given = open_given(config, one_shot, "the pool", prepared.device)
+        given = open_given(config, store_identity(prepared), "the pool", prepared.device)
 
     tell_about(pool, config, _purpose(budget, config), progress)
     refuse_own_inputs(directory, [file.path for file in pool.files])
@@ -197,8 +196,7 @@ def _choose(
     if config.pool_size != "all":
         return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress, ranks)
     place = checkpoint.directory / STORE
-    identity = store_identity(pool, config, prepared.about, versions())
-    extract(pool, config, proxy, place, identity, about_store(prepared), progress, given)
+    extract(prepared, proxy, place, progress, given)
     store = GradientStore.open(place, prepared.device)
     record, _ = choose_all(store, store.listing.lines, config, given, progress, ranks)
     if ranks.rank == 0:

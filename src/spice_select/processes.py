@@ -94,11 +94,13 @@ class TorchRanks:
 
 def texts_of_all(ranks: Ranks, own: str) -> list[str]:
     """Everyone's text, in order of rank."""
+    if ranks.size == 1:
+        return [own]
     raw = own.encode()
     sizes = ranks.join(torch.tensor([len(raw)]))
     joined = ranks.join(torch.frombuffer(bytearray(raw) or bytearray(1), dtype=torch.uint8)[: len(raw)])
     ends = [int(end) for end in sizes.cumsum(0)]
-    whole = bytes(cast(list[int], joined.tolist()))
+    whole = cast(Any, joined).numpy().tobytes()
     return [whole[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
 

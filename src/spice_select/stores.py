@@ -23,7 +23,7 @@ from spice_select.output.directory import (
     inspect_output,
     refuse_own_stores,
 )
-from spice_select.output.manifest import manifest, versions
+from spice_select.output.manifest import manifest
 from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
@@ -35,7 +35,6 @@ from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.one_shot import (
-    about_store,
     choose_all,
     extract,
     open_given,
@@ -91,11 +90,9 @@ def compute_gradients(
     prepared = prepare(inputs, merged, reporter)
     size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
     tell_about(prepared.pool, merged, f"the store takes about {size:,.1f} MB", reporter)
-    identity = store_identity(prepared.pool, merged, prepared.about, versions())
     if like is not None:
-        refuse_incomparable(like, identity, "proxy_of", str(place))
-    proxy = prepared.proxy(reporter)
-    extract(prepared.pool, merged, proxy, place, identity, about_store(prepared), reporter, like)
+        refuse_incomparable(like, store_identity(prepared), "proxy_of", str(place))
+    extract(prepared, prepared.proxy(reporter), place, reporter, like)
     return GradientStore.open(place, prepared.device)
 
 

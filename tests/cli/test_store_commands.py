@@ -187,9 +187,9 @@ def test_given_rows_are_not_chosen_again(store, pool, tiny_model, tmp_path):
     with pytest.raises(ConfigError, match="--proxy-of"):
         pick(store, budget="30", given=str(other))
     compute_gradients(held, model=tiny_model, output=tmp_path / "small", **{**FAST, "dim": 32})
-    with pytest.raises(ConfigError, match="dim 32 instead of 64"):
+    with pytest.raises(ConfigError, match="dim \\(was 32, is 64\\)"):
         pick(store, budget="30", given=str(tmp_path / "small"))
-    with pytest.raises(ConfigError, match="dim 64 instead of 32"):
+    with pytest.raises(ConfigError, match="dim \\(was 64, is 32\\)"):
         compute_gradients(held, model=tiny_model, output=tmp_path / "no", proxy_of=store, **{**FAST, "dim": 32})
     assert not (tmp_path / "no").exists()
     with pytest.raises(ConfigError, match="another --output"):

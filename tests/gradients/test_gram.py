@@ -142,3 +142,10 @@ def test_activations_without_a_row_axis_are_refused():
     layer = torch.nn.Linear(4, 2, bias=False)
     with captured({"layer": layer}, lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
         layer(torch.randn(6, 4))
+
+
+def test_a_layer_used_twice_is_refused():
+    """Its gradient is the sum of two products; each alone would be a wrong one."""
+    layer = torch.nn.Linear(3, 3, bias=False).requires_grad_(False)
+    with captured({"layer": layer}, lambda *_: None), pytest.raises(ModelError, match="more than once"):
+        layer(layer(torch.ones(1, 2, 3))).sum().backward()

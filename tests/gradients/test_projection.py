@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from oracles.gradient_oracle import FAMILIES, oracle_gradients, random_examples, tiny_proxy
-from spice_select.errors import ModelError
-from spice_select.gradients.projection import Projection, _BatchSink, project_rows
+from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.batches import token_budget_batches
 
 
@@ -102,11 +101,3 @@ def test_signs_depend_on_seed_name_and_size_alone():
     assert torch.equal(same, Projection(reversed_order, 7, 3)("layer1", block))
     assert not torch.equal(same, Projection(modules, 7, 4)("layer1", block))
     assert not torch.equal(same, Projection({"other": modules["layer1"]}, 7, 3)("other", block))
-
-
-def test_a_layer_used_twice_is_refused():
-    modules = layers((2, 3))
-    sink = _BatchSink(Projection(modules, 4, 0), 1, torch.device("cpu"))
-    sink.add("layer0", torch.zeros(1, 6))
-    with pytest.raises(ModelError, match="more than once"):
-        sink.add("layer0", torch.zeros(1, 6))

@@ -33,11 +33,23 @@ def per_sample_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
 
 @contextmanager
 def captured(modules: Mapping[str, nn.Linear], sink: Sink) -> Generator[None]:
-    """Within the context every backward pass hands each module's per-sample gradients to `sink`, last layer first.
+    """Within the context one backward pass hands each module's per-sample gradients to `sink`, last layer first.
 
     The graph starts at the first captured module's output, so nothing below it is differentiated.
+
+    Raises:
+        ModelError: in the passes: a layer is used more than once, so that its gradient is a sum of several.
+
     """
-    handles = [module.register_forward_hook(_forward_hook(name, sink)) for name, module in modules.items()]
+    met: set[str] = set()
+
+    def once(name: str, gradients: Tensor) -> None:
+        if name in met:
+            raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
+        met.add(name)
+        sink(name, gradients)
+
+    handles = [module.register_forward_hook(_forward_hook(name, once)) for name, module in modules.items()]
     try:
         yield
     finally:

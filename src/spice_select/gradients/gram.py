@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spice_select.errors import ModelError
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
@@ -48,18 +47,9 @@ class GramAccumulator:
         }
         self._sizes = iter([len(batch) for batch in batches])
         self._start, self._stop = 0, next(self._sizes)
-        self._seen: set[str] = set()
 
     def add(self, name: str, gradients: Tensor) -> None:
-        """Add the current batch's gradients [b, p] of one module.
-
-        Raises:
-            ModelError: the module was added before; a layer used twice needs the sum of both gradients first.
-
-        """
-        if name in self._seen:
-            raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
-        self._seen.add(name)
+        """Add the current batch's gradients [b, p] of one module."""
         start, stop = self._start, self._stop
         wide = _wide(gradients)
         self._gram[start:stop, start:stop] += (wide @ wide.T).to(self._sum_device).double()
@@ -71,7 +61,6 @@ class GramAccumulator:
 
     def next_batch(self) -> None:
         """Say that every module of the current batch was added."""
-        self._seen.clear()
         self._start, self._stop = self._stop, self._stop + next(self._sizes, 0)
 
     def finish(self) -> Tensor:
@@ -113,12 +102,12 @@ def pool_gram(
     for index, group in enumerate(groups):
         members = {name: modules[name] for name in group}
         accumulator = GramAccumulator(members, batches, device, held_as)
-        with captured(members, accumulator.add):
-            for batch in batches:
+        for batch in batches:
+            with captured(members, accumulator.add):
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
-                accumulator.next_batch()
-                if index == len(groups) - 1:
-                    on_batch(batch)
+            accumulator.next_batch()
+            if index == len(groups) - 1:
+                on_batch(batch)
         total += accumulator.finish().cpu()
     return total
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spice_select.errors import ModelError
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
@@ -63,12 +62,8 @@ class _BatchSink:
         self.features = torch.zeros(size, projection.dim, device=device)
         self.squares = torch.zeros(size, device=device)
         self._projection = projection
-        self._seen: set[str] = set()
 
     def add(self, name: str, gradients: Tensor) -> None:
-        if name in self._seen:
-            raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
-        self._seen.add(name)
         self.features += self._projection(name, gradients)
         self.squares += gradients.float().square().sum(dim=1)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from spice_select.errors import OutputError
 from spice_select.output.atomic import write_bytes, write_text
 from spice_select.output.records import PoolRecord
+from spice_select.output.settings import differences
 
 FORMAT_VERSION = 1
 
@@ -45,11 +46,10 @@ class Checkpoint:
         path = self.directory / "identity.json"
         saved = _read_json(path)
         wanted = json.loads(_dump({"format_version": FORMAT_VERSION, **identity}))
-        differing = [f"{key} (was {_short(saved.get(key))}, is {_short(wanted.get(key))})"
-                     for key in {**saved, **wanted} if saved.get(key) != wanted.get(key)]  # fmt: skip
+        differing = differences(saved, wanted)
         if differing:
             raise OutputError(
-                f"{self.directory.parent}: the run to resume had other settings: {'; '.join(differing[:4])}.\n"
+                f"{self.directory.parent}: the run to resume had other settings: {differing}.\n"
                 "Give the same ones, or start afresh with --overwrite or another --output."
             )
 
@@ -120,8 +120,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({error}); start afresh with --overwrite.") from error
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

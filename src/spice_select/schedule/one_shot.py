@@ -31,7 +31,9 @@ from spice_select.information import (
     survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
+from spice_select.output.manifest import versions
 from spice_select.output.records import PoolRecord, measures_of
+from spice_select.output.settings import differences
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
 from spice_select.pool.records import Line
@@ -59,25 +61,24 @@ _OF_THE_POOL = ("data", "rows", "format", "columns")
 """What two stores may differ in and still hold comparable features."""
 
 
-def store_identity(
-    pool: Pool, config: RunConfig, model: Mapping[str, Any], versions: Mapping[str, str]
-) -> dict[str, Any]:
+def store_identity(prepared: Prepared) -> dict[str, Any]:
     """All that decides the content of a store."""
+    config, model, packages = prepared.config, prepared.about, versions()
     return {
         **{key: getattr(config, key) for key in FEATURE_KEYS},
         "projection": METHOD,
         "shard_rows": SHARD_ROWS,
         "weights": model["fingerprint"],
         "device": model["device"],
-        "versions": {name: versions[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
-        "rows": len(pool.examples),
-        "data": [file.sha256 for file in pool.files],
+        "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
+        "rows": len(prepared.pool.examples),
+        "data": [file.sha256 for file in prepared.pool.files],
         "format": config.format,
         "columns": config.columns,
     }
 
 
-def about_store(prepared: Prepared) -> dict[str, Any]:
+def _about_store(prepared: Prepared) -> dict[str, Any]:
     """What picking from a store must know beside its rows."""
     return {
         "config": prepared.config.model_dump(),
@@ -104,35 +105,25 @@ def open_given(
 def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], option: str, of: str) -> GradientStore:
     """`store`, if its features are made as those of a store of `identity`, proxies apart."""
     ours, theirs = described(identity), store.identity
-    differing = [key for key in {**ours, **theirs} if key not in _OF_THE_POOL and ours.get(key) != theirs.get(key)]
+    of_features = [{key: told[key] for key in told if key not in _OF_THE_POOL} for told in (theirs, ours)]
+    differing = differences(*of_features)
     if differing:
-        told = ", ".join(f"{key} {theirs.get(key)} instead of {ours.get(key)}"[:80] for key in sorted(differing)[:3])
         raise ConfigError(
-            f"{option} {store.path}: was made with other options than {of} ({told}), so the gradients cannot be "
-            "compared.\nGive the same options to both."
+            f"{option} {store.path}: cannot be compared with the gradients of {of}: {differing}.\n"
+            "Give the same options to both."
         )
     return store
 
 
 def extract(
-    pool: Pool,
-    config: RunConfig,
-    proxy: Proxy,
-    store: Path,
-    identity: dict[str, Any],
-    about: dict[str, Any],
-    progress: Progress,
-    proxy_of: GradientStore | None = None,
+    prepared: Prepared, proxy: Proxy, store: Path, progress: Progress, proxy_of: GradientStore | None = None
 ) -> None:
-    """Fill `store` with the projected gradients of `pool`; what is there already is not computed again.
+    """Fill `store` with the projected gradients of a pool; what is there already is not computed again.
 
     Args:
-        pool: the rows.
-        config: options; the proxy is warmed up once, then frozen.
-        proxy: fresh, with seeded adapters.
+        prepared: the pool and the options.
+        proxy: fresh, with seeded adapters; it is warmed up once for the store, then frozen.
         store: directory of the store.
-        identity: from `store_identity`.
-        about: plain values kept in the store for those who pick from it.
         progress: told about rows.
         proxy_of: a store whose warmed-up proxy is used, so that the gradients can be compared with its own.
 
@@ -141,8 +132,10 @@ def extract(
         ModelError: out of memory, or a gradient is not finite.
 
     """
+    pool, config = prepared.pool, prepared.config
     shape = Shape(len(pool.examples), config.dim, SHARD_ROWS)
-    begin(store, identity, lambda place: write_pool(place, pool, about), progress.note)
+    about = _about_store(prepared)
+    begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
     _use_same_proxy(pool, config, proxy, store, progress, proxy_of)
     projection = Projection(proxy.factors, config.dim, config.seed)
     lengths = [len(example.input_ids) for example in pool.examples]

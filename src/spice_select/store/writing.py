@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spice_select.errors import OutputError
 from spice_select.output.atomic import TEMPORARY_PATTERN, write_bytes, write_text
+from spice_select.output.settings import differences
 from spice_select.store.claims import claimed
 from spice_select.store.layout import (
     CLAIMS,
@@ -85,12 +86,10 @@ def _refuse_others(store: Path, identity: dict[str, Any]) -> None:
     except OutputError as error:
         first = str(error).splitlines()[0]
         raise OutputError(f"{first}\nWhat the store holds can no longer be told: choose another --output.") from None
-    wanted = described(identity)
-    differing = [f"{key} (was {_short(saved.get(key))}, is {_short(wanted.get(key))})"
-                 for key in {**saved, **wanted} if saved.get(key) != wanted.get(key)]  # fmt: skip
+    differing = differences(saved, described(identity))
     if differing:
         raise OutputError(
-            f"{store}: holds gradients of other settings: {'; '.join(differing[:4])}.\n"
+            f"{store}: holds gradients of other settings: {differing}.\n"
             "Give the same ones, or choose another --output."
         )
 
@@ -216,8 +215,3 @@ def _publish(store: Path, shape: Shape, shard: int, proxy: str, compute: Compute
             f"{path}: cannot be written ({error.strerror}); the rest needs about {left / 1e6:,.0f} MB.\n"
             "Make room and give the same command again: what is done is kept."
         ) from error
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
