@@ -28,6 +28,7 @@ GENERATED = {".git", "__pycache__", "build", "dist"}
 MAY_IMPORT = {
     "errors": set[str](),
     "progress": set[str](),
+    "stopwatch": set[str](),
     "amounts": set[str](),
     "launch": set[str](),
     "information": set[str](),
@@ -39,35 +40,39 @@ MAY_IMPORT = {
     "pool": {"errors"},
     "gradients": {"errors", "pool"},
     "proxy": {"errors", "amounts", "launch", "information", "config", "pool", "gradients"},
+    "costs": {"amounts"},
     "preparation": {"errors", "progress", "amounts", "launch", "information", "config", "pool", "gradients", "proxy"},
     "output": {"errors", "amounts", "information", "config", "recipe", "pool"},
     "store": {"errors", "amounts", "information", "config", "recipe", "pool", "output"},
     "schedule": {
-        "errors", "progress", "amounts", "launch", "information", "processes", "methods", "config", "recipe", "pool",
-        "gradients", "proxy", "preparation", "output", "store",
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store",
     },
     "training": {
-        "errors", "progress", "amounts", "launch", "information", "config", "config_file", "recipe", "pool",
+        "errors", "costs", "progress", "amounts", "launch", "information", "config", "config_file", "recipe", "pool",
         "gradients", "proxy", "output",
     },
-    "evaluation": {"errors", "progress", "amounts", "launch", "information", "config", "pool", "gradients", "proxy"},
+    "evaluation": {
+        "errors", "costs", "progress", "amounts", "launch", "information", "config", "pool", "gradients", "proxy",
+    },
     "api": {
-        "errors", "progress", "amounts", "launch", "information", "processes", "methods", "config", "config_file",
-        "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
     },
     "stores": {
-        "errors", "progress", "amounts", "launch", "information", "processes", "methods", "config", "config_file",
-        "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule", "api",
-    },
-    "study": {
-        "errors", "progress", "amounts", "launch", "information", "processes", "methods", "config", "config_file",
-        "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule", "training", "evaluation",
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
         "api",
     },
+    "study": {
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule", "training",
+        "evaluation", "api",
+    },
     "cli": {
-        "errors", "progress", "amounts", "launch", "information", "processes", "methods", "config", "config_file",
-        "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule", "training", "evaluation",
-        "api", "stores", "study",
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
+        "training", "evaluation", "api", "stores", "study",
     },
 }
 # fmt: on

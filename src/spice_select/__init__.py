@@ -8,20 +8,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spice_select.api import RunResult, select
+    from spice_select.api import RunResult, forecast, select
     from spice_select.config import RunConfig
+    from spice_select.costs.forecast import Forecast
     from spice_select.errors import SpiceSelectError
     from spice_select.evaluation.evaluate import Evaluation, evaluate
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
     from spice_select.store.reading import GradientStore
-    from spice_select.stores import compute_gradients, pick
+    from spice_select.stores import compute_gradients, forecast_gradients, pick
     from spice_select.training.finetune import FinetuneResult, finetune
 
 __all__ = [
     "Evaluation",
     "FinetuneResult",
+    "Forecast",
     "GradientStore",
     "Recipe",
     "RunConfig",
@@ -31,6 +33,8 @@ __all__ = [
     "compute_gradients",
     "evaluate",
     "finetune",
+    "forecast",
+    "forecast_gradients",
     "pick",
     "select",
     "select_from_features",
@@ -41,6 +45,7 @@ __all__ = [
 _HOME = {
     "Evaluation": "evaluation.evaluate",
     "FinetuneResult": "training.finetune",
+    "Forecast": "costs.forecast",
     "GradientStore": "store.reading",
     "Recipe": "recipe",
     "RunConfig": "config",
@@ -50,6 +55,8 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
     "compute_gradients": "stores",
+    "forecast": "api",
+    "forecast_gradients": "stores",
     "pick": "stores",
     "select": "api",
     "select_from_features": "information",

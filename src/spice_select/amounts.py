@@ -37,6 +37,9 @@ def _tokens(text: str) -> float:
     return float(value)
 
 
+GIB = 1 << 30
+
+
 class Share(NamedTuple):
     """One end of a quota: a number of rows, or a share of the picks."""
 

@@ -8,7 +8,6 @@ The same function stands behind `spice-select run`.
 """
 
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +15,13 @@ from typing import Any
 
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.config_file import dump_yaml
+from spice_select.costs.forecast import Forecast
 from spice_select.errors import ConfigError
 from spice_select.information.ranks import Ranks
 from spice_select.output import recipes
 from spice_select.output.directory import (
     CHECKPOINT,
+    MANIFEST,
     Existing,
     State,
     clear,
@@ -30,7 +31,7 @@ from spice_select.output.directory import (
     refuse_own_stores,
     sweep,
 )
-from spice_select.output.manifest import manifest, versions
+from spice_select.output.manifest import manifest, versions, write_manifest
 from spice_select.output.records import PoolRecord
 from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import Summary, summarise
@@ -43,9 +44,11 @@ from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.interleaved import run_interleaved
+from spice_select.schedule.forecast import forecast_run
+from spice_select.schedule.interleaved import memory_advice, run_interleaved
 from spice_select.schedule.one_shot import choose_all, extract, open_given, store_identity
 from spice_select.schedule.ordered import run_ordered
+from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
@@ -121,15 +124,40 @@ def select(
             return replace(_run(inputs, merged, shared / "run", "refuse", reporter, ranks), output=None)
 
 
+def forecast(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Forecast:
+    """What `select` would take for the same arguments: time, memory, disk. A few batches are timed, nothing is written.
+
+    Raises:
+        SpiceSelectError: as `select`.
+
+    """
+    merged = merged_config(config, options)
+    inputs = as_list(pools)
+    if not inputs:
+        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
+    reporter = progress or NoProgress()
+    prepared = prepare(inputs, merged, reporter)
+    budget = merged.budget_rows(len(prepared.pool.examples), prepared.pool.trained_tokens)
+    tell_about(prepared.pool, merged, _purpose(budget, merged), reporter)
+    with memory_advice():
+        return forecast_run(prepared, budget, reporter)
+
+
 def _run(
     inputs: list[PoolInput], config: RunConfig, directory: Path, existing: Existing, progress: Progress, ranks: Ranks
 ) -> RunResult:
     state = inspect_output(directory, existing)
-    started = time.perf_counter()
-    prepared = prepare(inputs, config, progress)
+    watch = Stopwatch()
+    with watch.time("reading"):
+        prepared = prepare(inputs, config, progress)
     pool = prepared.pool
     budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
-    read = time.perf_counter()
     listing = pool.listing()
     given = None
     if config.pool_size == "all" and config.method in GREEDY:
@@ -145,30 +173,31 @@ def _run(
     if state != "new":
         checkpoint.verify(identity)
     needs_proxy = config.method not in WITHOUT_MODEL and state != "complete"
-    proxy = prepared.proxy(progress) if needs_proxy else None
+    with watch.time("loading"):
+        proxy = prepared.proxy(progress) if needs_proxy else None
     wait_for_all(ranks)  # the first process changes the directory when all have looked at it
     if ranks.rank == 0:
         _open_directory(directory, state, checkpoint, identity)
     wait_for_all(ranks)
     if ranks.rank > 0:
         checkpoint.verify(identity)  # fails where hosts do not share the directory
-    loaded = time.perf_counter()
 
     if state == "complete":
         records = [record for _, record in sorted(checkpoint.records().items())]
     else:
-        records = _choose(prepared, budget, proxy, checkpoint, given, progress, ranks)
+        records = _choose(prepared, budget, proxy, checkpoint, given, progress, watch, ranks)
     chosen = [pool.examples[i] for i in chosen_rows(records)]
     summary = summarise(listing.lines, records, sum(record.quota for record in records))
-    seconds = {"reading": read - started, "loading": loaded - read, "choosing": time.perf_counter() - loaded}
     if state != "complete" and ranks.rank == 0:
-        about = manifest(config, listing, prepared.about, records, summary, seconds)
         target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
         run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
-        write_results(directory, listing, chosen, records, summary, target, run_yaml, about, config.parquet)
+        with watch.time("writing"):
+            write_results(directory, listing, chosen, records, summary, target, run_yaml, config.parquet)
+        about = manifest(config, listing, prepared.about, records, summary, watch.seconds)
+        write_manifest(directory / MANIFEST, about)
         checkpoint.drop_proxy()
     wait_for_all(ranks)
-    return RunResult(config, listing, [*chosen], records, summary, directory, seconds)
+    return RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
 
 
 def _open_directory(directory: Path, state: State, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
@@ -187,18 +216,21 @@ def _choose(
     checkpoint: Checkpoint,
     given: GradientStore | None,
     progress: Progress,
+    watch: Stopwatch,
     ranks: Ranks,
 ) -> list[PoolRecord]:
     config, pool = prepared.config, prepared.pool
     if config.method in WITHOUT_GRADIENTS:
-        return run_ordered(pool.examples, config, proxy, checkpoint, progress)
+        with watch.time("selection"):
+            return run_ordered(pool.examples, config, proxy, checkpoint, progress)
     assert proxy is not None
     if config.pool_size != "all":
-        return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress, ranks)
+        return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress, watch, ranks)
     place = checkpoint.directory / STORE
-    extract(prepared, proxy, place, progress, given)
-    store = GradientStore.open(place, prepared.device)
-    record, _ = choose_all(store, store.listing.lines, config, given, progress, ranks)
+    extract(prepared, proxy, place, progress, watch, given)
+    with watch.time("selection"):
+        store = GradientStore.open(place, prepared.device)
+        record, _ = choose_all(store, store.listing.lines, config, given, progress, ranks)
     if ranks.rank == 0:
         checkpoint.save_record(record)
     return [record]

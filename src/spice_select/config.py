@@ -1,6 +1,7 @@
 """The one schema of a run: YAML, command line and Python all end in a validated `RunConfig`."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -119,6 +120,11 @@ class RunConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")
+    layers: str = Field(
+        "all",
+        description="Transformer blocks with adapters: all, or last:N, whose gradients take less time because the "
+        "backward pass ends early, but choose other rows (docs/speed.md).",
+    )
     warmup_steps: int = Field(
         4,
         ge=0,
@@ -166,6 +172,13 @@ class RunConfig(BaseModel):
         parse_budget(text)
         return text
 
+    @field_validator("layers")
+    @classmethod
+    def _layers_can_be_read(cls, value: str) -> str:
+        if value != "all" and not re.fullmatch(r"last:[1-9]\d*", value):
+            raise ValueError("must be all or last:N, e.g. last:4")
+        return value
+
     @field_validator("quota")
     @classmethod
     def _quota_can_be_read(cls, value: dict[str, str]) -> dict[str, str]:
@@ -205,6 +218,11 @@ class RunConfig(BaseModel):
         if self.quota and self.stop_ratio is not None:
             raise ValueError("quota and stop_ratio exclude each other: an early stop would leave shares unmet")
         return self
+
+    @property
+    def last_blocks(self) -> int | None:
+        """How many of the last transformer blocks have adapters; None for all."""
+        return None if self.layers == "all" else int(self.layers.partition(":")[2])
 
     @property
     def budget_tokens(self) -> int | None:

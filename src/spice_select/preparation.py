@@ -53,8 +53,8 @@ class Prepared:
         config = self.config
         progress.note(f"loading {config.model}")
         model = load_model(self.source, config.dtype, self.device)
-        proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
-        self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.factors) // 2)
+        proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed, config.last_blocks)
+        self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.layers))
         return proxy
 
 

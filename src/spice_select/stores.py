@@ -5,14 +5,14 @@ compute_gradients("pool.jsonl", output="store")
 result = pick("store", budget="10%", output="chosen")
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spice_select.api import RunResult
+from spice_select.api import RunResult, forecast
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
+from spice_select.costs.forecast import Forecast
 from spice_select.errors import ConfigError, OutputError
 from spice_select.output import recipes
 from spice_select.output.directory import (
@@ -23,7 +23,8 @@ from spice_select.output.directory import (
     inspect_output,
     refuse_own_stores,
 )
-from spice_select.output.manifest import manifest
+from spice_select.output.directory import MANIFEST as OUTPUT_MANIFEST
+from spice_select.output.manifest import manifest, write_manifest
 from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
@@ -41,6 +42,7 @@ from spice_select.schedule.one_shot import (
     refuse_incomparable,
     store_identity,
 )
+from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import AGAIN, MANIFEST, file_digest
 from spice_select.store.reading import GradientStore
 from spice_select.store.writing import check_place
@@ -77,9 +79,7 @@ def compute_gradients(
         SpiceSelectError: whatever the user can mend; the message says how.
 
     """
-    for key in options:
-        if key in PICK_OPTIONS and key != "device":
-            raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
+    _refuse_pick_options(options)
     merged = merged_config(config, {**options, "pool_size": "all"})
     inputs = as_list(pools)
     if not inputs:
@@ -92,8 +92,20 @@ def compute_gradients(
     tell_about(prepared.pool, merged, f"the store takes about {size:,.1f} MB", reporter)
     if like is not None:
         refuse_incomparable(like, store_identity(prepared), "proxy_of", str(place))
-    extract(prepared, prepared.proxy(reporter), place, reporter, like)
+    extract(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
     return GradientStore.open(place, prepared.device)
+
+
+def forecast_gradients(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Forecast:
+    """What `compute_gradients` would take for a new store: time, memory, disk. Nothing is written."""
+    _refuse_pick_options(options)
+    return forecast(pools, config, progress=progress, **{**options, "pool_size": "all"})
 
 
 def pick(
@@ -119,7 +131,7 @@ def pick(
         SpiceSelectError: whatever the user can mend; the message says how.
 
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     reporter = progress or NoProgress()
     if existing == "resume":
         raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
@@ -128,28 +140,34 @@ def pick(
         inspect_output(directory, existing)
         named = [store.path if isinstance(store, GradientStore) else store, options.get("given")]
         refuse_own_stores(directory, [Path(name) for name in named if name is not None])
-    opened = store if isinstance(store, GradientStore) else GradientStore.open(store, pick_device(_device(options)))
-    config = _pick_config(opened, options, reporter)
-    listing = opened.listing
-    read = time.perf_counter()
+    with watch.time("reading"):
+        opened = store if isinstance(store, GradientStore) else GradientStore.open(store, pick_device(_device(options)))
+        config = _pick_config(opened, options, reporter)
+        listing = opened.listing
     with joined_processes() as ranks:
         given = open_given(config, opened.identity, str(opened.path), opened.device)
-        record, found = choose_all(opened, listing.lines, config, given, reporter, ranks)
+        with watch.time("selection"):
+            record, found = choose_all(opened, listing.lines, config, given, reporter, ranks)
         reporter.note(
             f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks, "
             f"{opened.bytes_read / 1e6:,.0f} MB of features read"
         )
         chosen: list[Chat] = [*opened.chats(chosen_rows([record]))]
-        seconds = {"reading": read - started, "choosing": time.perf_counter() - read}
         summary = summarise(listing.lines, [record], record.quota)
-        result = RunResult(config, listing, chosen, [record], summary, directory, seconds)
+        result = RunResult(config, listing, chosen, [record], summary, directory, watch.seconds)
         if directory is not None and ranks.rank == 0:
-            _write(opened, result, directory)
+            _write(opened, result, directory, watch)
         wait_for_all(ranks)
     return result
 
 
-def _write(store: GradientStore, result: RunResult, directory: Path) -> None:
+def _refuse_pick_options(options: dict[str, Any]) -> None:
+    for key in options:
+        if key in PICK_OPTIONS and key != "device":
+            raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
+
+
+def _write(store: GradientStore, result: RunResult, directory: Path, watch: Stopwatch) -> None:
     config, listing = result.config, result.pool
     ensure_writable(directory)
     clear(directory)
@@ -157,12 +175,14 @@ def _write(store: GradientStore, result: RunResult, directory: Path) -> None:
     of_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
     checkpoint.start({"store": of_store, **config.model_dump()})
     checkpoint.save_record(result.records[0])
-    about = manifest(config, listing, store.about["model"], result.records, result.summary, result.seconds)
-    about["store"] = of_store  # sha256 of its manifest, which names every other file's
     target = recipes.Target(store.about["hub_name"], config.max_length, store.about["end_of_turn"])
     run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))
     chosen = result.chosen
-    write_results(directory, listing, chosen, result.records, result.summary, target, run_yaml, about, config.parquet)
+    with watch.time("writing"):
+        write_results(directory, listing, chosen, result.records, result.summary, target, run_yaml, config.parquet)
+    about = manifest(config, listing, store.about["model"], result.records, result.summary, watch.seconds)
+    about["store"] = of_store  # sha256 of its manifest, which names every other file's
+    write_manifest(directory / OUTPUT_MANIFEST, about)
 
 
 def _device(options: dict[str, Any]) -> str:

@@ -7,17 +7,18 @@ from hypothesis import strategies as st
 
 from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
 from spice_select.errors import ModelError
-from spice_select.gradients.capture import captured, per_sample_weight_gradient
-from spice_select.gradients.gram import module_groups, pool_gram
+from spice_select.gradients.capture import AdaptedLayer, captured, factor_gradients
+from spice_select.gradients.gram import layer_groups, pool_gram
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.pool.batches import token_budget_batches
+from spice_select.proxy.lora import merge, merged
 
 PLENTY = 1 << 40
 
 
 def gram_of(proxy, examples, budget, memory=PLENTY):
     batches = token_budget_batches([len(e.input_ids) for e in examples], budget)
-    return pool_gram(proxy.model, proxy.factors, examples, batches, memory)
+    return pool_gram(proxy.model, proxy.layers, examples, batches, memory)
 
 
 def assert_same(gram, expected, relative):
@@ -40,7 +41,7 @@ def test_each_gradient_equals_the_oracle_module_by_module(family):
     """Stronger than the Gram matrix: every entry of every per-sample gradient, from one padded batch."""
     proxy, examples = tiny_proxy(family), random_examples(6, seed=2)
     found: dict[str, torch.Tensor] = {}
-    with captured(proxy.factors, found.__setitem__):
+    with captured(proxy.layers, found.__setitem__):
         response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
     assert found.keys() == proxy.factors.keys()
     ours = torch.cat([found[name] for name in proxy.factors], dim=1).double()
@@ -79,7 +80,7 @@ def test_zero_b_makes_every_a_gradient_zero():
     """Why the proxy is warmed up: at LoRA's start half of the factors carry no information."""
     proxy, examples = tiny_proxy("llama", b_scale=0.0), random_examples(3, seed=5)
     found: dict[str, torch.Tensor] = {}
-    with captured(proxy.factors, found.__setitem__):
+    with captured(proxy.layers, found.__setitem__):
         response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
     for name, gradient in found.items():
         assert bool(gradient.any()) == (".lora_B." in name)
@@ -124,28 +125,56 @@ def test_logits_are_computed_only_where_a_token_is_trained():
 def test_groups_cover_every_module_once_and_respect_the_ceiling():
     proxy = tiny_proxy("llama")
     for memory in (1, 5_000, 50_000, PLENTY):
-        groups = module_groups(proxy.factors, 10, memory)
-        assert [name for group in groups for name in group] == list(proxy.factors)
+        groups = layer_groups(proxy.layers, 10, memory, torch.float32)
+        assert [name for group in groups for name in group] == list(proxy.layers)
         for group in groups:
-            held = sum(10 * 4 * proxy.factors[name].weight.numel() for name in group)
+            factors = [factor for name in group for factor in proxy.layers[name].factors.values()]
+            held = sum(10 * 4 * factor.weight.numel() for factor in factors)
             assert held <= memory or len(group) == 1
-    assert len(module_groups(proxy.factors, 0, 1)) == 1, "one batch holds nothing between batches"
+    assert len(layer_groups(proxy.layers, 0, 1, torch.float32)) == 1, "one batch holds nothing between batches"
 
 
-def test_weight_gradient_is_the_sum_over_tokens_of_outer_products():
-    x, dy = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 2, dtype=torch.float64)
-    expected = sum(dy[:, t, :, None] * x[:, t, None, :] for t in range(5)).flatten(1)
-    torch.testing.assert_close(per_sample_weight_gradient(x, dy), expected)
+def test_factor_gradients_are_autograds_own():
+    torch.manual_seed(3)
+    x, w = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    a = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    y = (x @ w.T + 1.7 * x @ a.T @ b.T).square()
+    expected = [torch.autograd.grad(y[i].sum(), (a, b), retain_graph=True) for i in range(3)]
+    dy = (2 * (x @ w.T + 1.7 * x @ a.T @ b.T)).detach()
+    of_a, of_b = factor_gradients(x.detach(), dy, a.detach(), b.detach(), 1.7)
+    torch.testing.assert_close(of_a, torch.stack([one.flatten() for one, _ in expected]))
+    torch.testing.assert_close(of_b, torch.stack([other.flatten() for _, other in expected]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merged_layers_give_the_same_gradients_and_come_back_as_they_were(family):
+    """Capture needs x and dy alone, so it need not know whether B A is part of W; putting W back leaves no rounding."""
+    proxy, examples = tiny_proxy(family), random_examples(7, seed=10)
+    gradients = oracle_gradients(proxy, examples)
+    before = {name: p.clone() for name, p in proxy.model.named_parameters()}
+    with merged(proxy):
+        assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
+    for name, p in proxy.model.named_parameters():
+        assert torch.equal(p, before[name])
+    assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
+    merge(proxy)
+    assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
+
+
+def adapted(layer):
+    a, b = (torch.nn.Linear(*sizes, bias=False).requires_grad_(False) for sizes in ((layer.in_features, 1), (1, 2)))
+    return {"layer": AdaptedLayer(layer, "a", a, "b", b, 1.0)}
 
 
 def test_activations_without_a_row_axis_are_refused():
     layer = torch.nn.Linear(4, 2, bias=False)
-    with captured({"layer": layer}, lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
+    with captured(adapted(layer), lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
         layer(torch.randn(6, 4))
 
 
 def test_a_layer_used_twice_is_refused():
     """Its gradient is the sum of two products; each alone would be a wrong one."""
-    layer = torch.nn.Linear(3, 3, bias=False).requires_grad_(False)
-    with captured({"layer": layer}, lambda *_: None), pytest.raises(ModelError, match="more than once"):
-        layer(layer(torch.ones(1, 2, 3))).sum().backward()
+    layer = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
+    with captured(adapted(layer), lambda *_: None), pytest.raises(ModelError, match="more than once"):
+        layer(layer(torch.ones(1, 2, 2))).sum().backward()

@@ -67,7 +67,7 @@ def test_inner_products_are_unbiased_and_spread_as_theory_says():
 
 def projected(proxy, examples, budget, dim=64, seed=0):
     batches = token_budget_batches([len(e.input_ids) for e in examples], budget)
-    return project_rows(proxy.model, proxy.factors, examples, batches, Projection(proxy.factors, dim, seed))
+    return project_rows(proxy.model, proxy.layers, examples, batches, Projection(proxy.factors, dim, seed))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,11 +1,11 @@
 """Laws of token-budget batches."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spice_select.errors import ConfigError
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import PASS_OVERHEAD, token_budget_batches
 
 lengths_and_budget = (st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
 
@@ -19,13 +19,38 @@ def test_batches_partition_the_rows_within_the_budget(lengths, budget):
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
+def cost(batches, lengths):
+    return sum(len(batch) * max(lengths[i] for i in batch) + PASS_OVERHEAD for batch in batches)
+
+
+def every_cut(order):
+    """All ways to cut a list into runs."""
+    if not order:
+        yield []
+    for stop in range(1, len(order) + 1):
+        for rest in every_cut(order[stop:]):
+            yield [order[:stop], *rest]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 300), max_size=9), st.integers(1, 1000))
+def test_no_other_cut_of_the_sorted_rows_costs_less(lengths, budget):
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    allowed = [
+        cut
+        for cut in every_cut(order)
+        if all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget for batch in cut)
+    ]
+    assert cost(token_budget_batches(lengths, budget), lengths) == min(cost(cut, lengths) for cut in allowed)
+
+
 @given(*lengths_and_budget)
-def test_rows_are_sorted_and_batches_are_full(lengths, budget):
+def test_the_largest_batch_comes_first_and_rows_are_sorted_within(lengths, budget):
     batches = token_budget_batches(lengths, budget)
-    order = [i for batch in batches for i in batch]
-    assert order == sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    for batch in batches[:-1]:
-        assert (len(batch) + 1) * lengths[batch[0]] > budget, "one more row would have fitted"
+    sizes = [len(batch) * lengths[batch[0]] for batch in batches]
+    assert sizes == sorted(sizes, reverse=True)
+    for batch in batches:
+        assert batch == sorted(batch, key=lambda i: (-lengths[i], i))
 
 
 @given(*lengths_and_budget)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import click
 
+from spice_select.cli.forecast import print_forecast
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.launch import is_main_process
@@ -13,8 +14,8 @@ from spice_select.launch import is_main_process
 SECTIONS: dict[str, tuple[str, ...]] = {
     "The gradients": ("dim", "seed", "proxy_of"),
     "The proxy model": (
-        "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "warmup_steps",
-        "learning_rate", "lr_warmup_steps", "update_batch_size",
+        "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "layers",
+        "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size",
     ),
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
     "Machine": ("token_budget",),
@@ -41,8 +42,11 @@ class GradientsCommand(SectionedCommand):
 @click.option(
     "--proxy-of", metavar="STORE", help="Use that store's warmed-up proxy, so that pick can take it as --given."
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Tell rows, tokens, time, memory and disk from a few timed batches, and stop."
+)
 @click.option("--output", metavar="STORE", required=True, help="Directory of the store; completed if it is there.")
-def gradients_command(pools: tuple[str, ...], proxy_of: str | None, output: str, **values: Any) -> None:
+def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: bool, output: str, **values: Any) -> None:
     """Compute every row's gradient, projected to --dim numbers, into a store from which `pick` chooses.
 
     The store takes 2 bytes a number: 8 kB a row at the default. It can be killed at any moment and given again; several
@@ -53,8 +57,13 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, output: str,
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.progress import progress_on
-    from spice_select.stores import compute_gradients
+    from spice_select.stores import compute_gradients, forecast_gradients
 
+    if dry_run:
+        with progress_on(sys.stderr) as progress:
+            found = forecast_gradients(list(pools), config, progress=progress)
+        print_forecast(found)
+        return
     with progress_on(sys.stderr) as progress:
         store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)
     if not is_main_process():

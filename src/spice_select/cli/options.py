@@ -23,6 +23,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "device",
         "lora_rank",
         "lora_alpha",
+        "layers",
         "warmup_steps",
         "learning_rate",
         "lr_warmup_steps",

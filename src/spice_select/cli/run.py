@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from spice_select.cli.forecast import print_forecast
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
@@ -31,6 +32,9 @@ Examples:
 @click.option(
     "--overwrite", is_flag=True, help="Replace an earlier run in DIR; its files go before the new run starts."
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Tell rows, tokens, time, memory and disk from a few timed batches, and stop."
+)
 @click.option("--print-config", is_flag=True, help="Print the resolved YAML and stop.")
 def run_command(
     pools: tuple[str, ...],
@@ -38,6 +42,7 @@ def run_command(
     config_file: str | None,
     resume: bool,
     overwrite: bool,
+    dry_run: bool,
     print_config: bool,
     **values: Any,
 ) -> None:
@@ -59,10 +64,15 @@ def run_command(
         return
 
     # Imported here so that --help, --print-config and mistakes answer at once.
-    from spice_select.api import select
+    from spice_select.api import forecast, select
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
+    if dry_run:
+        with progress_on(sys.stderr) as progress:
+            found = forecast(inputs, config, progress=progress)
+        print_forecast(found)
+        return
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:
         result = select(inputs, config, output=directory, existing=existing, progress=progress)

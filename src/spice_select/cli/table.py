@@ -46,7 +46,8 @@ def _figures(result: RunResult) -> list[tuple[str, str]]:
     if summary.quality is not None:
         figures += _quality(summary.quality)
     seconds = sum(result.seconds.values())
-    figures.append(("time", f"{int(seconds) // 60}:{int(seconds) % 60:02d}"))
+    parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
+    figures.append(("time", f"{int(seconds) // 60}:{int(seconds) % 60:02d}" + (f" ({parts})" if parts else "")))
     return figures
 
 

@@ -1,12 +1,14 @@
-"""Per-sample gradients of linear layers, taken by hooks during one ordinary backward pass over a batch.
+"""Per-sample gradients of LoRA's factors, taken by hooks during one ordinary backward pass over a batch.
 
-For y = x W^T the gradient of sample i's loss is dW_i = dy_i^T x_i. In a batch whose summed loss has no term shared by
-two samples, the backward pass delivers dy for every sample at once, so one batched product gives all dW_i. Autograd's
-own weight gradient is switched off (the weights must not require grad): nothing is computed twice.
+For y = W x + s B (A x) with the loss of each sample its own, dA_i = s B^T dy_i^T x_i and dB_i = s dy_i^T (x_i A^T),
+where x_i [T, in] and dy_i [T, out] are sample i's inputs and output gradients. In a batch whose summed loss has no term
+shared by two samples, the backward pass delivers dy for every sample at once. Nothing but x and dy is needed: whether
+the layer computes B A apart from W or merged into it, and autograd computes no weight's gradient.
 """
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +16,59 @@ from torch import Tensor, nn
 from spice_select.errors import ModelError
 
 Sink = Callable[[str, Tensor], None]
-"""Receives a module's name and its per-sample gradients [b, p] as the backward pass reaches it."""
+"""Receives a factor's name and its per-sample gradients [b, p] as the backward pass reaches it."""
 
 
-def per_sample_weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """Gradients of a bias-free linear layer's weight, one per sample.
+@dataclass(frozen=True, slots=True)
+class AdaptedLayer:
+    """A layer with LoRA: `module` computes W x + scaling * B (A x), with A [r, in] and B [out, r]."""
+
+    module: nn.Module
+    a_name: str
+    a: nn.Linear
+    b_name: str
+    b: nn.Linear
+    scaling: float
+
+    @property
+    def factors(self) -> dict[str, nn.Linear]:
+        """Both factors by name."""
+        return {self.a_name: self.a, self.b_name: self.b}
+
+
+def factors_of(layers: Mapping[str, AdaptedLayer]) -> dict[str, nn.Linear]:
+    """The factors of `layers` by name, in order."""
+    return {name: factor for layer in layers.values() for name, factor in layer.factors.items()}
+
+
+def factor_gradients(x: Tensor, dy: Tensor, a: Tensor, b: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Gradients of LoRA's factors, one of each per sample.
 
     Args:
-        x: inputs [b, T, in].
-        dy: gradients of the summed loss with respect to the outputs [b, T, out].
+        x: inputs [m, T, in].
+        dy: gradients of the summed loss with respect to the outputs [m, T, out].
+        a: A [r, in].
+        b: B [out, r].
+        scaling: LoRA's factor on B A.
 
     Returns:
-        [b, out * in], row i the flattened dy_i^T x_i.
+        [m, r * in] and [m, out * r] of the type of `x`: row i is the flattened gradient of sample i.
 
     """
-    return torch.bmm(dy.transpose(1, 2), x).flatten(1)
+    # PEFT keeps factors in float32 beside layers in bfloat16.
+    down = x @ a.T.to(x.dtype)  # [m, T, r]
+    up = (dy @ b.to(dy.dtype)).mul_(scaling)  # [m, T, r]
+    of_a = torch.bmm(up.transpose(1, 2), x)
+    of_b = torch.bmm(dy.transpose(1, 2), down.mul_(scaling))
+    return of_a.flatten(1), of_b.flatten(1)
 
 
 @contextmanager
-def captured(modules: Mapping[str, nn.Linear], sink: Sink) -> Generator[None]:
-    """Within the context one backward pass hands each module's per-sample gradients to `sink`, last layer first.
+def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
+    """Within the context one backward pass hands each factor's per-sample gradients to `sink`, last layer first.
 
-    The graph starts at the first captured module's output, so nothing below it is differentiated.
+    The graph starts at the first captured layer's output, so nothing below it is differentiated. No factor may require
+    grad.
 
     Raises:
         ModelError: in the passes: a layer is used more than once, so that its gradient is a sum of several.
@@ -43,13 +76,17 @@ def captured(modules: Mapping[str, nn.Linear], sink: Sink) -> Generator[None]:
     """
     met: set[str] = set()
 
-    def once(name: str, gradients: Tensor) -> None:
+    def once(name: str, layer: AdaptedLayer, x: Tensor, dy: Tensor) -> None:
         if name in met:
             raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
         met.add(name)
-        sink(name, gradients)
+        of_a, of_b = factor_gradients(x, dy, layer.a.weight, layer.b.weight, layer.scaling)
+        sink(layer.b_name, of_b)
+        sink(layer.a_name, of_a)
 
-    handles = [module.register_forward_hook(_forward_hook(name, once)) for name, module in modules.items()]
+    handles = [
+        layer.module.register_forward_hook(_forward_hook(name, layer, once)) for name, layer in layers.items()
+    ]
     try:
         yield
     finally:
@@ -57,7 +94,9 @@ def captured(modules: Mapping[str, nn.Linear], sink: Sink) -> Generator[None]:
             handle.remove()
 
 
-def _forward_hook(name: str, sink: Sink) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _forward_hook(
+    name: str, layer: AdaptedLayer, deliver: Callable[[str, AdaptedLayer, Tensor, Tensor], None]
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Keep the input, and have the output's gradient delivered."""
         if output.dim() != 3:
@@ -69,9 +108,9 @@ def _forward_hook(name: str, sink: Sink) -> Callable[[nn.Module, tuple[Tensor, .
             output.requires_grad_(True)
         x = args[0].detach()
 
-        def deliver(dy: Tensor) -> None:
-            sink(name, per_sample_weight_gradient(x, dy))
+        def on_gradient(dy: Tensor) -> None:
+            deliver(name, layer, x, dy)
 
-        output.register_hook(deliver)
+        output.register_hook(on_gradient)
 
     return hook

@@ -1,8 +1,8 @@
-"""The Gram matrix K_ij = <g_i, g_j> of a candidate pool, accumulated module by module during the backward passes.
+"""The Gram matrix K_ij = <g_i, g_j> of a candidate pool, accumulated factor by factor during the backward passes.
 
-A pool that fits one batch needs no stored gradient at all: each module's block [m, p] is multiplied and dropped. A pool
-of several batches must meet its earlier rows again, so their blocks are held per module until the pool is done; when
-m * P numbers would exceed `memory_bytes`, the pool is passed over several times, each time for one group of modules.
+A pool that fits one batch needs no stored gradient at all: each factor's block [m, p] is multiplied and dropped. A pool
+of several batches must meet its earlier rows again, so their blocks are held per factor until the pool is done; when
+m * P numbers would exceed `memory_bytes`, the pool is passed over several times, each time for one group of layers.
 The result does not depend on the grouping.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spice_select.gradients.capture import captured
+from spice_select.gradients.capture import AdaptedLayer, captured, factors_of
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class GramAccumulator:
-    """Sums K over modules in float64; products are float32 or the gradients' own wider type."""
+    """Sums K over factors in float64; products are float32 or the gradients' own wider type."""
 
     def __init__(
         self,
-        modules: Mapping[str, nn.Linear],
+        factors: Mapping[str, nn.Linear],
         batches: Sequence[Sequence[int]],
         device: torch.device,
-        held_as: torch.dtype | None = None,
+        held_as: torch.dtype,
     ) -> None:
         """`batches` are the row indices of each coming batch, in order; they partition the pool's rows.
 
-        `held_as` is the type in which earlier batches' gradients wait for later ones; by default their own.
+        `held_as` is the type in which earlier batches' gradients wait for later ones.
         """
         # Apple's GPUs have no float64: there the sum is kept on the CPU.
         self._sum_device = torch.device("cpu") if device.type == "mps" else device
@@ -41,15 +41,15 @@ class GramAccumulator:
         # Made before any activation exists: blocks allocated between activations would pin the heap around them.
         held = rows_held(batches)
         self._held = {
-            name: module.weight.new_empty((held, module.weight.numel()), dtype=held_as)
-            for name, module in modules.items()
+            name: factor.weight.new_empty((held, factor.weight.numel()), dtype=held_as)
+            for name, factor in factors.items()
             if held
         }
         self._sizes = iter([len(batch) for batch in batches])
         self._start, self._stop = 0, next(self._sizes)
 
     def add(self, name: str, gradients: Tensor) -> None:
-        """Add the current batch's gradients [b, p] of one module."""
+        """Add the current batch's gradients [b, p] of one factor."""
         start, stop = self._start, self._stop
         wide = _wide(gradients)
         self._gram[start:stop, start:stop] += (wide @ wide.T).to(self._sum_device).double()
@@ -60,7 +60,7 @@ class GramAccumulator:
             self._held[name][start:stop] = gradients
 
     def next_batch(self) -> None:
-        """Say that every module of the current batch was added."""
+        """Say that every factor of the current batch was added."""
         self._start, self._stop = self._stop, self._stop + next(self._sizes, 0)
 
     def finish(self) -> Tensor:
@@ -73,35 +73,36 @@ class GramAccumulator:
 
 def pool_gram(
     model: "PreTrainedModel",
-    modules: Mapping[str, nn.Linear],
+    layers: Mapping[str, AdaptedLayer],
     rows: Sequence[TokenRow],
     batches: Sequence[Sequence[int]],
     memory_bytes: int,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
     held_as: torch.dtype | None = None,
 ) -> Tensor:
-    """Gram matrix of the per-sample gradients of `rows` with respect to the weights of `modules`.
+    """Gram matrix of the per-sample gradients of `rows` with respect to the factors of `layers`.
 
     Args:
-        model: the proxy in eval mode; no weight of `modules` may require grad.
-        modules: the LoRA factors, name -> layer.
+        model: the proxy in eval mode; no factor may require grad.
+        layers: its adapted layers by name.
         rows: the m examples of the pool.
         batches: a partition of range(m); each is one forward and backward pass.
         memory_bytes: ceiling for gradients held between batches.
         on_batch: called with each finished batch (only in the last pass over the pool).
-        held_as: type of the gradients held between batches; bfloat16 halves them, and its rounding, independent from
-            number to number, averages out of the inner products.
+        held_as: type of the gradients held between batches, by default the model's; bfloat16 halves them, and its
+            rounding, independent from number to number, averages out of the inner products.
 
     Returns:
         K [m, m] float64 on CPU.
 
     """
-    groups = module_groups(modules, rows_held(batches), memory_bytes, held_as)
+    kept = held_as or model.dtype
+    groups = layer_groups(layers, rows_held(batches), memory_bytes, kept)
     device = next(model.parameters()).device
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
     for index, group in enumerate(groups):
-        members = {name: modules[name] for name in group}
-        accumulator = GramAccumulator(members, batches, device, held_as)
+        members = {name: layers[name] for name in group}
+        accumulator = GramAccumulator(factors_of(members), batches, device, kept)
         for batch in batches:
             with captured(members, accumulator.add):
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
@@ -117,23 +118,36 @@ def rows_held(batches: Sequence[Sequence[int]]) -> int:
     return sum(len(batch) for batch in batches[:-1])
 
 
-def module_groups(
-    modules: Mapping[str, nn.Linear], held: int, memory_bytes: int, held_as: torch.dtype | None = None
+def layer_groups(
+    layers: Mapping[str, AdaptedLayer], held: int, memory_bytes: int, held_as: torch.dtype
 ) -> list[list[str]]:
-    """Cut the modules, in order, into groups whose gradients of `held` rows stay within `memory_bytes`.
+    """Cut the layers, in order, into groups whose gradients of `held` rows stay within `memory_bytes`.
 
-    One batch holds nothing, so everything is one group; a single module above the ceiling is a group of its own.
+    One batch holds nothing, so everything is one group; a single layer above the ceiling is a group of its own.
     """
     groups: list[list[str]] = [[]]
     used = 0
-    for name, module in modules.items():
-        size = held * module.weight.numel() * (held_as or module.weight.dtype).itemsize
+    for name, layer in layers.items():
+        size = _held_bytes(layer, held, held_as)
         if groups[-1] and used + size > memory_bytes:
             groups.append([])
             used = 0
         groups[-1].append(name)
         used += size
     return groups
+
+
+def most_held_bytes(
+    layers: Mapping[str, AdaptedLayer], batches: Sequence[Sequence[int]], memory_bytes: int, held_as: torch.dtype
+) -> int:
+    """Gradients that wait at once between the batches of a pool."""
+    held = rows_held(batches)
+    groups = layer_groups(layers, held, memory_bytes, held_as)
+    return max(sum(_held_bytes(layers[name], held, held_as) for name in group) for group in groups)
+
+
+def _held_bytes(layer: AdaptedLayer, held: int, held_as: torch.dtype) -> int:
+    return held * held_as.itemsize * sum(factor.weight.numel() for factor in layer.factors.values())
 
 
 def _wide(x: Tensor) -> Tensor:

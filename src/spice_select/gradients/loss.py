@@ -40,12 +40,16 @@ class TokenRow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded rows. `input_ids` [b, T] int64; `predicts` [b, T] bool: this position predicts a trained token."""
+    """Right-padded rows on the model's device, and their n trained tokens in row-major order.
 
-    input_ids: Tensor
-    predicts: Tensor
-    targets: Tensor  # [n] int64, the trained tokens in row-major order
-    owner: Tensor  # [n] int64, the row of each target
+    All that depends on the data's shape is calculated before it is sent, so that no pass waits for the device.
+    """
+
+    input_ids: Tensor  # [b, T] int64
+    owner: Tensor  # [n] int64, the row of each trained token
+    position: Tensor  # [n] int64, the place that predicts it: the one before its own
+    targets: Tensor  # [n] int64, the trained tokens
+    counts: Tensor  # [b] float32, trained tokens of each row
 
     @property
     def size(self) -> int:
@@ -54,17 +58,25 @@ class Batch:
 
 
 def collate(rows: Sequence[TokenRow], device: torch.device) -> Batch:
-    """Pad `rows` on the right to the longest and mark the positions that predict trained tokens."""
+    """Pad `rows` on the right to the longest, mark the places that predict trained tokens, and send all to `device`."""
     width = max(len(row.input_ids) for row in rows)
-    input_ids = torch.zeros((len(rows), width), dtype=torch.int64)
-    predicts = torch.zeros((len(rows), width), dtype=torch.bool)
+    input_ids = np.zeros((len(rows), width), dtype=np.int64)
+    predicts = np.zeros((len(rows), width), dtype=np.bool_)
     for i, row in enumerate(rows):
         length = len(row.input_ids)
-        input_ids[i, :length] = torch.as_tensor(np.asarray(row.input_ids, dtype=np.int64))
-        predicts[i, : length - 1] = torch.as_tensor(np.asarray(row.trained[1:], dtype=np.bool_))
-    owner, position = predicts.nonzero(as_tuple=True)
-    targets = input_ids[owner, position + 1]
-    return Batch(input_ids.to(device), predicts.to(device), targets.to(device), owner.to(device))
+        input_ids[i, :length] = row.input_ids
+        predicts[i, : length - 1] = row.trained[1:]
+    owner, position = predicts.nonzero()
+    counts = predicts.sum(axis=1).astype(np.float32)
+    parts = (input_ids, owner, position, input_ids[owner, position + 1], counts)
+    return Batch(*(_sent(torch.from_numpy(part), device) for part in parts))
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """`values` on `device`; to a GPU from pinned memory, so that this process does not wait for the copy."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
@@ -72,12 +84,11 @@ def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
 
     The output layer runs only on positions that predict a trained token, so logits are [n, V], never [b, T, V].
     """
-    with _output_layer_only_at(model, batch.predicts):
+    with _output_layer_only_at(model, batch):
         logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[0]  # [n, V]
     nll = cast(Tensor, _TokenNll.apply(logits.float(), batch.targets))
     total = torch.zeros(batch.size, dtype=nll.dtype, device=nll.device).index_add(0, batch.owner, nll)
-    count = torch.bincount(batch.owner, minlength=batch.size).clamp(min=1)
-    return total / count
+    return total / batch.counts.clamp(min=1)
 
 
 class _TokenNll(torch.autograd.Function):
@@ -101,8 +112,8 @@ class _TokenNll(torch.autograd.Function):
 
 
 @contextmanager
-def _output_layer_only_at(model: "PreTrainedModel", positions: Tensor) -> Generator[None]:
-    """Within the context, the output embedding sees [1, n, d] (the n marked positions) instead of [b, T, d]."""
+def _output_layer_only_at(model: "PreTrainedModel", batch: Batch) -> Generator[None]:
+    """Within the context, the output embedding sees [1, n, d], where tokens are predicted, instead of [b, T, d]."""
     head = cast(object, model.get_output_embeddings())
     if not isinstance(head, nn.Module):
         raise ModelError(
@@ -112,12 +123,12 @@ def _output_layer_only_at(model: "PreTrainedModel", positions: Tensor) -> Genera
 
     def keep_marked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]
-        if hidden.shape[:2] != positions.shape:
+        if hidden.shape[:2] != batch.input_ids.shape:
             raise ModelError(
                 f"{type(model).__name__} calls its output layer on a tensor of shape {tuple(hidden.shape)}, "
                 f"not on [rows, tokens, width]: this architecture is not supported as a proxy."
             )
-        return (hidden[positions].unsqueeze(0), *args[1:])
+        return (hidden[batch.owner, batch.position].unsqueeze(0), *args[1:])
 
     handle = head.register_forward_pre_hook(keep_marked)
     try:

@@ -1,8 +1,8 @@
 """Per-sample gradients projected from P numbers (millions) to d, inside the backward pass.
 
-Every coordinate of every module gets a random sign and a place: coordinate i of a module goes, with its sign, to
-place (i + the module's offset) mod d. Then E <Pg, Ph> = <g, h> over the signs, with a standard deviation of about
-|g| |h| / sqrt(d). The signs of a module depend on the seed, its name and its size alone, never on batches or order.
+Every coordinate of every factor gets a random sign and a place: coordinate i of a factor goes, with its sign, to
+place (i + the factor's offset) mod d. Then E <Pg, Ph> = <g, h> over the signs, with a standard deviation of about
+|g| |h| / sqrt(d). The signs of a factor depend on the seed, its name and its size alone, never on batches or order.
 No P x d matrix exists: a sign is one byte, and folding is a product and a sum.
 """
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from spice_select.gradients.capture import captured
+from spice_select.gradients.capture import AdaptedLayer, captured
+from spice_select.gradients.fitting import halving
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ METHOD = "folded-sign-1"
 
 
 class Projection:
-    """A linear map of all modules' weight gradients to d numbers."""
+    """A linear map of all factors' gradients to d numbers."""
 
-    def __init__(self, modules: Mapping[str, nn.Linear], dim: int, seed: int):
+    def __init__(self, factors: Mapping[str, nn.Linear], dim: int, seed: int):
         """Draw signs and offsets.
 
         Args:
-            modules: name -> layer whose weight gradients are projected.
+            factors: name -> layer whose weight gradients are projected.
             dim: d, at least 1.
             seed: other seeds give independent maps.
 
@@ -38,15 +39,15 @@ class Projection:
         self.dim = dim
         self._signs: dict[str, Tensor] = {}
         self._offsets: dict[str, int] = {}
-        for name, module in modules.items():
-            digest = hashlib.sha256(f"{METHOD} {seed} {name} {tuple(module.weight.shape)}".encode()).digest()
+        for name, factor in factors.items():
+            digest = hashlib.sha256(f"{METHOD} {seed} {name} {tuple(factor.weight.shape)}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
             self._offsets[name] = int(torch.randint(dim, (1,), generator=generator))
-            signs = torch.randint(0, 2, (module.weight.numel(),), generator=generator, dtype=torch.int8) * 2 - 1
-            self._signs[name] = signs.to(module.weight.device)
+            signs = torch.randint(0, 2, (factor.weight.numel(),), generator=generator, dtype=torch.int8) * 2 - 1
+            self._signs[name] = signs.to(factor.weight.device)
 
     def __call__(self, name: str, gradients: Tensor) -> Tensor:
-        """Project one module's gradients [b, p] to its part of the features, [b, d] float32; parts are summed."""
+        """Project one factor's gradients [b, p] to its part of the features, [b, d] float32; parts are summed."""
         signed = gradients.float() * self._signs[name]  # [b, p]
         rows, whole = len(signed), signed.shape[1] // self.dim * self.dim
         folded = signed[:, :whole].reshape(rows, whole // self.dim, self.dim).sum(dim=1)  # [b, d]
@@ -56,7 +57,7 @@ class Projection:
 
 
 class _BatchSink:
-    """Features and squared norms of one batch, summed over modules as they arrive."""
+    """Features and squared norms of one batch, summed over factors as they arrive."""
 
     def __init__(self, projection: Projection, size: int, device: torch.device):
         self.features = torch.zeros(size, projection.dim, device=device)
@@ -70,7 +71,7 @@ class _BatchSink:
 
 def project_rows(
     model: "PreTrainedModel",
-    modules: Mapping[str, nn.Linear],
+    layers: Mapping[str, AdaptedLayer],
     rows: Sequence[TokenRow],
     batches: Sequence[Sequence[int]],
     projection: Projection,
@@ -78,12 +79,14 @@ def project_rows(
 ) -> tuple[Tensor, Tensor]:
     """Projected per-sample gradients of `rows`.
 
+    A batch for which a GPU's memory is too small is cut in two and tried again.
+
     Args:
-        model: the proxy in eval mode; no weight of `modules` may require grad.
-        modules: the LoRA factors, name -> layer.
+        model: the proxy in eval mode; no factor of `layers` may require grad.
+        layers: its adapted layers by name.
         rows: n examples.
         batches: a partition of range(n); each is one forward and backward pass.
-        projection: drawn for `modules`.
+        projection: drawn for the layers' factors.
         on_batch: called with each finished batch.
 
     Returns:
@@ -91,15 +94,24 @@ def project_rows(
 
     Raises:
         ModelError: a layer is used twice in a forward pass.
+        torch.OutOfMemoryError: a GPU has no room for a single row.
 
     """
     device = next(model.parameters()).device
-    features, squares = torch.zeros(len(rows), projection.dim), torch.zeros(len(rows))
-    for batch in batches:
+
+    def project(batch: Sequence[int]) -> list[tuple[Sequence[int], _BatchSink]]:
         sink = _BatchSink(projection, len(batch), device)
-        with captured(modules, sink.add):
+        with captured(layers, sink.add):
             response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
+        return [(batch, sink)]
+
+    done: list[tuple[Sequence[int], _BatchSink]] = []
+    for batch in batches:
+        done += halving(project, batch)
+        on_batch(batch)
+    # Only here does this process wait for the device.
+    features, squares = torch.zeros(len(rows), projection.dim), torch.zeros(len(rows))
+    for batch, sink in done:
         features[list(batch)] = sink.features.cpu()
         squares[list(batch)] = sink.squares.cpu()
-        on_batch(batch)
     return features, squares

@@ -1,16 +1,13 @@
-"""All files of a finished run, written in one place; the manifest comes last and marks the run complete."""
+"""All files of a finished run but its manifest, which comes last and marks the run complete."""
 
 # pyarrow ships no annotations
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from spice_select.output import recipes
 from spice_select.output.atomic import write_text
-from spice_select.output.directory import MANIFEST
-from spice_select.output.manifest import write_manifest
 from spice_select.output.records import PoolRecord
 from spice_select.output.scores import write_scores
 from spice_select.output.subset import write_rejected, write_selected, write_selected_parquet, write_training_table
@@ -31,10 +28,9 @@ def write_results(
     summary: Summary,
     target: recipes.Target,
     run_yaml: str,
-    manifest: dict[str, Any],
     parquet: bool,
 ) -> None:
-    """Write every file of `output/directory.py`'s list into `directory`, which exists; `chosen` in the pool's order.
+    """Write the files of `output/directory.py`'s list into `directory`, which exists; `chosen` in the pool's order.
 
     Raises:
         OutputError: a file cannot be written.
@@ -52,4 +48,3 @@ def write_results(
     for name, text in recipes.trainer_files(target, about, table).items():
         write_text(directory / name, text)
     write_text(directory / "run.yaml", run_yaml)
-    write_manifest(directory / MANIFEST, manifest)

@@ -2,21 +2,28 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from spice_select.errors import ConfigError
+
+PASS_OVERHEAD = 64
+"""Tokens whose time one more forward and backward pass takes; padding beyond that is worth another pass."""
 
 
 def token_budget_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Cut rows into batches whose padded size stays within a budget.
+    """Cut rows into batches whose padded size stays within a budget, with the least padding and passes.
 
-    Rows are taken from the longest to the shortest (ties by index), so the batch that needs the most memory
-    is the first one and a run that does not fit fails at once.
+    Among all cuts of the rows in order of length, the one is taken that has the smallest sum of padded tokens and
+    `PASS_OVERHEAD` a batch. The largest batch comes first, so that a run that does not fit fails at once.
 
     Args:
         lengths: tokens of each row.
         token_budget: the most tokens a batch may hold, padding included: rows of the batch * its longest row.
 
     Returns:
-        Indices into `lengths`, each exactly once. A row longer than the budget is a batch of its own.
+        Indices into `lengths`, each exactly once; inside a batch from the longest to the shortest, ties by index. A
+        row longer than the budget is a batch of its own.
 
     Raises:
         ConfigError: the budget is below 1.
@@ -24,12 +31,30 @@ def token_budget_batches(lengths: Sequence[int], token_budget: int) -> list[list
     """
     if token_budget < 1:
         raise ConfigError(f"The token budget of a batch must be at least 1, not {token_budget}.")
-    batches: list[list[int]] = []
-    room = 0  # rows that the open batch may still take
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if room == 0:
-            batches.append([])
-            room = max(1, token_budget // max(1, lengths[index]))
-        batches[-1].append(index)
-        room -= 1
-    return batches
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    widths = np.array([max(1, lengths[i]) for i in order], dtype=np.int64)
+    starts = _best_starts(widths, token_budget)
+    cuts: list[tuple[int, int]] = []
+    stop = len(order)
+    while stop:
+        cuts.append((int(starts[stop]), stop))
+        stop = int(starts[stop])
+    cuts.sort(key=lambda cut: (-(cut[1] - cut[0]) * int(widths[cut[0]]), cut))
+    return [order[start:stop] for start, stop in cuts]
+
+
+def _best_starts(widths: npt.NDArray[np.int64], token_budget: int) -> npt.NDArray[np.int64]:
+    """Where the last batch of the best cut of the first j rows starts, for every j; `widths` fall."""
+    rows = len(widths)
+    cost = np.zeros(rows + 1, dtype=np.int64)
+    starts = np.zeros(rows + 1, dtype=np.int64)
+    room = np.maximum(1, token_budget // widths)  # rows that a batch may hold whose longest row is this one
+    first = 0  # a batch that ends before row j may start here at the earliest
+    for j in range(1, rows + 1):
+        while first + room[first] < j:
+            first += 1
+        candidates = np.arange(first, j)
+        costs = cost[first:j] + (j - candidates) * widths[first:j] + PASS_OVERHEAD
+        best = int(costs.argmin())
+        cost[j], starts[j] = costs[best], first + best
+    return starts

@@ -1,26 +1,39 @@
-"""LoRA on the proxy: attached by PEFT to every linear layer but the output layer, seeded, without dropout."""
+"""LoRA on the proxy: attached by PEFT to linear layers, seeded, without dropout."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from spice_select.errors import ModelError
+from spice_select.gradients.capture import AdaptedLayer, factors_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+ADAPTER = "default"
+"""PEFT's name for the one adapter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """The proxy language model: frozen base, LoRA factors by name (A [r, in] and B [out, r] of each layer)."""
+    """The proxy language model: frozen base, and its layers with LoRA by name."""
 
     model: "PreTrainedModel"
-    factors: dict[str, nn.Linear]
+    layers: dict[str, AdaptedLayer]
+
+    @property
+    def factors(self) -> dict[str, nn.Linear]:
+        """A [r, in] and B [out, r] of each layer, by name."""
+        return factors_of(self.layers)
 
     @property
     def device(self) -> torch.device:
@@ -33,14 +46,25 @@ class Proxy:
         return sum(layer.weight.numel() for layer in self.factors.values())
 
 
-def attach_lora(model: "PreTrainedModel", rank: int, alpha: float, seed: int) -> Proxy:
-    """Add adapters (A random from `seed`, B zero) to all linear layers of `model`, whose forward pass then uses them.
+def attach_lora(
+    model: "PreTrainedModel", rank: int, alpha: float, seed: int, last_blocks: int | None = None
+) -> Proxy:
+    """Add adapters (A random from `seed`, B zero) to linear layers of `model`, whose forward pass then uses them.
+
+    Args:
+        model: frozen.
+        rank: r.
+        alpha: LoRA's scaling is alpha / r.
+        seed: of A.
+        last_blocks: adapt only the linear layers of so many last transformer blocks; None adapts all but the output
+            layer. Nothing below the lowest adapted layer is ever differentiated.
 
     Raises:
-        ModelError: PEFT finds no linear layer.
+        ModelError: there is no linear layer, or not so many blocks.
 
     """
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0)  # pyright: ignore[reportArgumentType]
+    targets = "all-linear" if last_blocks is None else _linear_layers_of(model, last_blocks)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)  # pyright: ignore[reportArgumentType]
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -53,11 +77,54 @@ def attach_lora(model: "PreTrainedModel", rank: int, alpha: float, seed: int) ->
     assert isinstance(adapted, PeftModel)
     adapted.eval()
     modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    factors = {
-        name: module
-        for name, module in modules
-        if isinstance(module, nn.Linear) and (".lora_A." in name or ".lora_B." in name)
-    }
-    for layer in factors.values():
-        layer.weight.requires_grad_(False)
-    return Proxy(model, factors)
+    layers = {name: _adapted(name, module) for name, module in modules if isinstance(module, LoraLinear)}
+    proxy = Proxy(model, layers)
+    for factor in proxy.factors.values():
+        factor.weight.requires_grad_(False)
+    return proxy
+
+
+def _linear_layers_of(model: "PreTrainedModel", last_blocks: int) -> list[str]:
+    """Names of the linear layers in the last transformer blocks."""
+    count = cast(int, model.config.get_text_config().num_hidden_layers)
+    modules = list(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
+    stacks = [(name, module) for name, module in modules if isinstance(module, nn.ModuleList) and len(module) == count]
+    if not stacks:
+        raise ModelError(f"the blocks of {type(model).__name__} cannot be told apart; use --layers all.")
+    if last_blocks > count:
+        raise ModelError(f"--layers last:{last_blocks}: the model has {count} blocks; ask for at most last:{count}.")
+    stack = stacks[0][0]
+    kept = tuple(f"{stack}.{index}." for index in range(count - last_blocks, count))
+    return [name for name, module in modules if isinstance(module, (nn.Linear, Conv1D)) and name.startswith(kept)]
+
+
+def _adapted(name: str, module: LoraLinear) -> AdaptedLayer:
+    a, b = module.lora_A[ADAPTER], module.lora_B[ADAPTER]
+    assert isinstance(a, nn.Linear)
+    assert isinstance(b, nn.Linear)
+    scaling = cast(float, module.scaling[ADAPTER])
+    return AdaptedLayer(module, f"{name}.lora_A.{ADAPTER}", a, f"{name}.lora_B.{ADAPTER}", b, scaling)
+
+
+def merge(proxy: Proxy) -> None:
+    """Add each layer's B A to its weights for good: from now on a layer is one product, and cannot be trained."""
+    for layer in proxy.layers.values():
+        cast(LoraLinear, layer.module).merge()
+
+
+@contextmanager
+def merged(proxy: Proxy) -> Generator[None]:
+    """Within the context each layer is one product, as after `merge`; the weights before wait in the CPU's memory.
+
+    They are put back as they were: subtracting B A again would leave rounding behind.
+    """
+    bases = [cast(LoraLinear, layer.module).get_base_layer() for layer in proxy.layers.values()]
+    weights = [cast(nn.Parameter, base.weight) for base in bases]
+    before = [weight.detach().to("cpu", copy=True) for weight in weights]
+    merge(proxy)
+    try:
+        yield
+    finally:
+        for layer, weight, values in zip(proxy.layers.values(), weights, before, strict=True):
+            cast(LoraLinear, layer.module).unmerge()
+            weight.data.copy_(values)

@@ -16,19 +16,21 @@ from dataclasses import dataclass, field
 
 import torch
 
+from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError, OutputError
-from spice_select.gradients.gram import module_groups, pool_gram, rows_held
+from spice_select.gradients.gram import layer_groups, pool_gram, rows_held
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
 from spice_select.processes import texts_of_all
 from spice_select.progress import Progress
-from spice_select.proxy.lora import Proxy
+from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choose import choose, choose_nothing
+from spice_select.schedule.forecast import WORTH, forecast_pools
 from spice_select.schedule.pools import (
     CandidatePool,
     cut_cycles,
@@ -37,8 +39,7 @@ from spice_select.schedule.pools import (
     update_order,
     warm_up_rows,
 )
-
-GIB = 1 << 30
+from spice_select.stopwatch import Stopwatch
 
 
 def run_interleaved(
@@ -48,6 +49,7 @@ def run_interleaved(
     proxy: Proxy,
     checkpoint: Checkpoint,
     progress: Progress,
+    watch: Stopwatch,
     ranks: Ranks = ALONE,
 ) -> list[PoolRecord]:
     """Choose `budget` of `examples` pool by pool, training `proxy` in between.
@@ -63,8 +65,8 @@ def run_interleaved(
     found = json.loads(texts_of_all(ranks, _as_text(checkpoint.records().values()))[0])
     records = {record.pool: record for record in map(PoolRecord.from_json, found)}
     optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
-    run = _Run(examples, config, optimizer, checkpoint, progress, ranks, records)
-    run.announce(len(pools))
+    run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records, pools)
+    run.announce()
     cycles = cut_cycles(pools, config.update_every)
     for cycle, members in enumerate(cycles):
         run.cycle(cycle, members, last=cycle == len(cycles) - 1)
@@ -119,18 +121,21 @@ class _Run:
     optimizer: ProxyOptimizer
     checkpoint: Checkpoint
     progress: Progress
+    watch: Stopwatch
     ranks: Ranks
     records: dict[int, PoolRecord]
+    pools: list[CandidatePool]
     live_cycle: int | None = None  # the cycle the proxy in memory stands at
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
+    told: bool = False  # the forecast
 
-    def announce(self, pools: int) -> None:
+    def announce(self) -> None:
         """Say how much there is to do, and how much of it an earlier run did."""
         self.progress.begin("choosing", len(self.examples), self._tokens(range(len(self.examples))))
         if self.records:
             done = [row for record in self.records.values() for row in record.rows]
             self.progress.resume(len(done), self._tokens(done))
-            self.progress.note(f"resuming: {len(self.records)} of {pools} pools are done")
+            self.progress.note(f"resuming: {len(self.records)} of {len(self.pools)} pools are done")
 
     def _tokens(self, rows: Iterable[int]) -> int:
         return sum(len(self.examples[row].input_ids) for row in rows)
@@ -147,10 +152,26 @@ class _Run:
         if missing or (not last and (saved is None or saved <= cycle)):
             self._bring_proxy_to(cycle, saved)
         own = missing[self.ranks.rank :: self.ranks.size]
-        for pool in own:
-            self._choose(pool)
+        if own:
+            with merged(self.optimizer.proxy):
+                self._tell_forecast()
+                for pool in own:
+                    self._choose(pool)
         self._exchange([pool.index for pool in own])
         self.unused_picks = [row for pool in members for row in self.records[pool.index].picked_rows]
+
+    def _tell_forecast(self) -> None:
+        """Once, when the proxy is ready: what is still to be done will take."""
+        if self.told or self.ranks.rank > 0:
+            return
+        self.told = True
+        missing = [pool for pool in self.pools if pool.index not in self.records]
+        with memory_advice(), self.watch.time("forecast"):
+            forecast = forecast_pools(
+                self.examples, missing, self.config, self.optimizer.proxy, self.ranks.size, WORTH
+            )
+        for line in forecast.lines():
+            self.progress.note(line)
 
     def _saved_proxy(self) -> int | None:
         """The cycle whose starting proxy is saved, as the first process sees it."""
@@ -174,7 +195,8 @@ class _Run:
         else:
             if saved is not None and self.live_cycle != saved:
                 self.optimizer.restore(*self.checkpoint.load_proxy(saved))
-            self._train(cycle)
+            with self.watch.time("proxy training"):
+                self._train(cycle)
             if self.ranks.rank == 0:
                 self.checkpoint.save_proxy(cycle, self.optimizer.state(), self.optimizer.steps)
         self.live_cycle = cycle
@@ -195,20 +217,21 @@ class _Run:
             self.progress.advance(len(pool.rows), self._tokens(pool.rows))
 
     def _measured_choice(self, pool: CandidatePool) -> PoolRecord:
-        start = time.perf_counter()
         rows = [self.examples[i] for i in pool.rows]
         batches = token_budget_batches([len(row.input_ids) for row in rows], self.config.token_budget)
         memory = int(self.config.gradient_memory * GIB)
         proxy = self.optimizer.proxy
-        passes = len(module_groups(proxy.factors, rows_held(batches), memory))
+        passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
         if passes > 1 and pool.index == 0:
             self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
 
         def report(batch: Sequence[int]) -> None:
             self.progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
 
-        with memory_advice():
-            gram = pool_gram(proxy.model, proxy.factors, rows, batches, memory, report)
+        start = time.perf_counter()
+        with memory_advice(), self.watch.time("gradients"):
+            gram = pool_gram(proxy.model, proxy.layers, rows, batches, memory, report)
         seconds = time.perf_counter() - start
         lengths = [row.trained_tokens for row in rows]
-        return choose(pool, gram, lengths, self.config, seconds)
+        with self.watch.time("selection"):
+            return choose(pool, gram, lengths, self.config, seconds)

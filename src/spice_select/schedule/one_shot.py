@@ -31,6 +31,7 @@ from spice_select.information import (
     survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
+from spice_select.launch import is_main_process
 from spice_select.output.manifest import versions
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.output.settings import differences
@@ -39,10 +40,12 @@ from spice_select.pool.examples import Pool
 from spice_select.pool.records import Line
 from spice_select.preparation import Prepared
 from spice_select.progress import Progress
-from spice_select.proxy.lora import Proxy
+from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.budget import limit_of, without_excluded
+from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.schedule.interleaved import memory_advice, warm_up
+from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, described, shard_path
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
@@ -52,7 +55,7 @@ RANDOM_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
 
 FEATURE_KEYS = (
-    "dtype", "lora_rank", "lora_alpha", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
+    "dtype", "lora_rank", "lora_alpha", "layers", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
     "update_batch_size", "max_length", "token_budget", "dim",
 )  # fmt: skip
 """Options that decide a row's features."""
@@ -116,7 +119,12 @@ def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], optio
 
 
 def extract(
-    prepared: Prepared, proxy: Proxy, store: Path, progress: Progress, proxy_of: GradientStore | None = None
+    prepared: Prepared,
+    proxy: Proxy,
+    store: Path,
+    progress: Progress,
+    watch: Stopwatch,
+    proxy_of: GradientStore | None = None,
 ) -> None:
     """Fill `store` with the projected gradients of a pool; what is there already is not computed again.
 
@@ -125,6 +133,7 @@ def extract(
         proxy: fresh, with seeded adapters; it is warmed up once for the store, then frozen.
         store: directory of the store.
         progress: told about rows.
+        watch: told where the time goes.
         proxy_of: a store whose warmed-up proxy is used, so that the gradients can be compared with its own.
 
     Raises:
@@ -136,7 +145,9 @@ def extract(
     shape = Shape(len(pool.examples), config.dim, SHARD_ROWS)
     about = _about_store(prepared)
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
-    _use_same_proxy(pool, config, proxy, store, progress, proxy_of)
+    with watch.time("proxy training"):
+        _use_same_proxy(pool, config, proxy, store, progress, proxy_of)
+    merge(proxy)
     projection = Projection(proxy.factors, config.dim, config.seed)
     lengths = [len(example.input_ids) for example in pool.examples]
     progress.begin("gradients", shape.rows, sum(lengths))
@@ -154,13 +165,26 @@ def extract(
             progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
 
         with memory_advice("Lower --token-budget; it decides rounding, so that makes another store: another --output."):
-            features, squares = project_rows(proxy.model, proxy.factors, rows, batches, projection, report)
+            features, squares = project_rows(proxy.model, proxy.layers, rows, batches, projection, report)
         _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
         return features, squares
 
-    work(store, shape, compute, progress.note)
+    _tell_forecast(prepared, proxy, sorted(set(range(shape.rows)) - set(done)), progress, watch)
+    with watch.time("gradients"):
+        work(store, shape, compute, progress.note)
     lines = pool.listing().lines
     finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+
+
+def _tell_forecast(
+    prepared: Prepared, proxy: Proxy, rows: Sequence[int], progress: Progress, watch: Stopwatch
+) -> None:
+    if not is_main_process():
+        return
+    with memory_advice(), watch.time("forecast"):
+        forecast = forecast_store(prepared.pool.examples, rows, prepared.config, proxy, WORTH)
+    for line in forecast.lines():
+        progress.note(line)
 
 
 def _use_same_proxy(

@@ -3,12 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
 from spice_select.config import RunConfig
-from spice_select.gradients.loss import collate, response_losses
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.output.records import PoolRecord
 from spice_select.pool.batches import token_budget_batches
@@ -17,14 +12,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.interleaved import memory_advice
-
-
-class _ResponseAlone:
-    """An example without its prompt; its first token has nothing before it and is no target."""
-
-    def __init__(self, example: Example) -> None:
-        self.input_ids: npt.NDArray[np.int32] = example.input_ids[example.trained]
-        self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
+from spice_select.schedule.losses import two_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +63,9 @@ def response_and_prompt_losses(
     losses = Losses([0.0] * len(examples), [0.0] * len(examples))
     for batch in token_budget_batches([len(example.input_ids) for example in examples], config.token_budget):
         rows = [examples[i] for i in batch]
-        alone = [_ResponseAlone(row) for row in rows]
-        with memory_advice(), torch.no_grad():
-            after_prompt = response_losses(proxy.model, collate(rows, proxy.device))
-            by_itself = response_losses(proxy.model, collate(alone, proxy.device))
-        for place, (i, row) in enumerate(zip(batch, alone, strict=True)):
-            losses.conditioned[i] = float(after_prompt[place])
-            losses.direct[i] = float(by_itself[place]) if len(row.input_ids) > 1 else float("nan")
+        with memory_advice():
+            found = two_losses(rows, proxy)
+        for i, (after_prompt, alone) in zip(batch, found, strict=True):
+            losses.conditioned[i], losses.direct[i] = after_prompt, alone
         progress.advance(len(batch), sum(len(row.input_ids) for row in rows))
     return losses

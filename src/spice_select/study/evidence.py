@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import OutputError
 from spice_select.gradients.gram import pool_gram
@@ -22,9 +23,9 @@ from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, model_source, pick_device
-from spice_select.proxy.lora import Proxy, attach_lora
+from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.interleaved import GIB, warm_up
+from spice_select.schedule.interleaved import warm_up
 from spice_select.schedule.ordered import Losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
 
@@ -49,11 +50,12 @@ class Evidence:
         examples = self.pool.examples
         optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
         warm_up(optimizer, examples, config, self.progress)
+        merge(proxy)
         batches = token_budget_batches([len(example.input_ids) for example in examples], config.token_budget)
         self.progress.begin(f"gradients {config.seed}", len(examples), self.pool.total_tokens)
         gram = pool_gram(
             proxy.model,
-            proxy.factors,
+            proxy.layers,
             examples,
             batches,
             int(config.gradient_memory * GIB),

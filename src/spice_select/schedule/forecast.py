@@ -1,0 +1,210 @@
+"""What a run or a gradient store would take, from a few batches timed as they would be computed."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spice_select.amounts import GIB
+from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
+from spice_select.costs.forecast import Forecast
+from spice_select.costs.memory import PeakMemory, obtainable_bytes
+from spice_select.costs.speed import PassCost, measure_speed, timed_share
+from spice_select.gradients.capture import captured
+from spice_select.gradients.gram import most_held_bytes
+from spice_select.gradients.loss import collate, response_losses
+from spice_select.gradients.projection import Projection, project_rows
+from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.examples import Example
+from spice_select.preparation import Prepared
+from spice_select.progress import Progress
+from spice_select.proxy.lora import Proxy, merge
+from spice_select.schedule.losses import two_losses
+from spice_select.schedule.pools import CandidatePool, cut_pools, rows_in_a_pool, warm_up_rows
+from spice_select.store.layout import SHARD_ROWS
+
+WORTH = 0.05
+"""Part of a run's time that measuring may take; a shorter run tells its time only when asked by `--dry-run`."""
+
+Rows = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    seconds: float
+    memory: int
+
+
+def forecast_pools(
+    examples: Sequence[Example],
+    pools: Sequence[CandidatePool],
+    config: RunConfig,
+    proxy: Proxy,
+    processes: int = 1,
+    worth: float = 1.0,
+) -> Forecast:
+    """Gradients of `pools` and the proxy's training between them.
+
+    Args:
+        examples: all rows.
+        pools: those still to be done.
+        config: of the run.
+        proxy: as its gradients will be computed: with merged layers.
+        processes: that share the pools out.
+        worth: measure only if that takes no larger part of the work than this.
+
+    """
+    batches = [batch for pool in pools if pool.quota for batch in _batches(examples, pool.rows, config)]
+    training = _training_tokens(examples, pools, config)
+
+    def run(batch: Rows) -> None:
+        def square(_: str, gradients: Tensor) -> None:
+            torch.mm(gradients.float(), gradients.float().T)
+
+        with captured(proxy.layers, square):
+            response_losses(proxy.model, collate([examples[i] for i in batch], proxy.device)).sum().backward()
+
+    measured = _measure(examples, batches, run, proxy, worth)
+    held = max((_held(examples, pool, config, proxy) for pool in pools), default=0)
+    state = 4 * 3 * proxy.parameters  # factors and AdamW's moments, in float32
+    disk = _rows_on_disk(examples, config) + 2 * state
+    if measured is None:
+        return _forecast(examples, None, None, proxy, disk)
+    tokens = sum(len(examples[i].input_ids) for batch in batches for i in batch)
+    alone = {"gradients": measured.seconds, "proxy training": measured.seconds * training / max(1, tokens)}
+    seconds = {stage: spent / processes for stage, spent in alone.items()}
+    return _forecast(examples, seconds, measured.memory + held, proxy, disk)
+
+
+def forecast_store(
+    examples: Sequence[Example],
+    rows: Rows,
+    config: RunConfig,
+    proxy: Proxy,
+    worth: float = 1.0,
+) -> Forecast:
+    """Projected gradients of `rows`, those still to be done; otherwise as `forecast_pools`."""
+    projection = Projection(proxy.factors, config.dim, config.seed)
+    shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
+    batches = [batch for shard in shards for batch in _batches(examples, shard, config)]
+
+    def run(batch: Rows) -> None:
+        members = [examples[i] for i in batch]
+        project_rows(proxy.model, proxy.layers, members, [range(len(members))], projection)
+
+    measured = _measure(examples, batches, run, proxy, worth)
+    disk = 2 * config.dim * len(examples) + _text_bytes(examples)
+    if measured is None:
+        return _forecast(examples, None, None, proxy, disk)
+    seconds = {"gradients": measured.seconds}
+    shard = 3 * 4 * config.dim * min(SHARD_ROWS, len(rows))  # its batches' features, their table, its bytes
+    return _forecast(examples, seconds, measured.memory + shard, proxy, disk)
+
+
+def forecast_run(prepared: Prepared, budget: int, progress: Progress) -> Forecast:
+    """All of a run that has not begun, warm-up included."""
+    examples, config = prepared.pool.examples, prepared.config
+    if config.method in WITHOUT_MODEL:
+        return _forecast(examples, {}, None, None, _rows_on_disk(examples, config))
+    proxy = prepared.proxy(progress)
+    merge(proxy)
+    progress.note("timing a few batches")
+    if config.method in WITHOUT_GRADIENTS:
+        return _forecast_losses(examples, config, proxy)
+    if config.pool_size == "all":
+        found = forecast_store(examples, range(len(examples)), config, proxy)
+    else:
+        pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
+        found = forecast_pools(examples, pools, config, proxy)
+    return _with_warm_up(found, examples, config)
+
+
+def _with_warm_up(found: Forecast, examples: Sequence[Example], config: RunConfig) -> Forecast:
+    """`found` with the proxy's first training, at the speed of the gradients."""
+    if not found.seconds:
+        return found
+    rows = warm_up_rows(len(examples), config.warmup_steps * config.update_batch_size, config.seed)
+    share = sum(len(examples[i].input_ids) for i in rows) / found.tokens
+    training = found.seconds.get("proxy training", 0.0) + found.seconds["gradients"] * share
+    return replace(found, seconds={**found.seconds, "proxy training": training})
+
+
+def _forecast_losses(examples: Sequence[Example], config: RunConfig, proxy: Proxy) -> Forecast:
+    batches = _batches(examples, range(len(examples)), config)
+
+    def run(batch: Rows) -> None:
+        rows = [examples[i] for i in batch]
+        two_losses(rows, proxy)
+
+    measured = _measure(examples, batches, run, proxy, worth=1.0)
+    disk = _rows_on_disk(examples, config)
+    if measured is None:
+        return _forecast(examples, None, None, proxy, disk)
+    return _forecast(examples, {"losses": measured.seconds}, measured.memory, proxy, disk)
+
+
+def _measure(
+    examples: Sequence[Example], batches: Sequence[Rows], run: Callable[[Rows], None], proxy: Proxy, worth: float
+) -> _Measured | None:
+    pass_cost = PassCost.of(proxy.model)
+
+    def cost(batch: Rows) -> float:
+        rows = [examples[i] for i in batch]
+        return pass_cost([len(row.input_ids) for row in rows], sum(row.trained_tokens for row in rows))
+
+    if not batches or timed_share(batches, cost) > worth:
+        return None
+    peak = PeakMemory(proxy.device)
+    speed = measure_speed(run, batches, cost, proxy.device)
+    return _Measured(speed.seconds([cost(batch) for batch in batches]), peak.bytes())
+
+
+def _forecast(
+    examples: Sequence[Example], seconds: dict[str, float] | None, memory: int | None, proxy: Proxy | None, disk: int
+) -> Forecast:
+    tokens = sum(len(row.input_ids) for row in examples)
+    trained = sum(row.trained_tokens for row in examples)
+    obtainable = None if proxy is None else obtainable_bytes(proxy.device)
+    return Forecast(len(examples), tokens, trained, seconds, memory, obtainable, disk)
+
+
+def _batches(examples: Sequence[Example], rows: Rows, config: RunConfig) -> list[list[int]]:
+    lengths = [len(examples[i].input_ids) for i in rows]
+    return [[rows[place] for place in batch] for batch in token_budget_batches(lengths, config.token_budget)]
+
+
+def _held(examples: Sequence[Example], pool: CandidatePool, config: RunConfig, proxy: Proxy) -> int:
+    lengths = [len(examples[i].input_ids) for i in pool.rows]
+    batches = token_budget_batches(lengths, config.token_budget)
+    return most_held_bytes(proxy.layers, batches, int(config.gradient_memory * GIB), proxy.model.dtype)
+
+
+def _training_tokens(examples: Sequence[Example], pools: Sequence[CandidatePool], config: RunConfig) -> float:
+    """All picks but those of the last cycle, at the pool's mean length."""
+    if not pools:
+        return 0.0
+    step = len(pools) if config.update_every == "never" else int(config.update_every)
+    before_last = pools[: (len(pools) - 1) // step * step]
+    picks = sum(pool.quota for pool in before_last)
+    mean = sum(len(row.input_ids) for row in examples) / len(examples)
+    return picks * mean
+
+
+def _text_bytes(examples: Sequence[Example]) -> int:
+    """About what the rows take as JSON."""
+    sample = examples[:: max(1, len(examples) // 200)]
+    mean = sum(len(json.dumps(row.row.data, default=str)) for row in sample) / len(sample)
+    return int(mean * len(examples))
+
+
+def _rows_on_disk(examples: Sequence[Example], config: RunConfig) -> int:
+    """Chosen rows twice (as they were, and for trainers), and what is known of every row twice."""
+    tokens = sum(row.trained_tokens for row in examples)
+    share = (
+        config.budget_tokens / max(1, tokens)
+        if config.budget_tokens is not None
+        else config.budget_rows(len(examples), tokens) / len(examples)
+    )
+    return int(2 * share * _text_bytes(examples)) + 2 * 150 * len(examples)
