@@ -66,8 +66,8 @@ MAY_IMPORT = {
     },
     "study": {
         "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
-        "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule", "training",
-        "evaluation", "api",
+        "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
+        "training", "evaluation", "api",
     },
     "cli": {
         "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",

@@ -156,7 +156,7 @@ def _run(
     watch = Stopwatch()
     with watch.time("reading"):
         prepared = prepare(inputs, config, progress)
-    pool = prepared.pool
+    pool, config = prepared.pool, prepared.config
     budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
     listing = pool.listing()
     given = None

@@ -19,7 +19,7 @@ WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
 Scale = Literal["none", "sqrt-length", "geometric", "unit"]
 AlphaMode = Literal["relative", "absolute"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
@@ -116,7 +116,9 @@ class RunConfig(BaseModel):
     model: str = Field(EMBEDDED_MODEL, description="Hub id or local directory of a causal LM, or the embedded default.")
     revision: str | None = Field(None, description="Hub revision: branch, tag or commit.")
     trust_remote_code: bool = Field(False, description="Allow the model repository's own Python code to run.")
-    dtype: Dtype = Field("float32", description="Precision of the proxy's frozen weights.")
+    dtype: Dtype = Field(
+        "auto", description="Precision of the proxy; auto: bfloat16 on a GPU that computes in it, float32 elsewhere."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")
@@ -141,7 +143,9 @@ class RunConfig(BaseModel):
     max_length: int = Field(2048, ge=8, description="Tokens kept of an example; longer ones are cut at the end.")
 
     # machine
-    token_budget: int = Field(2048, ge=1, description="Padded tokens in one forward and backward pass.")
+    token_budget: int | Literal["auto"] = Field(
+        "auto", description="Padded tokens in a pass: a number, or auto: what a GPU's memory allows, 2,048 elsewhere."
+    )
     gradient_memory: float = Field(
         4.0,
         gt=0,
@@ -158,7 +162,7 @@ class RunConfig(BaseModel):
         _refuse_unknown(given, "RunConfig")
         return _with_preset(given, "RunConfig")
 
-    @field_validator("update_every", "pool_size", "seed", "rank", "dim", mode="before")
+    @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
         if isinstance(value, bool):
@@ -186,7 +190,7 @@ class RunConfig(BaseModel):
             parse_quota(share)
         return value
 
-    @field_validator("update_every", "rank", "pool_size")
+    @field_validator("update_every", "rank", "pool_size", "token_budget")
     @classmethod
     def _number_or_word_positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:

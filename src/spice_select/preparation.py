@@ -19,6 +19,7 @@ from spice_select.proxy.loading import (
     model_fingerprint,
     model_source,
     pick_device,
+    resolved_dtype,
 )
 from spice_select.proxy.lora import Proxy, attach_lora
 
@@ -78,6 +79,7 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     tokenizer = load_tokenizer(source)
     options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
     pool = read_pool(inputs, tokenizer, options)
+    config = config.model_copy(update={"dtype": resolved_dtype(config.dtype, device)})
     about = {"name": config.model, "fingerprint": model_fingerprint(source), "device": device.type}
     return Prepared(config, pool, tokenizer, about, source, device)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,35 @@ def reference(tmp_path_factory, tiny_model, chat_pool):
     done = spice("run", chat_pool, "--model", tiny_model, "--output", output, *FAST)
     assert done.returncode == 0, done.stderr
     return output, done
+
+
+def test_a_dry_run_tells_what_a_run_takes_and_writes_nothing(tmp_path, tiny_model, chat_pool):
+    before = sorted(tmp_path.iterdir())
+    done = spice("run", chat_pool, "--model", tiny_model, *FAST, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"forecast: about 0:0\d, \d\.\d GiB of memory, \d\.\d MB on disk", done.stdout), done.stdout
+    assert "57 rows" in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    for options in (["--method", "random"], ["--method", "ifd"], ["--pool-size", "all"]):
+        done = spice("run", chat_pool, "--model", tiny_model, *options, "--dry-run", cwd=tmp_path)
+        assert done.returncode == 0 and "forecast: " in done.stdout, done.stderr
+    done = spice("gradients", chat_pool, "--model", tiny_model, "--output", "store", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0 and "on disk" in done.stdout, done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_gradients_of_the_last_blocks_are_another_choice_that_replays(tmp_path, tiny_model, chat_pool):
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "one", *FAST, "--layers", "last:1")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert manifest["config"]["layers"] == "last:1" and manifest["model"]["adapted_layers"] == 7
+    again = spice("run", "--config", tmp_path / "one" / "run.yaml", "--output", tmp_path / "two")
+    assert again.returncode == 0, again.stderr
+    assert picks(tmp_path / "one") == picks(tmp_path / "two")
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "three", "--layers", "last:3")
+    assert done.returncode == 2 and "the model has 2 blocks" in done.stderr and not (tmp_path / "three").exists()
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "three", "--layers", "4")
+    assert done.returncode == 2 and "last:4" in done.stderr
 
 
 def picks(directory):

@@ -1,6 +1,7 @@
 """The two losses behind IFD against plain forward passes in float64, one row and one token after another."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from oracles.pool_families import FAMILIES
 from oracles.pool_masks import assistant_characters, expected_tokens
 from oracles.runs import chat_rows
-from spice_select.config import RunConfig
 from spice_select.methods.ifd import difficulty
 from spice_select.pool.examples import read_pool
 from spice_select.pool.records import PoolOptions
@@ -54,7 +54,7 @@ def test_both_losses_are_those_of_the_paper(tiny_model, tokenizer, proxy, token_
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).eval().double()
     expected = [li_et_al(plain, tokenizer, row) for row in rows]
     examples = read_pool([rows], tokenizer).examples
-    losses = response_and_prompt_losses(examples, proxy, RunConfig(token_budget=token_budget), NoProgress())
+    losses = response_and_prompt_losses(examples, replace(proxy, token_budget=token_budget), NoProgress())
     assert losses.conditioned == pytest.approx([given for given, _ in expected], abs=1e-5)
     assert losses.direct == pytest.approx([alone for _, alone in expected], abs=1e-5)
     ratios = [given / alone for given, alone in expected]
@@ -70,6 +70,6 @@ def test_a_response_of_one_token_has_no_loss_alone(tokenizer, proxy, token_budge
     short = read_pool([rows[:1]], tokenizer, PoolOptions(max_length=kept)).examples
     assert short[0].trained_tokens == 1
     examples = [*short, whole[1]]
-    losses = response_and_prompt_losses(examples, proxy, RunConfig(token_budget=token_budget), NoProgress())
+    losses = response_and_prompt_losses(examples, replace(proxy, token_budget=token_budget), NoProgress())
     assert math.isnan(losses.direct[0]) and losses.direct[1] > 0
     assert min(losses.conditioned) > 0

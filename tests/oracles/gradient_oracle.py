@@ -13,6 +13,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -62,8 +63,8 @@ def oracle_gradients(proxy: Proxy, examples: list[TokenExample]) -> torch.Tensor
     return torch.stack(rows)
 
 
-def tiny_proxy(family: str, seed: int = 0, b_scale: float = 0.05) -> Proxy:
-    """A small random model of a real architecture with adapters whose B is not zero."""
+def tiny_model(family: str, seed: int = 0) -> PreTrainedModel:
+    """A small random model of a real architecture, frozen."""
     shared = {
         "vocab_size": VOCABULARY,
         "hidden_size": 16,
@@ -92,8 +93,12 @@ def tiny_proxy(family: str, seed: int = 0, b_scale: float = 0.05) -> Proxy:
         sizes = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64}
         model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, **sizes))
     model.eval()
-    model.requires_grad_(False)
-    proxy = attach_lora(model, rank=3, alpha=6.0, seed=seed)
+    return model.requires_grad_(False)
+
+
+def tiny_proxy(family: str, seed: int = 0, b_scale: float = 0.05) -> Proxy:
+    """A small random model of a real architecture with adapters whose B is not zero."""
+    proxy = attach_lora(tiny_model(family, seed), rank=3, alpha=6.0, seed=seed)
     for name, layer in proxy.factors.items():
         if ".lora_B." in name and b_scale:
             torch.nn.init.normal_(layer.weight, std=b_scale)

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spice_select.errors import ConfigError
-from spice_select.pool.batches import PASS_OVERHEAD, token_budget_batches
+from spice_select.pool.batches import token_budget_batches
 
+OVERHEAD = 20
 lengths_and_budget = (st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
 
 
@@ -20,7 +21,7 @@ def test_batches_partition_the_rows_within_the_budget(lengths, budget):
 
 
 def cost(batches, lengths):
-    return sum(len(batch) * max(lengths[i] for i in batch) + PASS_OVERHEAD for batch in batches)
+    return sum(len(batch) * max(lengths[i] for i in batch) + OVERHEAD for batch in batches)
 
 
 def every_cut(order):
@@ -41,7 +42,7 @@ def test_no_other_cut_of_the_sorted_rows_costs_less(lengths, budget):
         for cut in every_cut(order)
         if all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget for batch in cut)
     ]
-    assert cost(token_budget_batches(lengths, budget), lengths) == min(cost(cut, lengths) for cut in allowed)
+    assert cost(token_budget_batches(lengths, budget, OVERHEAD), lengths) == min(cost(cut, lengths) for cut in allowed)
 
 
 @given(*lengths_and_budget)

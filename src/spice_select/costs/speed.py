@@ -78,7 +78,7 @@ def measure_speed(
         _wait(device)
         costs.append(cost(ordered[place]))
         seconds.append(time.perf_counter() - started)
-    return _fit(costs, seconds)
+    return fit(costs, seconds)
 
 
 def timed_share(batches: Sequence[Batch], cost: Callable[[Batch], float]) -> float:
@@ -87,8 +87,8 @@ def timed_share(batches: Sequence[Batch], cost: Callable[[Batch], float]) -> flo
     return (1.5 + 1 / TIMED) * costs[0] / sum(costs) if costs else 1.0
 
 
-def _fit(costs: Sequence[float], seconds: Sequence[float]) -> Speed:
-    """Least squares with neither part below zero."""
+def fit(costs: Sequence[float], seconds: Sequence[float]) -> Speed:
+    """The speed nearest to `seconds` of passes of `costs`, by least squares, with neither part below zero."""
     x, y = np.array(costs), np.array(seconds)
     proportional = Speed(0.0, float(y.sum() / x.sum()))
     if len(x) < 2 or np.ptp(x) == 0:

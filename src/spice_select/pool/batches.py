@@ -7,19 +7,17 @@ import numpy.typing as npt
 
 from spice_select.errors import ConfigError
 
-PASS_OVERHEAD = 64
-"""Tokens whose time one more forward and backward pass takes; padding beyond that is worth another pass."""
 
-
-def token_budget_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: int = 64) -> list[list[int]]:
     """Cut rows into batches whose padded size stays within a budget, with the least padding and passes.
 
     Among all cuts of the rows in order of length, the one is taken that has the smallest sum of padded tokens and
-    `PASS_OVERHEAD` a batch. The largest batch comes first, so that a run that does not fit fails at once.
+    `overhead` a batch. The largest batch comes first, so that a run that does not fit fails at once.
 
     Args:
         lengths: tokens of each row.
         token_budget: the most tokens a batch may hold, padding included: rows of the batch * its longest row.
+        overhead: tokens whose time one more pass takes; padding beyond that is worth another pass.
 
     Returns:
         Indices into `lengths`, each exactly once; inside a batch from the longest to the shortest, ties by index. A
@@ -33,7 +31,7 @@ def token_budget_batches(lengths: Sequence[int], token_budget: int) -> list[list
         raise ConfigError(f"The token budget of a batch must be at least 1, not {token_budget}.")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     widths = np.array([max(1, lengths[i]) for i in order], dtype=np.int64)
-    starts = _best_starts(widths, token_budget)
+    starts = _best_starts(widths, token_budget, overhead)
     cuts: list[tuple[int, int]] = []
     stop = len(order)
     while stop:
@@ -43,7 +41,7 @@ def token_budget_batches(lengths: Sequence[int], token_budget: int) -> list[list
     return [order[start:stop] for start, stop in cuts]
 
 
-def _best_starts(widths: npt.NDArray[np.int64], token_budget: int) -> npt.NDArray[np.int64]:
+def _best_starts(widths: npt.NDArray[np.int64], token_budget: int, overhead: int) -> npt.NDArray[np.int64]:
     """Where the last batch of the best cut of the first j rows starts, for every j; `widths` fall."""
     rows = len(widths)
     cost = np.zeros(rows + 1, dtype=np.int64)
@@ -54,7 +52,7 @@ def _best_starts(widths: npt.NDArray[np.int64], token_budget: int) -> npt.NDArra
         while first + room[first] < j:
             first += 1
         candidates = np.arange(first, j)
-        costs = cost[first:j] + (j - candidates) * widths[first:j] + PASS_OVERHEAD
+        costs = cost[first:j] + (j - candidates) * widths[first:j] + overhead
         best = int(costs.argmin())
         cost[j], starts[j] = costs[best], first + best
     return starts

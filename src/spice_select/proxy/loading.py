@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -83,6 +83,13 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere, where batches do not change picks."""
+    if dtype == "auto":
+        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
+    return "bfloat16" if dtype == "bfloat16" else "float32"
+
+
 def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTrainedModel":
     """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
 
@@ -90,9 +97,10 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
         ModelError: it cannot be had, or is not a causal language model.
 
     """
+    precision = getattr(torch, resolved_dtype(dtype, device))
 
     def load(location: str, **arguments: Any) -> Any:
-        return AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), **arguments)
+        return AutoModelForCausalLM.from_pretrained(location, dtype=precision, **arguments)
 
     with quiet():
         model: PreTrainedModel = _load(source, "model", load)

@@ -1,7 +1,7 @@
 """LoRA on the proxy: attached by PEFT to linear layers, seeded, without dropout."""
 
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -14,10 +14,18 @@ from transformers.pytorch_utils import Conv1D
 
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, factors_of
+from spice_select.pool.batches import token_budget_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
+TOKENS_OF_A_PASS = 2048
+"""Padded tokens of a pass where nothing else is known; on a CPU more bring no speed (benchmarks/RESULTS.md)."""
+
+OVERHEAD_ON_CPU = 64
+PASS_OVERHEAD = {"cuda": 4096}
+"""Tokens whose time one more pass takes, by kind of device: on a GPU a small pass waits for its kernels' launches."""
 
 ADAPTER = "default"
 """PEFT's name for the one adapter."""
@@ -29,6 +37,11 @@ class Proxy:
 
     model: "PreTrainedModel"
     layers: dict[str, AdaptedLayer]
+    token_budget: int = TOKENS_OF_A_PASS
+
+    def batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows of `lengths` tokens cut into batches of at most `token_budget` padded tokens."""
+        return token_budget_batches(lengths, self.token_budget, PASS_OVERHEAD.get(self.device.type, OVERHEAD_ON_CPU))
 
     @property
     def factors(self) -> dict[str, nn.Linear]:

@@ -1,6 +1,6 @@
 """The proxy's training between pools: AdamW on the LoRA factors over the picks, linear rise of the rate, no dropout."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,9 +10,6 @@ from torch import Tensor
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.proxy.lora import Proxy
-
-Batcher = Callable[[Sequence[int]], list[list[int]]]
-"""Lengths of rows -> micro-batches of their indices."""
 
 MAX_GRADIENT_NORM = 1.0
 
@@ -38,9 +35,7 @@ class ProxyOptimizer:
             torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0),
         )
 
-    def train_on(
-        self, rows: Sequence[TokenRow], batch_size: int, batcher: Batcher, ranks: Ranks = ALONE
-    ) -> list[float]:
+    def train_on(self, rows: Sequence[TokenRow], batch_size: int, ranks: Ranks = ALONE) -> list[float]:
         """One pass over `rows` in the order given, `batch_size` rows a step.
 
         The loss of a step is the mean over its rows of each row's own mean response loss, whatever the micro-batches
@@ -52,16 +47,16 @@ class ProxyOptimizer:
         """
         with trainable(self.proxy):
             starts = range(0, len(rows), batch_size)
-            losses = [self._step(rows[start : start + batch_size], batcher, ranks) for start in starts]
+            losses = [self._step(rows[start : start + batch_size], ranks) for start in starts]
         with torch.no_grad():
             for layer in self.proxy.factors.values():  # sums may round otherwise on another kind of processor
                 layer.weight.copy_(ranks.spread(layer.weight.detach(), 0))
         return losses
 
-    def _step(self, rows: Sequence[TokenRow], batcher: Batcher, ranks: Ranks) -> float:
+    def _step(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
         own = rows[ranks.rank :: ranks.size]
         total = torch.zeros((), dtype=torch.float64)
-        for micro in batcher([len(row.input_ids) for row in own]):
+        for micro in self.proxy.batches([len(row.input_ids) for row in own]):
             batch = collate([own[i] for i in micro], self.proxy.device)
             loss = response_losses(self.proxy.model, batch).sum() / len(rows)
             loss.backward()

@@ -3,12 +3,14 @@
 Layout of `<output>/checkpoint/`, format version 1:
     identity.json              what the run is: options, data and model hashes; a resumed run must be the same
     pool-000012.json           one finished candidate pool (`PoolRecord`)
+    token_budget.json          tokens of a pass, where they were measured
     proxy-000003.safetensors   LoRA factors and AdamW moments at the start of cycle 3; metadata: optimizer steps
 Every file appears whole or not at all. Only the newest proxy is kept.
 """
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from spice_select.errors import OutputError
 from spice_select.output.atomic import write_bytes, write_text
 from spice_select.output.records import PoolRecord
 from spice_select.output.settings import differences
+from spice_select.schedule.batching import FILE as BUDGET
 
 FORMAT_VERSION = 1
 
@@ -93,6 +96,13 @@ class Checkpoint:
             return load(content), _steps(content)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise OutputError(f"{path}: is damaged ({error}); start afresh with --overwrite.") from error
+
+    def kept_budget(self, measure: Callable[[], bytes]) -> bytes:
+        """The token budget that this run measured first."""
+        path = self.directory / BUDGET
+        if not path.exists():
+            write_bytes(path, measure())
+        return path.read_bytes()
 
     def drop_proxy(self) -> None:
         """The run is complete: only its records are still worth their place."""

@@ -16,11 +16,11 @@ from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import most_held_bytes
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection, project_rows
-from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
 from spice_select.preparation import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
+from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.losses import two_losses
 from spice_select.schedule.pools import CandidatePool, cut_pools, rows_in_a_pool, warm_up_rows
 from spice_select.store.layout import SHARD_ROWS
@@ -56,7 +56,7 @@ def forecast_pools(
         worth: measure only if that takes no larger part of the work than this.
 
     """
-    batches = [batch for pool in pools if pool.quota for batch in _batches(examples, pool.rows, config)]
+    batches = [batch for pool in pools if pool.quota for batch in _batches(examples, pool.rows, proxy)]
     training = _training_tokens(examples, pools, config)
 
     def run(batch: Rows) -> None:
@@ -88,7 +88,7 @@ def forecast_store(
     """Projected gradients of `rows`, those still to be done; otherwise as `forecast_pools`."""
     projection = Projection(proxy.factors, config.dim, config.seed)
     shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
-    batches = [batch for shard in shards for batch in _batches(examples, shard, config)]
+    batches = [batch for shard in shards for batch in _batches(examples, shard, proxy)]
 
     def run(batch: Rows) -> None:
         members = [examples[i] for i in batch]
@@ -108,7 +108,7 @@ def forecast_run(prepared: Prepared, budget: int, progress: Progress) -> Forecas
     examples, config = prepared.pool.examples, prepared.config
     if config.method in WITHOUT_MODEL:
         return _forecast(examples, {}, None, None, _rows_on_disk(examples, config))
-    proxy = prepared.proxy(progress)
+    proxy = with_token_budget(prepared.proxy(progress), config, examples, lambda measure: measure())
     merge(proxy)
     progress.note("timing a few batches")
     if config.method in WITHOUT_GRADIENTS:
@@ -132,7 +132,7 @@ def _with_warm_up(found: Forecast, examples: Sequence[Example], config: RunConfi
 
 
 def _forecast_losses(examples: Sequence[Example], config: RunConfig, proxy: Proxy) -> Forecast:
-    batches = _batches(examples, range(len(examples)), config)
+    batches = _batches(examples, range(len(examples)), proxy)
 
     def run(batch: Rows) -> None:
         rows = [examples[i] for i in batch]
@@ -170,15 +170,14 @@ def _forecast(
     return Forecast(len(examples), tokens, trained, seconds, memory, obtainable, disk)
 
 
-def _batches(examples: Sequence[Example], rows: Rows, config: RunConfig) -> list[list[int]]:
+def _batches(examples: Sequence[Example], rows: Rows, proxy: Proxy) -> list[list[int]]:
     lengths = [len(examples[i].input_ids) for i in rows]
-    return [[rows[place] for place in batch] for batch in token_budget_batches(lengths, config.token_budget)]
+    return [[rows[place] for place in batch] for batch in proxy.batches(lengths)]
 
 
 def _held(examples: Sequence[Example], pool: CandidatePool, config: RunConfig, proxy: Proxy) -> int:
     lengths = [len(examples[i].input_ids) for i in pool.rows]
-    batches = token_budget_batches(lengths, config.token_budget)
-    return most_held_bytes(proxy.layers, batches, int(config.gradient_memory * GIB), proxy.model.dtype)
+    return most_held_bytes(proxy.layers, proxy.batches(lengths), int(config.gradient_memory * GIB), proxy.model.dtype)
 
 
 def _training_tokens(examples: Sequence[Example], pools: Sequence[CandidatePool], config: RunConfig) -> float:

@@ -10,11 +10,12 @@ takes up the newest state and gives the identical subset.
 
 import json
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
@@ -22,12 +23,12 @@ from spice_select.errors import ModelError, OutputError
 from spice_select.gradients.gram import layer_groups, pool_gram, rows_held
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord
-from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
 from spice_select.processes import texts_of_all
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choose import choose, choose_nothing
 from spice_select.schedule.forecast import WORTH, forecast_pools
@@ -64,13 +65,20 @@ def run_interleaved(
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     found = json.loads(texts_of_all(ranks, _as_text(checkpoint.records().values()))[0])
     records = {record.pool: record for record in map(PoolRecord.from_json, found)}
-    optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+    sized = with_token_budget(proxy, config, examples, lambda measure: _agreed(checkpoint, measure, ranks))
+    optimizer = ProxyOptimizer.create(sized, config.learning_rate, config.lr_warmup_steps)
     run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records, pools)
     run.announce()
     cycles = cut_cycles(pools, config.update_every)
     for cycle, members in enumerate(cycles):
         run.cycle(cycle, members, last=cycle == len(cycles) - 1)
     return [records[pool.index] for pool in pools]
+
+
+def _agreed(checkpoint: Checkpoint, measure: Callable[[], bytes], ranks: Ranks) -> bytes:
+    """The first process's token budget, for all."""
+    own = checkpoint.kept_budget(measure).decode() if ranks.rank == 0 else ""
+    return texts_of_all(ranks, own)[0].encode()
 
 
 def warm_up(
@@ -95,23 +103,25 @@ def _train(
     if not rows:
         return
     with memory_advice():
-        losses = optimizer.train_on(
-            rows, config.update_batch_size, lambda lengths: token_budget_batches(lengths, config.token_budget), ranks
-        )
+        losses = optimizer.train_on(rows, config.update_batch_size, ranks)
     progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 
+ADVICE = "Lower --token-budget or --gradient-memory and go on with --resume."
+
+
 @contextmanager
-def memory_advice(
-    advice: str = "Lower --token-budget or --gradient-memory and go on with --resume.",
-) -> Generator[None]:
+def memory_advice(advice: str = ADVICE) -> Generator[None]:
     """Turn an exhausted accelerator or allocator into an error that says which options help."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ModelError(
-            f"out of memory in the proxy's forward and backward pass.\n{advice}"
-        ) from error
+        raise out_of_memory(advice) from error
+
+
+def out_of_memory(advice: str = ADVICE) -> ModelError:
+    """What to do about it."""
+    return ModelError(f"out of memory in the proxy's forward and backward pass.\n{advice}")
 
 
 @dataclass(slots=True)
@@ -218,20 +228,42 @@ class _Run:
 
     def _measured_choice(self, pool: CandidatePool) -> PoolRecord:
         rows = [self.examples[i] for i in pool.rows]
-        batches = token_budget_batches([len(row.input_ids) for row in rows], self.config.token_budget)
-        memory = int(self.config.gradient_memory * GIB)
-        proxy = self.optimizer.proxy
-        passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
-        if passes > 1 and pool.index == 0:
-            self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
-
-        def report(batch: Sequence[int]) -> None:
-            self.progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
-
         start = time.perf_counter()
-        with memory_advice(), self.watch.time("gradients"):
-            gram = pool_gram(proxy.model, proxy.layers, rows, batches, memory, report)
+        with self.watch.time("gradients"):
+            gram = self._gram(rows, tell_passes=pool.index == 0)
         seconds = time.perf_counter() - start
         lengths = [row.trained_tokens for row in rows]
         with self.watch.time("selection"):
             return choose(pool, gram, lengths, self.config, seconds)
+
+    def _gram(self, rows: Sequence[Example], tell_passes: bool) -> Tensor:
+        """Gram matrix of a pool's gradients; where a GPU's memory does not suffice, in smaller batches from now on."""
+        lengths = [len(row.input_ids) for row in rows]
+        told: set[int] = set()
+
+        def report(batch: Sequence[int]) -> None:
+            new = set(batch) - told
+            told.update(new)
+            self.progress.advance(len(new), sum(lengths[i] for i in new))
+
+        while True:
+            try:
+                return self._gram_in_batches(rows, lengths, report, tell_passes)
+            except torch.OutOfMemoryError as error:
+                proxy = self.optimizer.proxy
+                smaller = replace(proxy, token_budget=proxy.token_budget // 2)
+                if proxy.batches(lengths) == smaller.batches(lengths) or smaller.token_budget < max(lengths):
+                    raise out_of_memory() from error
+            torch.cuda.empty_cache()
+            self.optimizer.proxy = smaller
+            self.progress.note(f"out of memory: going on with {smaller.token_budget:,} tokens a pass")
+
+    def _gram_in_batches(
+        self, rows: Sequence[Example], lengths: list[int], report: Callable[[Sequence[int]], None], tell_passes: bool
+    ) -> Tensor:
+        proxy, memory = self.optimizer.proxy, int(self.config.gradient_memory * GIB)
+        batches = proxy.batches(lengths)
+        passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
+        if passes > 1 and tell_passes:
+            self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
+        return pool_gram(proxy.model, proxy.layers, rows, batches, memory, report)

@@ -35,13 +35,14 @@ from spice_select.launch import is_main_process
 from spice_select.output.manifest import versions
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.output.settings import differences
-from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
 from spice_select.pool.records import Line
 from spice_select.preparation import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.batching import FILE as BUDGET
+from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.schedule.interleaved import memory_advice, warm_up
@@ -145,8 +146,9 @@ def extract(
     shape = Shape(len(pool.examples), config.dim, SHARD_ROWS)
     about = _about_store(prepared)
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
+    sized = with_token_budget(proxy, config, pool.examples, lambda measure: once(store, BUDGET, measure))
     with watch.time("proxy training"):
-        _use_same_proxy(pool, config, proxy, store, progress, proxy_of)
+        _use_same_proxy(pool, config, sized, store, progress, proxy_of)
     merge(proxy)
     projection = Projection(proxy.factors, config.dim, config.seed)
     lengths = [len(example.input_ids) for example in pool.examples]
@@ -159,7 +161,7 @@ def extract(
     def compute(members: range) -> tuple[Tensor, Tensor]:
         """Features and squared norms of one shard's rows; batches are cut inside it, so they never differ."""
         rows = [pool.examples[i] for i in members]
-        batches = token_budget_batches([lengths[i] for i in members], config.token_budget)
+        batches = sized.batches([lengths[i] for i in members])
 
         def report(batch: Sequence[int]) -> None:
             progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
@@ -169,7 +171,7 @@ def extract(
         _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
         return features, squares
 
-    _tell_forecast(prepared, proxy, sorted(set(range(shape.rows)) - set(done)), progress, watch)
+    _tell_forecast(prepared, sized, sorted(set(range(shape.rows)) - set(done)), progress, watch)
     with watch.time("gradients"):
         work(store, shape, compute, progress.note)
     lines = pool.listing().lines

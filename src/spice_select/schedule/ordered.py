@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from spice_select.config import RunConfig
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.output.records import PoolRecord
-from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
+from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.interleaved import memory_advice
 from spice_select.schedule.losses import two_losses
@@ -38,7 +38,10 @@ def run_ordered(
         A single record: all rows are one pool.
 
     """
-    losses = None if proxy is None else response_and_prompt_losses(examples, proxy, config, progress)
+    losses = None
+    if proxy is not None:
+        sized = with_token_budget(proxy, config, examples, checkpoint.kept_budget)
+        losses = response_and_prompt_losses(examples, sized, progress)
     picks = ranked(examples, config, losses)
     record = PoolRecord(0, list(range(len(examples))), picks, len(picks), False, 0.0, None)
     checkpoint.save_record(record)
@@ -56,12 +59,12 @@ def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None
 
 
 def response_and_prompt_losses(
-    examples: Sequence[Example], proxy: Proxy, config: RunConfig, progress: Progress
+    examples: Sequence[Example], proxy: Proxy, progress: Progress
 ) -> Losses:
     """One forward pass over the responses after their prompts, and one over the responses alone."""
     progress.begin("losses", len(examples), sum(len(example.input_ids) for example in examples))
     losses = Losses([0.0] * len(examples), [0.0] * len(examples))
-    for batch in token_budget_batches([len(example.input_ids) for example in examples], config.token_budget):
+    for batch in proxy.batches([len(example.input_ids) for example in examples]):
         rows = [examples[i] for i in batch]
         with memory_advice():
             found = two_losses(rows, proxy)

@@ -5,7 +5,7 @@ whatever its scale, alpha, penalty, rank and cut into pools. It is kept on disk 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from spice_select.config import RunConfig
 from spice_select.errors import OutputError
 from spice_select.gradients.gram import pool_gram
 from spice_select.output.atomic import write_bytes
-from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.batching import FILE, with_token_budget
 from spice_select.schedule.interleaved import warm_up
 from spice_select.schedule.ordered import Losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
@@ -51,7 +51,7 @@ class Evidence:
         optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
         warm_up(optimizer, examples, config, self.progress)
         merge(proxy)
-        batches = token_budget_batches([len(example.input_ids) for example in examples], config.token_budget)
+        batches = proxy.batches([len(example.input_ids) for example in examples])
         self.progress.begin(f"gradients {config.seed}", len(examples), self.pool.total_tokens)
         gram = pool_gram(
             proxy.model,
@@ -74,14 +74,20 @@ class Evidence:
                 return Losses(_numbers(saved["conditioned"]), _numbers(saved["direct"]))
             except (KeyError, TypeError) as error:
                 raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
-        losses = response_and_prompt_losses(self.pool.examples, self._proxy(config), config, self.progress)
+        losses = response_and_prompt_losses(self.pool.examples, self._proxy(config), self.progress)
         write_json(path, {"conditioned": losses.conditioned, "direct": losses.direct})
         return losses
 
-    @staticmethod
-    def _proxy(config: RunConfig) -> Proxy:
+    def _proxy(self, config: RunConfig) -> Proxy:
         model = load_model(model_source(config), config.dtype, pick_device(config.device))
-        return attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
+        proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
+        return with_token_budget(proxy, config, self.pool.examples, self._kept_budget)
+
+    def _kept_budget(self, measure: Callable[[], bytes]) -> bytes:
+        path = self.directory / FILE
+        if not path.exists():
+            write_bytes(path, measure())
+        return path.read_bytes()
 
 
 def _numbers(saved: Sequence[float | None]) -> list[float]:

@@ -1,0 +1,94 @@
+"""How many tokens a pass takes: as given, a constant on a CPU, and what its memory allows on a GPU.
+
+What was measured is kept beside the gradients, so that an interrupted run goes on with the same batches.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spice_select.config import RunConfig
+from spice_select.gradients.capture import captured
+from spice_select.gradients.loss import TokenRow, collate, response_losses
+from spice_select.proxy.lora import TOKENS_OF_A_PASS, Proxy
+
+MOST_TOKENS = 65_536
+"""Beyond this no pass becomes quicker by being larger."""
+
+USED = 0.8
+"""Part of the free memory that passes may take; the rest is for held gradients and what the allocator wastes."""
+
+FILE = "token_budget.json"
+"""Where a measured budget is kept."""
+
+
+class _AllTrained:
+    """A row whose every token is trained: the most memory its length can need."""
+
+    def __init__(self, row: TokenRow) -> None:
+        self.input_ids: npt.NDArray[np.int32] = row.input_ids
+        self.trained: npt.NDArray[np.bool_] = np.arange(len(row.input_ids)) > 0
+
+
+def with_token_budget(
+    proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], kept: Callable[[Callable[[], bytes]], bytes]
+) -> Proxy:
+    """`proxy` with the token budget of `config`.
+
+    Args:
+        proxy: as loaded.
+        config: `token_budget` is a number or auto.
+        examples: the rows there are; the longest are measured with.
+        kept: given a function that measures, the content that an earlier process kept, or the function's.
+
+    """
+    if isinstance(config.token_budget, int):
+        return replace(proxy, token_budget=config.token_budget)
+    if proxy.device.type != "cuda":
+        return replace(proxy, token_budget=TOKENS_OF_A_PASS)
+    content = kept(lambda: json.dumps({"token_budget": _measured(proxy, examples)}).encode())
+    return replace(proxy, token_budget=int(json.loads(content)["token_budget"]))
+
+
+def fitting_budget(small: tuple[int, int], large: tuple[int, int], room: int) -> int:
+    """The largest power of two of tokens that fits, at most `MOST_TOKENS`.
+
+    Args:
+        small: padded tokens of a pass, and the bytes it took.
+        large: the same of a larger one; memory is taken to grow evenly.
+        room: bytes there are.
+
+    """
+    per_token = max(1.0, (large[1] - small[1]) / max(1, large[0] - small[0]))
+    fixed = max(0.0, small[1] - per_token * small[0])
+    tokens = int(min(MOST_TOKENS, max(1.0, (USED * room - fixed) / per_token)))
+    return 1 << (tokens.bit_length() - 1)
+
+
+def _measured(proxy: Proxy, examples: Sequence[TokenRow]) -> int:
+    rows = sorted(examples, key=lambda row: len(row.input_ids), reverse=True)
+    torch.cuda.empty_cache()
+    room = torch.cuda.mem_get_info(proxy.device)[0]
+    small = _bytes_of(proxy, rows[:1])
+    large = _bytes_of(proxy, rows[: 1 + 2048 // len(rows[0].input_ids)])
+    torch.cuda.empty_cache()
+    return fitting_budget(small, large, room)
+
+
+def _drop(_: str, __: Tensor) -> None:
+    """What a gradient is for does not matter here."""
+
+
+def _bytes_of(proxy: Proxy, rows: Sequence[TokenRow]) -> tuple[int, int]:
+    """Padded tokens of one pass over `rows`, and the memory it takes beside what is held anyway."""
+    before = torch.cuda.memory_allocated(proxy.device)
+    torch.cuda.reset_peak_memory_stats(proxy.device)
+    batch = collate([_AllTrained(row) for row in rows], proxy.device)
+    with captured(proxy.layers, _drop):
+        response_losses(proxy.model, batch).sum().backward()
+    return batch.input_ids.numel(), torch.cuda.max_memory_allocated(proxy.device) - before
