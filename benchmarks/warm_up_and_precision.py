@@ -21,10 +21,9 @@ from spice_select.config import RunConfig, resolve
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import GramAccumulator
 from spice_select.gradients.loss import collate, response_losses
-from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Example, PoolOptions, read_pool
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
-from spice_select.proxy.lora import attach_lora
+from spice_select.proxy.lora import attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.choose import choose
 from spice_select.schedule.pools import CandidatePool, cut_pools, warm_up_rows
@@ -38,10 +37,6 @@ CHOICES = {
 }
 
 
-def batches_of(lengths: list[int]) -> list[list[int]]:
-    return token_budget_batches(lengths, 2048)
-
-
 def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: int) -> tuple[Tensor, Tensor, float]:
     """Gram matrix of all factors, |g|^2 of the A factors alone, and the seconds of the pass."""
     config = RunConfig(dtype=dtype)
@@ -49,9 +44,10 @@ def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: 
     proxy = attach_lora(model, config.lora_rank, config.lora_alpha, seed=0)
     optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
     warm = [examples[i] for i in warm_up_rows(len(examples), steps * config.update_batch_size, seed=0)]
-    optimizer.train_on(warm, config.update_batch_size, lambda lengths: batches_of(list(lengths)))
-    batches = batches_of([len(row.input_ids) for row in rows])
-    accumulator = GramAccumulator(proxy.factors, batches, proxy.device)
+    optimizer.train_on(warm, config.update_batch_size)
+    merge(proxy)
+    batches = proxy.batches([len(row.input_ids) for row in rows])
+    accumulator = GramAccumulator(proxy.factors, batches, proxy.device, proxy.model.dtype)
     in_a = torch.zeros(len(rows), dtype=torch.float64)
     begun = time.perf_counter()
     for members in batches:
@@ -61,7 +57,7 @@ def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: 
             if ".lora_A." in name:
                 in_a[members] += gradients.double().square().sum(dim=1).cpu()
 
-        with captured(proxy.factors, add):
+        with captured(proxy.layers, add):
             response_losses(proxy.model, collate([rows[i] for i in members], proxy.device)).sum().backward()
         accumulator.next_batch()
     return accumulator.finish().cpu(), in_a, time.perf_counter() - begun
