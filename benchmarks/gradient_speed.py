@@ -2,7 +2,7 @@
 
     python benchmarks/gradient_speed.py POOL.jsonl --rows 256
 
-The rows are cut into pools of 32. For every pool each arm runs once, in an order that rotates from pool to pool, so
+The rows are cut into pools of 64. For every pool each arm runs once, in an order that rotates from pool to pool, so
 each ratio is the median of repeated pairs. Writes its section of benchmarks/RESULTS.md.
 
 Arms (same model, adapters, rows and batches of at most 2,048 padded tokens; forward and backward, no optimizer):
@@ -29,7 +29,7 @@ from spice_select.proxy.loading import load_model, load_tokenizer, model_source,
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import trainable
 
-POOL_SIZE, MEMORY = 32, 4 << 30
+POOL_SIZE, MEMORY = 64, 4 << 30
 
 
 @dataclass(frozen=True)
