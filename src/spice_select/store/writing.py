@@ -10,6 +10,8 @@ computed which shard.
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,8 @@ def once(store: Path, name: str, make: Callable[[], bytes]) -> bytes:
 def work(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None]) -> None:
     """Compute shards that no other process has, until all are there; waits for those that others compute.
 
+    A shard is written while the next one is computed.
+
     `note` is told about shards that were there but cannot be used and are computed again.
 
     Raises:
@@ -156,15 +160,10 @@ def work(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None
     """
     proxy = file_digest(store / PROXY)
     _sift(store, shape, proxy, note)
-    while missing := [shard for shard in range(shape.shards) if not shard_path(store, shard).exists()]:
-        done = False
-        for shard in missing:
-            with claimed(store, f"{shard:06d}", wait=False) as mine:
-                if mine and not shard_path(store, shard).exists():
-                    _publish(store, shape, shard, proxy, compute)
-                    done = True
-        if not done:
-            time.sleep(_PAUSE)
+    with _Publisher(store, shape, proxy) as publisher:
+        while missing := publisher.missing():
+            if not any(publisher.make(shard, compute) for shard in missing):
+                time.sleep(_PAUSE)
 
 
 def finish(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]], None]) -> None:
@@ -204,8 +203,54 @@ def _sift(store: Path, shape: Shape, proxy: str, note: Callable[[str], None]) ->
                 _unfinish(store)
 
 
-def _publish(store: Path, shape: Shape, shard: int, proxy: str, compute: Compute) -> None:
-    content = shard_bytes(shape, shard, *compute(shape.members(shard)), proxy)
+class _Publisher:
+    """Computes shards here and writes them in a thread, one at a time; a shard is claimed until it is written."""
+
+    def __init__(self, store: Path, shape: Shape, proxy: str) -> None:
+        self._store, self._shape, self._proxy = store, shape, proxy
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: tuple[int, Future[None], ExitStack] | None = None
+
+    def __enter__(self) -> "_Publisher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._settle()
+        finally:
+            self._writer.shutdown()
+
+    def missing(self) -> list[int]:
+        """Shards that are neither there nor being written here."""
+        mine = -1 if self._writing is None else self._writing[0]
+        shards = range(self._shape.shards)
+        return [shard for shard in shards if shard != mine and not shard_path(self._store, shard).exists()]
+
+    def make(self, shard: int, compute: Compute) -> bool:
+        """Compute a shard and begin to write it; False where another process has it or made it."""
+        with ExitStack() as claim:
+            mine = claim.enter_context(claimed(self._store, f"{shard:06d}", wait=False))
+            if not mine or shard_path(self._store, shard).exists():
+                return False
+            features, squares = compute(self._shape.members(shard))
+            self._settle()
+            written = self._writer.submit(
+                _publish, self._store, self._shape, shard, features, squares, self._proxy
+            )
+            self._writing = (shard, written, claim.pop_all())
+        return True
+
+    def _settle(self) -> None:
+        """Wait for the shard that is being written."""
+        if self._writing is not None:
+            _, written, claim = self._writing
+            self._writing = None
+            with claim:
+                written.result()
+
+
+def _publish(store: Path, shape: Shape, shard: int, features: Tensor, squares: Tensor, proxy: str) -> None:
+    content = shard_bytes(shape, shard, features, squares, proxy)
     path = shard_path(store, shard)
     try:
         write_bytes(path, content)
