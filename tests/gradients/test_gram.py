@@ -162,6 +162,21 @@ def test_merged_layers_give_the_same_gradients_and_come_back_as_they_were(family
     assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
 
 
+def test_what_an_adapter_learnt_is_not_rounded_away_in_bfloat16():
+    """B A much smaller than the weights' spacing: merged into them it would vanish, and change no gradient."""
+    proxy, examples = tiny_proxy("llama", b_scale=1e-3), random_examples(6, seed=11)
+    proxy.model.bfloat16()
+    for factor in proxy.factors.values():
+        factor.weight.data = factor.weight.data.float()
+    weights = {name: p.clone() for name, p in proxy.model.named_parameters()}
+    before = gram_of(proxy, examples, 40)
+    with merged(proxy):
+        assert torch.equal(gram_of(proxy, examples, 40), before)
+    merge(proxy)
+    assert torch.equal(gram_of(proxy, examples, 40), before)
+    assert all(torch.equal(p, weights[name]) for name, p in proxy.model.named_parameters())
+
+
 def adapted(layer):
     a, b = (torch.nn.Linear(*sizes, bias=False).requires_grad_(False) for sizes in ((layer.in_features, 1), (1, 2)))
     return {"layer": AdaptedLayer(layer, "a", a, "b", b, 1.0)}

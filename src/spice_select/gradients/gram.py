@@ -1,9 +1,10 @@
 """The Gram matrix K_ij = <g_i, g_j> of a candidate pool, accumulated factor by factor during the backward passes.
 
-A pool that fits one batch needs no stored gradient at all: each factor's block [m, p] is multiplied and dropped. A pool
-of several batches must meet its earlier rows again, so their blocks are held per factor until the pool is done; when
-m * P numbers would exceed `memory_bytes`, the pool is passed over several times, each time for one group of layers.
-The result does not depend on the grouping.
+A pool that fits one batch needs no stored gradient at all: each factor's block [m, p] is multiplied and dropped. With
+several batches the blocks are held per factor until the last one, and then multiplied at once: one large product is
+many times quicker than the products of every batch with those before it. When m * P numbers would exceed
+`memory_bytes`, the pool is passed over several times, each time for one group of layers; the result does not depend on
+the grouping.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ class GramAccumulator:
     ) -> None:
         """`batches` are the row indices of each coming batch, in order; they partition the pool's rows.
 
-        `held_as` is the type in which earlier batches' gradients wait for later ones.
+        `held_as` is the type in which gradients wait for the last batch.
         """
         # Apple's GPUs have no float64: there the sum is kept on the CPU.
         self._sum_device = torch.device("cpu") if device.type == "mps" else device
@@ -50,14 +51,11 @@ class GramAccumulator:
 
     def add(self, name: str, gradients: Tensor) -> None:
         """Add the current batch's gradients [b, p] of one factor."""
-        start, stop = self._start, self._stop
-        wide = _wide(gradients)
-        self._gram[start:stop, start:stop] += (wide @ wide.T).to(self._sum_device).double()
-        if start:
-            before = _wide(self._held[name][:start])
-            self._gram[start:stop, :start] += (wide @ before.T).to(self._sum_device).double()
-        if stop < len(self._order):
-            self._held[name][start:stop] = gradients
+        if self._held:
+            self._held[name][self._start : self._stop] = gradients
+        if self._stop == len(self._order):
+            wide = _wide(self._held[name] if self._held else gradients)
+            self._gram += (wide @ wide.T).to(self._sum_device)
 
     def next_batch(self) -> None:
         """Say that every factor of the current batch was added."""
@@ -65,10 +63,8 @@ class GramAccumulator:
 
     def finish(self) -> Tensor:
         """The symmetric K [m, m] float64, rows and columns in the pool's order."""
-        lower = self._gram.tril()  # a batch meets itself and those before it, nothing above the diagonal is needed
-        full = lower + lower.tril(-1).T
         place = self._order.argsort()
-        return full[place][:, place]
+        return ((self._gram + self._gram.T) / 2)[place][:, place]
 
 
 def pool_gram(
@@ -114,8 +110,8 @@ def pool_gram(
 
 
 def rows_held(batches: Sequence[Sequence[int]]) -> int:
-    """How many rows' gradients must be kept until a later batch meets them: all but the last batch's."""
-    return sum(len(batch) for batch in batches[:-1])
+    """How many rows' gradients are kept: all, until the last batch, or none where one batch holds the pool."""
+    return sum(map(len, batches)) if len(batches) > 1 else 0
 
 
 def layer_groups(

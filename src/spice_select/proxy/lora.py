@@ -120,9 +120,12 @@ def _adapted(name: str, module: LoraLinear) -> AdaptedLayer:
 
 
 def merge(proxy: Proxy) -> None:
-    """Add each layer's B A to its weights for good: from now on a layer is one product, and cannot be trained."""
-    for layer in proxy.layers.values():
-        cast(LoraLinear, layer.module).merge()
+    """Add each layer's B A to its weights for good: from now on a layer is one product, and cannot be trained.
+
+    Weights in bfloat16 stay as they are: B A is smaller than their spacing, and would be rounded away.
+    """
+    for layer in _mergeable(proxy):
+        layer.merge()
 
 
 @contextmanager
@@ -131,13 +134,19 @@ def merged(proxy: Proxy) -> Generator[None]:
 
     They are put back as they were: subtracting B A again would leave rounding behind.
     """
-    bases = [cast(LoraLinear, layer.module).get_base_layer() for layer in proxy.layers.values()]
-    weights = [cast(nn.Parameter, base.weight) for base in bases]
+    layers = _mergeable(proxy)
+    weights = [cast(nn.Parameter, layer.get_base_layer().weight) for layer in layers]
     before = [weight.detach().to("cpu", copy=True) for weight in weights]
     merge(proxy)
     try:
         yield
     finally:
-        for layer, weight, values in zip(proxy.layers.values(), weights, before, strict=True):
-            cast(LoraLinear, layer.module).unmerge()
+        for layer, weight, values in zip(layers, weights, before, strict=True):
+            layer.unmerge()
             weight.data.copy_(values)
+
+
+def _mergeable(proxy: Proxy) -> list[LoraLinear]:
+    if proxy.model.dtype not in (torch.float32, torch.float64):
+        return []
+    return [cast(LoraLinear, layer.module) for layer in proxy.layers.values()]
