@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spice_select.store.reading import GradientStore
     from spice_select.stores import compute_gradients, forecast_gradients, pick
     from spice_select.training.finetune import FinetuneResult, finetune
+    from spice_select.training.forecast import forecast_finetune
 
 __all__ = [
     "Evaluation",
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "forecast",
+    "forecast_finetune",
     "forecast_gradients",
     "pick",
     "select",
@@ -56,6 +58,7 @@ _HOME = {
     "finetune": "training.finetune",
     "compute_gradients": "stores",
     "forecast": "api",
+    "forecast_finetune": "training.forecast",
     "forecast_gradients": "stores",
     "pick": "stores",
     "select": "api",
