@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
     from spice_select.store.reading import GradientStore
-    from spice_select.stores import compute_gradients, forecast_gradients, pick
+    from spice_select.stores import compute_gradients, forecast_gradients, forecast_pick, pick
     from spice_select.training.finetune import FinetuneResult, finetune
     from spice_select.training.forecast import forecast_finetune
 
@@ -39,6 +39,7 @@ __all__ = [
     "forecast_evaluate",
     "forecast_finetune",
     "forecast_gradients",
+    "forecast_pick",
     "pick",
     "select",
     "select_from_features",
@@ -63,6 +64,7 @@ _HOME = {
     "forecast_evaluate": "evaluation.forecast",
     "forecast_finetune": "training.forecast",
     "forecast_gradients": "stores",
+    "forecast_pick": "stores",
     "pick": "stores",
     "select": "api",
     "select_from_features": "information",

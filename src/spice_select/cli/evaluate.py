@@ -182,10 +182,14 @@ def _forecast(checkpoint: str, values: dict[str, Any]) -> None:
     """Print what the held-out rows would take; tasks are not run, and nothing is known of their time."""
     from spice_select.evaluation.forecast import forecast_evaluate
 
-    names = ("against", "device", "dtype", "token_budget", "max_length", "format", "columns", "skip_invalid")
-    more = ("limit_per_source", "revision", "trust_remote_code")
+    options = {
+        name: values[name]
+        for name in (
+            "against", "device", "dtype", "token_budget", "max_length", "format", "columns", "skip_invalid",
+            "limit_per_source", "revision", "trust_remote_code",
+        )
+    }  # fmt: skip
     with progress_on(sys.stderr) as progress:
-        options = {name: values[name] for name in (*names, *more)}
         found = forecast_evaluate(checkpoint, values["data"], **options, progress=progress)
     print_forecast(found)
     if values["tasks"] and is_main_process():
