@@ -1,17 +1,21 @@
 """What one choice among all rows of a store would take, from the first of them.
 
-Times are of rows that the system has in its cache; where they come from a slow disk, reading them comes on top.
+Times are of rows that the system has in its cache; where they come from a slow disk, reading them comes on top. The
+survey follows from the numbers alone. The picks do not: the more rows gain nearly the same, the more are looked at
+again, so their time is told within a factor of about three.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from spice_select.config import RunConfig
 from spice_select.costs.forecast import Forecast
 from spice_select.costs.memory import PeakMemory, obtainable_bytes
-from spice_select.costs.speed import Batch, measure_speed
+from spice_select.costs.speed import TIMED, Batch, measure_speed
 from spice_select.information import FeatureRows, PartOfFeatures, principal_rank
 from spice_select.progress import Progress
 from spice_select.schedule.budget import limit_of, without_excluded
@@ -25,6 +29,9 @@ MOST_BYTES = 32 << 20
 
 MOST_EIGENVALUES = 1024
 """Size of the matrix whose eigenvalues are timed; for a larger one their time grows as its cube."""
+
+SEARCHES = 3
+"""Searches through all rows' bounds that take as long as what a pick does beside its matrix product, about."""
 
 REMEDY = "make a store of a smaller --dim"
 
@@ -110,28 +117,33 @@ def _measure(features: FeatureRows, size: _Size) -> _Costs:
     small = torch.rand(2 * [min(size.least, MOST_EIGENVALUES)], dtype=torch.float64, device=device)
     symmetric = small + small.T
 
-    def matrix() -> float:
-        if size.by_rows:
-            return _time(lambda: block @ block.T, device) * (size.rows / count) ** 2
-        moment = torch.zeros(size.dim, size.dim, dtype=torch.float64, device=device)
-        return _time(lambda: moment.addmm_(block.T, block), device) * size.rows / count
+    def eigenvalues() -> Tensor:
+        return cast(tuple[Tensor, Tensor], torch.linalg.eigh(symmetric))[0]
 
     return _Costs(
-        matrix=matrix(),
-        eigenvalues=_time(lambda: torch.linalg.eigh(symmetric), device) * (size.least / len(small)) ** 3,
+        matrix=_matrix_seconds(block, size),
+        eigenvalues=_time(eigenvalues, device) * (size.least / len(small)) ** 3,
         reading=_time(lambda: features.block(0, count) @ directions, device) / count,
         product=_time(lambda: block @ block[0], device) / count,
         search=_time(lambda: torch.minimum(bounds, bounds).topk(min(65, size.rows)), device),
     )
 
 
+def _matrix_seconds(block: Tensor, size: _Size) -> float:
+    """Time of the survey's matrix, of all rows, from that of the rows `block` [b, d]."""
+    if size.by_rows:
+        return _time(lambda: block @ block.T, block.device) * (size.rows / len(block)) ** 2
+    moment = block.new_zeros(size.dim, size.dim)
+    return _time(lambda: moment.addmm_(block.T, block), block.device) * size.rows / len(block)
+
+
 def _time(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of `work`, which was done once before."""
+    """Mean seconds of `work`, which is done once before."""
 
     def run(_: Batch) -> None:
         work()
 
-    return measure_speed(run, [range(1)], len, device).per_cost
+    return measure_speed(run, TIMED * [range(1)], len, device).per_cost
 
 
 def _seconds(size: _Size, costs: _Costs) -> dict[str, float]:
@@ -140,13 +152,13 @@ def _seconds(size: _Size, costs: _Costs) -> dict[str, float]:
     if size.rank is not None:
         passes = 2 if size.by_rows else 1  # from the Gram matrix, directions take a pass of their own
         projection = costs.reading * (passes * size.rows + size.given)
-        return {"survey": survey + projection, "choice": size.picks * costs.search}
+        return {"survey": survey + projection, "choice": size.picks * SEARCHES * costs.search}
     share = min(1.0, size.picks / size.least)
     refreshed = costs.matrix * share  # every row's gain, brought up to date a few times
     last = 0.0 if size.by_rows and not size.given else costs.matrix
     beside = 4 * costs.matrix * size.given / size.rows  # the given rows' second moment, wherever it is needed
     by_chance = RANDOM_DRAWS * costs.matrix * share * size.picks / size.rows
-    each = costs.search + costs.product * min(size.picks, size.dim)
+    each = SEARCHES * costs.search + costs.product * min(size.picks, size.dim)
     return {"survey": survey, "choice": refreshed + last + beside + by_chance + size.picks * each}
 
 
