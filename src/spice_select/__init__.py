@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from spice_select.costs.forecast import Forecast
     from spice_select.errors import SpiceSelectError
     from spice_select.evaluation.evaluate import Evaluation, evaluate
+    from spice_select.evaluation.forecast import forecast_evaluate
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
     from spice_select.store.reading import GradientStore
-    from spice_select.stores import compute_gradients, forecast_gradients, pick
+    from spice_select.stores import compute_gradients, forecast_gradients, forecast_pick, pick
     from spice_select.training.finetune import FinetuneResult, finetune
+    from spice_select.training.forecast import forecast_finetune
 
 __all__ = [
     "Evaluation",
@@ -34,7 +36,10 @@ __all__ = [
     "evaluate",
     "finetune",
     "forecast",
+    "forecast_evaluate",
+    "forecast_finetune",
     "forecast_gradients",
+    "forecast_pick",
     "pick",
     "select",
     "select_from_features",
@@ -56,7 +61,10 @@ _HOME = {
     "finetune": "training.finetune",
     "compute_gradients": "stores",
     "forecast": "api",
+    "forecast_evaluate": "evaluation.forecast",
+    "forecast_finetune": "training.forecast",
     "forecast_gradients": "stores",
+    "forecast_pick": "stores",
     "pick": "stores",
     "select": "api",
     "select_from_features": "information",

@@ -35,6 +35,7 @@ from spice_select.processes import joined_processes, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.choice_forecast import forecast_choice
 from spice_select.schedule.one_shot import (
     choose_all,
     extract,
@@ -141,8 +142,7 @@ def pick(
         named = [store.path if isinstance(store, GradientStore) else store, options.get("given")]
         refuse_own_stores(directory, [Path(name) for name in named if name is not None])
     with watch.time("reading"):
-        opened = store if isinstance(store, GradientStore) else GradientStore.open(store, pick_device(_device(options)))
-        config = _pick_config(opened, options, reporter)
+        opened, config = _opened(store, options, reporter)
         listing = opened.listing
     with joined_processes() as ranks:
         given = open_given(config, opened.identity, str(opened.path), opened.device)
@@ -159,6 +159,27 @@ def pick(
             _write(opened, result, directory, watch)
         wait_for_all(ranks)
     return result
+
+
+def forecast_pick(store: str | Path | GradientStore, *, progress: Progress | None = None, **options: Any) -> Forecast:
+    """What `pick` would take for the same arguments, in one process: time, memory, disk. Nothing is written.
+
+    Raises:
+        SpiceSelectError: as `pick`.
+
+    """
+    reporter = progress or NoProgress()
+    opened, config = _opened(store, options, reporter)
+    given = open_given(config, opened.identity, str(opened.path), opened.device)
+    return forecast_choice(opened, config, given, reporter)
+
+
+def _opened(
+    store: str | Path | GradientStore, options: dict[str, Any], progress: Progress
+) -> tuple[GradientStore, RunConfig]:
+    """The store, and all options of a choice from it."""
+    opened = store if isinstance(store, GradientStore) else GradientStore.open(store, pick_device(_device(options)))
+    return opened, _pick_config(opened, options, progress)
 
 
 def _refuse_pick_options(options: dict[str, Any]) -> None:

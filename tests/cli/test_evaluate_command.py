@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,19 @@ def test_the_table_ends_with_the_macro_mean_and_a_verdict(measured, tiny_model):
     assert tiny_model in verdict
     assert "held-out loss: 66 of 66 rows" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr, "no terminal, no control codes"
+
+
+def test_a_dry_run_tells_what_the_rows_take_and_writes_nothing(tmp_path, tiny_model, adapter, chat_pool, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path / "scratch"))
+    arguments = [adapter, "--data", chat_pool, "--against", tiny_model, "--tasks", "mmlu", "--output", "e.json"]
+    done = evaluate(*arguments, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told, tasks = done.stdout.splitlines()
+    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, 0\.0 MB on disk", told), told
+    assert "--tasks is not forecast" in tasks
+    assert "57 held-out rows" in done.stderr and "held-out loss" not in done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
 def test_a_model_against_itself(tmp_path, tiny_model, chat_pool):
@@ -170,6 +184,7 @@ MISTAKES = {
     "task limit without tasks": (["{model}", "--data", "good.jsonl", "--task-limit", "1"], "without --tasks"),
     "execution without tasks": (["{model}", "--data", "good.jsonl", "--execute-code"], "without --tasks"),
     "a default, said, without tasks": (["{model}", "--data", "good.jsonl", "--task-batch", "8"], "without --tasks"),
+    "forecast of tasks alone": (["{model}", "--tasks", "mmlu", "--dry-run"], "--dry-run does nothing without --data"),
     "limit without data": (["{model}", "--tasks", "mmlu", "--limit-per-source", "1"], "without --data"),
     "overwrite without output": (["{model}", "--data", "good.jsonl", "--overwrite"], "without --output"),
     "revision of a directory": (["{model}", "--data", "good.jsonl", "--revision", "v1"], "no hub id"),

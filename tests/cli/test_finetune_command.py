@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,24 @@ def test_it_prints_what_was_done_and_what_comes_next(monkeypatch, capfd, chat_po
     assert [any(line.startswith(start) for start in starts) for line in told] == [True] * len(told), told
     assert all(any(line.startswith(start) for line in told) for start in starts), told
     assert "\x1b" not in printed + "".join(told)
+
+
+def test_a_dry_run_tells_what_a_training_takes_and_writes_nothing(chat_pool, tiny_model, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    arguments = ["finetune", chat_pool, "--model", tiny_model, "--output", "t", "--dry-run", *FAST]
+    done = subprocess.run(
+        [sys.executable, "-m", "spice_select", *map(str, arguments)],
+        env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, \d\.\d MB on disk\n", done.stdout), done.stdout
+    told = [line for line in done.stderr.splitlines() if line.strip()]
+    assert [line.split()[0] for line in told] == ["reading", "57", "loading", "timing"], told
+    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
 def test_a_killed_training_leaves_nothing_and_can_start_again(monkeypatch, capfd, chat_pool, tiny_model, tmp_path):

@@ -1,7 +1,7 @@
 """`spice-select evaluate`: the held-out loss of a fine-tuned model, and of the public tasks if asked for."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from spice_select.cli.evaluation_tables import loss_table, task_table, verdict
+from spice_select.cli.forecast import print_forecast
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.cli.progress import progress_on
 from spice_select.errors import ConfigError
+from spice_select.launch import is_main_process
 
 if TYPE_CHECKING:
     import torch
 
     from spice_select.cli.evaluation_report import Report
-    from spice_select.evaluation.bootstrap import Interval, PairedDifference
     from spice_select.evaluation.checkpoint import Checkpoint, LoadedModel
     from spice_select.evaluation.evaluate import Evaluation
-    from spice_select.evaluation.heldout import HeldoutLoss
     from spice_select.evaluation.tasks.results import TaskResult
     from spice_select.evaluation.tasks.run import PreparedTasks
     from spice_select.progress import Progress
@@ -41,7 +41,7 @@ SECTIONS = {
     "Tasks": ("tasks", "task_data", "task_limit", "task_batch", "execute_code"),
     "The model": ("device", "dtype", "revision", "trust_remote_code", "token_budget"),
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
-    "The result": ("output", "overwrite"),
+    "The result": ("output", "overwrite", "dry_run"),
 }
 NEEDED_BY = {
     "data": (
@@ -53,6 +53,7 @@ NEEDED_BY = {
         "columns",
         "skip_invalid",
         "max_length",
+        "dry_run",
     ),
     "tasks": ("task_data", "task_limit", "task_batch", "execute_code"),
     "output": ("overwrite",),
@@ -136,9 +137,10 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
     help="Also write everything, every row's loss included, as JSON, after each finished part.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE.json if it exists.")
+@click.option("--dry-run", is_flag=True, help="Tell time and memory of --data from a few timed batches, and stop.")
 @click.pass_context
 def evaluate_command(
-    context: click.Context, checkpoint: str, output: str | None, overwrite: bool, **values: Any
+    context: click.Context, checkpoint: str, output: str | None, overwrite: bool, dry_run: bool, **values: Any
 ) -> None:
     """Measure how well CKPT predicts responses it was not trained on.
 
@@ -150,6 +152,9 @@ def evaluate_command(
         raise ConfigError("nothing to measure: give held-out rows with --data, or --tasks.")
     _refuse_idle(context)
     columns = given_options({"columns": values["columns"]}).get("columns", {})
+    if dry_run:
+        _forecast(checkpoint, values | {"columns": columns})
+        return
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.evaluation_report import Report, check_report_path
 
@@ -171,6 +176,24 @@ def _refuse_idle(context: click.Context) -> None:
         for name in () if context.params[needed] else names:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"{options[name].opts[0]} does nothing without {options[needed].opts[0]}.")
+
+
+def _forecast(checkpoint: str, values: dict[str, Any]) -> None:
+    """Print what the held-out rows would take; tasks are not run, and nothing is known of their time."""
+    from spice_select.evaluation.forecast import forecast_evaluate
+
+    options = {
+        name: values[name]
+        for name in (
+            "against", "device", "dtype", "token_budget", "max_length", "format", "columns", "skip_invalid",
+            "limit_per_source", "revision", "trust_remote_code",
+        )
+    }  # fmt: skip
+    with progress_on(sys.stderr) as progress:
+        found = forecast_evaluate(checkpoint, values["data"], **options, progress=progress)
+    print_forecast(found)
+    if values["tasks"] and is_main_process():
+        click.echo("the time of --tasks is not forecast; --task-limit tries them on a few items")
 
 
 def _measure(checkpoint: str, values: dict[str, Any], report: "Report") -> None:
@@ -216,7 +239,7 @@ def _measure_one(
             evaluation = _evaluated(loaded, values, progress)
     about = {"checkpoint": loaded.name, "fingerprint": loaded.fingerprint}
     if evaluation:
-        console.print(_loss_table(evaluation.heldout))
+        console.print(loss_table(evaluation.heldout))
         report.keep(**about, heldout=evaluation_json(evaluation))
     results: list[TaskResult] = []
     try:
@@ -225,7 +248,7 @@ def _measure_one(
             report.keep(**about, tasks={done.task: asdict(done) for done in results})
     finally:
         if results:
-            console.print(_task_table(results))
+            console.print(task_table(results))
     return evaluation
 
 
@@ -243,7 +266,7 @@ def _compare(
     report.keep(against=about | {"difference": None})
     difference = compare(first.heldout, second.heldout, values["resamples"], values["seed"])
     report.keep(against=about | {"difference": difference_json(difference)})
-    Console(highlight=False).print(Text(_verdict(first, second, difference)), soft_wrap=True)
+    Console(highlight=False).print(Text(verdict(first, second, difference)), soft_wrap=True)
 
 
 def _evaluated(loaded: "LoadedModel", values: dict[str, Any], progress: "Progress") -> "Evaluation":
@@ -253,46 +276,3 @@ def _evaluated(loaded: "LoadedModel", values: dict[str, Any], progress: "Progres
     reading = PoolOptions(values["format"], values["columns"], values["skip_invalid"], values["max_length"])
     options = {key: values[key] for key in ("limit_per_source", "token_budget", "resamples", "seed")}
     return evaluate_model(loaded, values["data"], reading, **options, progress=progress)
-
-
-def _loss_table(heldout: "HeldoutLoss") -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("source")
-    for heading in ("rows", "trained tokens", "loss", "95 % interval", "per token"):
-        table.add_column(heading, justify="right")
-    for s in heldout.sources:
-        cells = (f"{s.rows:,}", f"{s.trained_tokens:,}", f"{s.mean:.4f}", _shown(s.interval), f"{s.token_mean:.4f}")
-        table.add_row(Text(s.source), *cells)
-    rows, tokens = f"{len(heldout.rows):,}", f"{sum(s.trained_tokens for s in heldout.sources):,}"
-    table.add_row("all rows", rows, tokens, f"{heldout.mean:.4f}")
-    table.add_row("macro", "", "", f"{heldout.macro:.4f}", _shown(heldout.macro_interval), style="bold")
-    return table
-
-
-def _task_table(results: "Sequence[TaskResult]") -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("task", "metric"):
-        table.add_column(heading)
-    for heading in ("items", "value", "standard error"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for r in results:
-        error = "-" if r.stderr is None else f"{r.stderr:.4f}"
-        table.add_row(Text(r.task), Text(r.metric), f"{r.items:,}", f"{r.value:.4f}", error, Text(r.note))
-    return table
-
-
-def _verdict(first: "Evaluation", second: "Evaluation", difference: "PairedDifference") -> str:
-    head = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
-    if difference.interval is None:
-        single = next(source.source for source in first.heldout.sources if source.rows == 1)
-        return f"{head}; no interval and no verdict: source '{single}' has one row, and at least two are needed."
-    head = f"{head} (95 %: {_shown(difference.interval)}); the interval "
-    if not difference.interval.excludes(0.0):
-        return f"{head}includes zero: these rows do not tell the two apart."
-    better = first if difference.macro < 0 else second
-    return f"{head}excludes zero: {better.checkpoint} predicts these sources better."
-
-
-def _shown(interval: "Interval | None") -> str:
-    return f"{interval.low:.4f} to {interval.high:.4f}" if interval else "-"

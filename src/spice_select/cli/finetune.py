@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spice_select.cli.forecast import print_forecast
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.recipe import Recipe, resolve_recipe
 
@@ -70,7 +71,8 @@ def recipe_options(command: Command) -> Command:
 @click.option(
     "--dtype", metavar="float32|bfloat16", help="Precision of the frozen weights and of the products.  [float32]"
 )
-def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, **values: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Tell rows, tokens, time, memory and disk from a few steps, and stop.")
+def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_run: bool, **values: Any) -> None:
     """Fine-tune a model with LoRA on the rows that run chose (DIR) or on any POOL, with TRL.
 
     DIR is a directory that run wrote; --model and --max-length are then those of the run unless given. A POOL is what
@@ -85,7 +87,13 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, **valu
     from spice_select.cli.progress import progress_on
     from spice_select.launch import is_main_process
     from spice_select.training.finetune import finetune
+    from spice_select.training.forecast import forecast_finetune
 
+    if dry_run:
+        with progress_on(sys.stderr) as progress:
+            found = forecast_finetune(list(data), recipe=recipe, progress=progress, **given)
+        print_forecast(found)
+        return
     existing = "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:
         result = finetune(list(data), output=output, recipe=recipe, existing=existing, progress=progress, **given)

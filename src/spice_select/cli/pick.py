@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import click
 
+from spice_select.cli.forecast import print_forecast
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.launch import is_main_process
 
@@ -36,7 +37,8 @@ class PickCommand(SectionedCommand):
 @config_options(*(name for names in SECTIONS.values() for name in names))
 @click.option("--output", metavar="DIR", help="Where the results go.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
-def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Tell rows, time, memory and disk from the first rows, and stop.")
+def pick_command(store: str, output: str | None, overwrite: bool, dry_run: bool, **values: Any) -> None:
     """Choose among all rows of STORE at once, exactly, by gradient information with a conflict penalty (SPICE).
 
     STORE was made by `gradients`. Neither the pool's files nor the model are needed any more; DIR holds what a run's
@@ -47,8 +49,15 @@ def pick_command(store: str, output: str | None, overwrite: bool, **values: Any)
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
-    from spice_select.stores import pick
+    from spice_select.stores import forecast_pick, pick
 
+    if dry_run:
+        with progress_on(sys.stderr) as progress:
+            found = forecast_pick(store, progress=progress, **options)
+        print_forecast(found)
+        if is_main_process():
+            click.echo("the choice takes at least that long: rows that gain nearly the same are looked at again")
+        return
     directory = output or f"{store.rstrip('/')}-selected"
     existing = "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:

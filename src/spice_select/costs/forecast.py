@@ -11,7 +11,8 @@ class Forecast:
 
     `seconds` by stage; None where no model runs or measuring would cost more than it tells. `memory` is the peak in
     bytes, of the process or, on a GPU, of its tensors; None likewise. `obtainable` is what the device can give at most,
-    where that is known. `disk` is the most that the output directory will hold at once.
+    where that is known. `disk` is the most that the output directory will hold at once. `remedy` says what to change
+    where memory will not suffice.
     """
 
     rows: int
@@ -21,6 +22,7 @@ class Forecast:
     memory: int | None
     obtainable: int | None
     disk: int
+    remedy: str = "lower --token-budget or --gradient-memory, or take a smaller --model"
 
     @property
     def total_seconds(self) -> float | None:
@@ -39,10 +41,7 @@ class Forecast:
         parts.append(f"{self.disk / 1e6:,.1f} MB on disk")
         lines = ["forecast: " + ", ".join(parts)]
         if self.memory is not None and self.obtainable is not None and self.memory > self.obtainable:
-            lines.append(
-                f"only {self.obtainable / GIB:.1f} GiB can be had here: lower --token-budget or --gradient-memory, or "
-                "take a smaller --model"
-            )
+            lines.append(f"only {self.obtainable / GIB:.1f} GiB can be had here: {self.remedy}")
         return lines
 
 

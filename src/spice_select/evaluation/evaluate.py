@@ -16,7 +16,7 @@ from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDiffere
 from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
 from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
-from spice_select.pool.records import SourceFile
+from spice_select.pool.records import Pool, SourceFile
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
@@ -116,13 +116,7 @@ def evaluate_model(
 ) -> Evaluation:
     """`evaluate` for a checkpoint that is loaded already."""
     reporter = progress or NoProgress()
-    whole = read_pool(as_list(data), loaded.tokenizer, reading)
-    pool = limited(whole, limit_per_source)
-    reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
-    if pool.rejected:
-        reporter.note(f"{len(pool.rejected):,} rows cannot be used, such as {pool.rejected[0].location}")
-    if pool.truncated:
-        reporter.note(f"{pool.truncated:,} rows are longer than {reading.max_length} tokens and were cut at the end")
+    pool = read_heldout(loaded, data, reading, limit_per_source, reporter)
     settings = {
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "max_length": reading.max_length,
@@ -132,6 +126,24 @@ def evaluate_model(
     }
     losses = heldout_loss(loaded.model, pool, token_budget, resamples, seed, reporter)
     return Evaluation(loaded.name, loaded.fingerprint, pool.files, len(pool.rejected), pool.truncated, settings, losses)
+
+
+def read_heldout(
+    loaded: LoadedModel,
+    data: PoolInput | Sequence[PoolInput],
+    reading: PoolOptions,
+    limit_per_source: int | None,
+    progress: Progress,
+) -> Pool:
+    """The rows that `evaluate_model` measures. Raises as `read_pool` and `limited` do."""
+    whole = read_pool(as_list(data), loaded.tokenizer, reading)
+    pool = limited(whole, limit_per_source)
+    progress.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
+    if pool.rejected:
+        progress.note(f"{len(pool.rejected):,} rows cannot be used, such as {pool.rejected[0].location}")
+    if pool.truncated:
+        progress.note(f"{pool.truncated:,} rows are longer than {reading.max_length} tokens and were cut at the end")
+    return pool
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

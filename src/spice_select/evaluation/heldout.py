@@ -110,7 +110,7 @@ def heldout_loss(
 
     """
     reporter = progress or NoProgress()
-    _check_vocabulary(model, pool)
+    check_vocabulary(model, pool)
     reporter.begin("held-out loss", len(pool.examples), pool.total_tokens)
     losses = row_losses(model, pool.examples, token_budget, reporter.advance)
     rows = [
@@ -144,18 +144,26 @@ def row_losses(
         ModelError: out of memory.
 
     """
-    lengths = [len(example.input_ids) for example in examples]
     losses = [0.0] * len(examples)
-    for places in token_budget_batches(lengths, token_budget):
-        longest = max(lengths[i] for i in places)
-        doing = f"measuring {len(places):,} rows of up to {longest:,} tokens at once"
-        with memory_advice(doing, _smaller(len(places), longest)), torch.no_grad():
-            batch = collate([examples[i] for i in places], model.device)
-            values = cast(list[float], response_losses(model, batch).double().tolist())
-        for place, value in zip(places, values, strict=True):
+    for places in heldout_batches(examples, token_budget):
+        members = [examples[i] for i in places]
+        for place, value in zip(places, batch_losses(model, members), strict=True):
             losses[place] = value
-        on_batch(len(places), sum(lengths[i] for i in places))
+        on_batch(len(places), sum(len(member.input_ids) for member in members))
     return losses
+
+
+def heldout_batches(examples: Sequence[TokenRow], token_budget: int) -> list[list[int]]:
+    """Places of the rows of each pass, of at most `token_budget` padded tokens."""
+    return token_budget_batches([len(example.input_ids) for example in examples], token_budget)
+
+
+def batch_losses(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> list[float]:
+    """As `row_losses`, for rows that are computed at once."""
+    longest = max(len(row.input_ids) for row in rows)
+    doing = f"measuring {len(rows):,} rows of up to {longest:,} tokens at once"
+    with memory_advice(doing, _smaller(len(rows), longest)), torch.no_grad():
+        return cast(list[float], response_losses(model, collate(rows, model.device)).double().tolist())
 
 
 def _smaller(rows: int, longest: int) -> str:
@@ -233,8 +241,8 @@ def _source_loss(name: str, rows: Sequence[RowLoss], interval: Interval | None) 
     )
 
 
-def _check_vocabulary(model: "PreTrainedModel", pool: Pool) -> None:
-    """A token the model has no embedding for would end in an index error deep inside."""
+def check_vocabulary(model: "PreTrainedModel", pool: Pool) -> None:
+    """A token the model has no embedding for would end in an index error deep inside. Raises `ModelError` instead."""
     embedding = cast(object, model.get_input_embeddings())
     if not isinstance(embedding, nn.Embedding):
         return

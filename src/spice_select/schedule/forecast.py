@@ -17,6 +17,7 @@ from spice_select.gradients.gram import most_held_bytes
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import Example
+from spice_select.pool.records import Chat
 from spice_select.preparation import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
@@ -192,18 +193,33 @@ def _training_tokens(examples: Sequence[Example], pools: Sequence[CandidatePool]
 
 
 def _text_bytes(examples: Sequence[Example]) -> int:
-    """About what the rows take as JSON."""
-    sample = examples[:: max(1, len(examples) // 200)]
-    mean = sum(len(json.dumps(row.row.data, default=str)) for row in sample) / len(sample)
-    return int(mean * len(examples))
+    return text_bytes(examples[:: max(1, len(examples) // 200)], len(examples))
 
 
 def _rows_on_disk(examples: Sequence[Example], config: RunConfig) -> int:
-    """Chosen rows twice (as they were, and for trainers), and what is known of every row twice."""
     tokens = sum(row.trained_tokens for row in examples)
+    return rows_on_disk(len(examples), tokens, _text_bytes(examples), config)
+
+
+def text_bytes(sample: Sequence[Chat], rows: int) -> int:
+    """About what `rows` rows take as JSON, from some of them."""
+    mean = sum(len(json.dumps(chat.row.data, default=str)) for chat in sample) / len(sample)
+    return int(mean * rows)
+
+
+def rows_on_disk(rows: int, trained_tokens: int, texts: int, config: RunConfig) -> int:
+    """Chosen rows twice (as they were, and for trainers), and what is known of every row twice.
+
+    Args:
+        rows: of the pool.
+        trained_tokens: of all of them.
+        texts: bytes of all of them as JSON.
+        config: its budget.
+
+    """
     share = (
-        config.budget_tokens / max(1, tokens)
+        config.budget_tokens / max(1, trained_tokens)
         if config.budget_tokens is not None
-        else config.budget_rows(len(examples), tokens) / len(examples)
+        else config.budget_rows(rows, trained_tokens) / rows
     )
-    return int(2 * share * _text_bytes(examples)) + 2 * 150 * len(examples)
+    return int(2 * share * texts) + 2 * 150 * rows

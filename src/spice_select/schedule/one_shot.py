@@ -244,9 +244,9 @@ def choose_all(
     candidates = [lines[place] for place in kept]
     limit = limit_of(config, candidates)
     places = torch.tensor(kept, device=store.device)
-    squares, own = store.squared_norms(), _scaled(store, lines, config)
+    squares, own = store.squared_norms(), scaled_rows(store, lines, config)
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
-    before = None if given is None else _scaled(_same_proxy(given, store), given.listing.lines, config)
+    before = None if given is None else scaled_rows(same_proxy(given, store), given.listing.lines, config)
     progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
     try:
         known = survey(features, ranks)
@@ -279,12 +279,13 @@ def choose_all(
     return record, found
 
 
-def _scaled(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
+def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
+    """The rows of `store`, of which `lines` tell the lengths, as a choice reads them."""
     lengths = torch.tensor([line.trained_tokens for line in lines])
     return ScaledFeatures(store, gradient_scales(config.scale, lengths, store.squared_norms()).to(store.device))
 
 
-def _same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
+def same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
     """`given`, if its gradients are those of the very proxy of `store`."""
     if _proxy_bytes(store) != _proxy_bytes(given):
         raise ConfigError(

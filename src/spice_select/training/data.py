@@ -39,9 +39,14 @@ class TrainingRows:
         return len(self.dataset)
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, trained or not."""
+        return [len(ids) for ids in cast("list[list[int]]", self.dataset["input_ids"])]
+
+    @property
     def tokens(self) -> int:
         """Tokens of all rows, trained or not."""
-        return sum(len(ids) for ids in cast("list[list[int]]", self.dataset["input_ids"]))
+        return sum(self.lengths)
 
     @property
     def trained_tokens(self) -> int:
