@@ -125,7 +125,7 @@ class RunConfig(BaseModel):
     layers: str = Field(
         "all",
         description="Transformer blocks with adapters: all, or last:N, whose gradients take less time because the "
-        "backward pass ends early, but choose other rows (docs/speed.md).",
+        "backward pass ends early, but choose other rows.",
     )
     warmup_steps: int = Field(
         4,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spice_select.api import RunResult, forecast
+from spice_select.api import RunResult
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
@@ -30,12 +30,14 @@ from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.records import Chat
 from spice_select.pool.sources import as_list
-from spice_select.preparation import merged_config, prepare, tell_about
+from spice_select.preparation import Prepared, merged_config, prepare, tell_about
 from spice_select.processes import joined_processes, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choice_forecast import forecast_choice
+from spice_select.schedule.forecast import forecast_new_store
+from spice_select.schedule.interleaved import memory_advice
 from spice_select.schedule.one_shot import (
     choose_all,
     extract,
@@ -80,19 +82,9 @@ def compute_gradients(
         SpiceSelectError: whatever the user can mend; the message says how.
 
     """
-    _refuse_pick_options(options)
-    merged = merged_config(config, {**options, "pool_size": "all"})
-    inputs = as_list(pools)
-    if not inputs:
-        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
     place, reporter = Path(output), progress or NoProgress()
     check_place(place)
-    like = None if proxy_of is None else GradientStore.open(proxy_of)
-    prepared = prepare(inputs, merged, reporter)
-    size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
-    tell_about(prepared.pool, merged, f"the store takes about {size:,.1f} MB", reporter)
-    if like is not None:
-        refuse_incomparable(like, store_identity(prepared), "proxy_of", str(place))
+    prepared, like = _prepared(pools, config, proxy_of, str(place), reporter, options)
     extract(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
     return GradientStore.open(place, prepared.device)
 
@@ -101,12 +93,19 @@ def forecast_gradients(
     pools: PoolInput | Sequence[PoolInput],
     config: RunConfig | None = None,
     *,
+    proxy_of: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `compute_gradients` would take for a new store: time, memory, disk. Nothing is written."""
-    _refuse_pick_options(options)
-    return forecast(pools, config, progress=progress, **{**options, "pool_size": "all"})
+    """What `compute_gradients` would take for a new store: time, memory, disk. Nothing is written.
+
+    Raises:
+        SpiceSelectError: as `compute_gradients`.
+
+    """
+    prepared, _ = _prepared(pools, config, proxy_of, "the new store", progress or NoProgress(), options)
+    with memory_advice():
+        return forecast_new_store(prepared, progress or NoProgress(), warm_up=proxy_of is None)
 
 
 def pick(
@@ -182,10 +181,29 @@ def _opened(
     return opened, _pick_config(opened, options, progress)
 
 
-def _refuse_pick_options(options: dict[str, Any]) -> None:
+def _prepared(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None,
+    proxy_of: str | Path | None,
+    name: str,
+    progress: Progress,
+    options: dict[str, Any],
+) -> tuple[Prepared, GradientStore | None]:
+    """The pool of a store `name` with its model found, and the store whose proxy it takes, if any."""
     for key in options:
         if key in PICK_OPTIONS and key != "device":
             raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
+    merged = merged_config(config, {**options, "pool_size": "all"})
+    inputs = as_list(pools)
+    if not inputs:
+        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
+    like = None if proxy_of is None else GradientStore.open(proxy_of)
+    prepared = prepare(inputs, merged, progress)
+    size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
+    tell_about(prepared.pool, merged, f"the store takes about {size:,.1f} MB", progress)
+    if like is not None:
+        refuse_incomparable(like, store_identity(prepared), "proxy_of", name)
+    return prepared, like
 
 
 def _write(store: GradientStore, result: RunResult, directory: Path, watch: Stopwatch) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import OlmoConfig, OlmoForCausalLM
 
 from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
 from spice_select.errors import ModelError
@@ -11,7 +12,7 @@ from spice_select.gradients.capture import AdaptedLayer, captured, factor_gradie
 from spice_select.gradients.gram import layer_groups, pool_gram
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.pool.batches import token_budget_batches
-from spice_select.proxy.lora import merge, merged
+from spice_select.proxy.lora import attach_lora, merge, merged
 
 PLENTY = 1 << 40
 
@@ -160,6 +161,34 @@ def test_merged_layers_give_the_same_gradients_and_come_back_as_they_were(family
     assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
     merge(proxy)
     assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
+
+
+@pytest.mark.parametrize("layers_done", [0, 3, None])
+def test_merged_layers_come_back_after_a_failure(layers_done, monkeypatch):
+    """In the work, or half way through merging."""
+    proxy = tiny_proxy("llama")
+    before = {name: p.clone() for name, p in proxy.model.named_parameters()}
+    if layers_done is not None:
+        failing = list(proxy.layers.values())[layers_done].module
+        monkeypatch.setattr(failing, "merge", lambda: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError), merged(proxy):
+        raise MemoryError
+    for name, p in proxy.model.named_parameters():
+        assert torch.equal(p, before[name])
+    assert not any(layer.module.merged for layer in proxy.layers.values())
+
+
+def test_a_model_that_writes_into_a_layers_output_is_no_problem():
+    """OLMo clips queries, keys and values in place."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    model = OlmoForCausalLM(OlmoConfig(**sizes, num_attention_heads=4, clip_qkv=0.02, pad_token_id=0, eos_token_id=2))
+    proxy, examples = attach_lora(model.eval().requires_grad_(False), 3, 6.0, 0), random_examples(5, seed=12)
+    for factor in proxy.factors.values():
+        torch.nn.init.normal_(factor.weight, std=0.05)
+    gradients = oracle_gradients(proxy, examples)
+    with merged(proxy):
+        assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
 
 
 def test_what_an_adapter_learnt_is_not_rounded_away_in_bfloat16():

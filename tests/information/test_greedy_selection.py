@@ -21,8 +21,13 @@ CLOSE = 1e-9
 """Scores closer than this are one score to the oracle: either pick is right."""
 
 
+def close(vectors: np.ndarray, alpha: float, penalty: float) -> float:
+    """As `CLOSE`, and what rounding does to the determinant of I + alpha K, by its condition."""
+    return CLOSE * max(1.0, penalty) + 1e-15 * alpha * float((vectors**2).sum())
+
+
 def assert_columns_match_definitions(selection: Selection, vectors: np.ndarray, alpha: float, penalty: float) -> None:
-    picks = selection.indices
+    picks, tolerance = selection.indices, close(vectors, alpha, penalty)
     for row in range(len(vectors)):
         before = picks[: picks.index(row)] if row in picks else picks
         expected = {
@@ -34,16 +39,16 @@ def assert_columns_match_definitions(selection: Selection, vectors: np.ndarray, 
         expected["epsilon"] = expected["gain"] - expected["base"]
         for name, value in expected.items():
             found = float(getattr(selection, name)[row])
-            assert found == pytest.approx(value, abs=CLOSE * max(1.0, penalty)), f"{name} of row {row} after {before}"
+            assert found == pytest.approx(value, abs=tolerance), f"{name} of row {row} after {before}"
         assert int(selection.rank[row]) == (picks.index(row) if row in picks else -1)
-    assert selection.information == pytest.approx(oracle.information(vectors, picks, alpha), abs=CLOSE)
+    assert selection.information == pytest.approx(oracle.information(vectors, picks, alpha), abs=tolerance)
 
 
 def best_rows(vectors: np.ndarray, picked: list[int], alpha: float, penalty: float) -> list[int]:
     scores = {
         row: oracle.score(vectors, row, picked, alpha, penalty) for row in range(len(vectors)) if row not in picked
     }
-    return [row for row, value in scores.items() if value >= max(scores.values()) - CLOSE * max(1.0, penalty)]
+    return [row for row, value in scores.items() if value >= max(scores.values()) - close(vectors, alpha, penalty)]
 
 
 @settings(deadline=None, max_examples=150)

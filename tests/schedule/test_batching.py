@@ -1,5 +1,7 @@
 """Token budgets: as given, constant on a CPU, from measured memory on a GPU."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +9,7 @@ from oracles.gradient_oracle import random_examples, tiny_proxy
 from spice_select.config import RunConfig
 from spice_select.proxy.lora import TOKENS_OF_A_PASS
 from spice_select.schedule.batching import MOST_TOKENS, USED, fitting_budget, with_token_budget
+from spice_select.schedule.interleaved import _with_smaller_batches
 
 
 @given(
@@ -21,6 +24,22 @@ def test_the_budget_fits_and_twice_as_much_would_not(fixed, per_token, small, mo
     assert budget.bit_count() == 1 and budget <= MOST_TOKENS
     assert budget == 1 or fixed + per_token * budget <= USED * room * (1 + 1e-9) + 1
     assert budget == MOST_TOKENS or fixed + per_token * 2 * budget > USED * room * (1 - 1e-9) - 1
+
+
+def test_one_row_that_cannot_be_cut_is_measured_against_nothing():
+    """Two equal points must not make memory look free."""
+    assert fitting_budget((1, 1 << 30), (1, 1 << 30), 20 << 30) == 16
+
+
+def test_smaller_batches_are_really_smaller():
+    """One halving may change no batch; it goes on until one does, and ends where each row is alone."""
+    proxy = replace(tiny_proxy("llama"), token_budget=65_536)
+    lengths = [200] * 60 + [150] * 60
+    seen = [proxy.batches(lengths)]
+    while (proxy := _with_smaller_batches(proxy, lengths)) is not None:
+        seen.append(proxy.batches(lengths))
+        assert seen[-1] != seen[-2]
+    assert len(seen[0]) < len(seen[1]) and len(seen[-1]) == 120
 
 
 def test_a_number_is_taken_as_it_is_and_a_cpu_measures_nothing():

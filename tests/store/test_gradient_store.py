@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from oracles import store_writer
 from oracles.store_writer import features_of, write_store
 from spice_select.errors import OutputError
+from spice_select.store.claims import claimed
 from spice_select.store.layout import CLAIMS
 from spice_select.store.reading import GradientStore, check_store
 
@@ -219,5 +220,22 @@ def test_no_room_for_a_shard_is_said_and_what_is_done_is_kept(tmp_path, whole):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "MB" in str(caught.value) and not list((place / "shards").iterdir())
+    write_store(place, ROWS, DIM)
+    assert content(place) == whole
+
+
+def test_a_failed_write_does_not_wait_for_what_others_compute(tmp_path, whole):
+    """Two processes whose last shards both failed would otherwise wait for each other."""
+    place = tmp_path / "store"
+    place.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with claimed(place, "000000", wait=False) as other:
+        assert other
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+        try:
+            with pytest.raises(OutputError, match="cannot be written"):
+                write_store(place, ROWS, DIM)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
     write_store(place, ROWS, DIM)
     assert content(place) == whole

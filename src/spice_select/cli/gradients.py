@@ -61,7 +61,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 
     if dry_run:
         with progress_on(sys.stderr) as progress:
-            found = forecast_gradients(list(pools), config, progress=progress)
+            found = forecast_gradients(list(pools), config, proxy_of=proxy_of, progress=progress)
         print_forecast(found)
         return
     with progress_on(sys.stderr) as progress:

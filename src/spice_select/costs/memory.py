@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif _CLEAR.exists():
-            _CLEAR.write_text("5")  # Linux: start the process's high-water mark anew
+            with suppress(OSError):  # where it is read-only, the peak is that since the process began
+                _CLEAR.write_text("5")  # Linux: start the process's high-water mark anew
 
     def bytes(self) -> int:
         """The peak so far."""

@@ -67,12 +67,11 @@ def measure_speed(
 
     """
     ordered = sorted(batches, key=cost, reverse=True)
-    places = sorted({round(i * (len(ordered) - 1) / max(1, TIMED - 1)) for i in range(TIMED)})
     run(ordered[0])  # touches memory for the first time, and compiles kernels
     _wait(device)
     costs: list[float] = []
     seconds: list[float] = []
-    for place in places:
+    for place in _timed_places(len(ordered)):
         started = time.perf_counter()
         run(ordered[place])
         _wait(device)
@@ -82,9 +81,14 @@ def measure_speed(
 
 
 def timed_share(batches: Sequence[Batch], cost: Callable[[Batch], float]) -> float:
-    """About which part of a pass over all `batches` `measure_speed` would take."""
+    """Which part of a pass over all `batches`, at least one, `measure_speed` takes."""
     costs = sorted(map(cost, batches), reverse=True)
-    return (1.5 + 1 / TIMED) * costs[0] / sum(costs) if costs else 1.0
+    return (costs[0] + sum(costs[place] for place in _timed_places(len(costs)))) / sum(costs)
+
+
+def _timed_places(batches: int) -> list[int]:
+    """Which of so many batches, from the largest to the smallest, are timed."""
+    return sorted({round(i * (batches - 1) / max(1, TIMED - 1)) for i in range(TIMED)})
 
 
 def fit(costs: Sequence[float], seconds: Sequence[float]) -> Speed:

@@ -96,8 +96,8 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
 
 def _forward_hook(
     name: str, layer: AdaptedLayer, deliver: Callable[[str, AdaptedLayer, Tensor, Tensor], None]
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Keep the input, and have the output's gradient delivered."""
         if output.dim() != 3:
             raise ModelError(
@@ -105,12 +105,13 @@ def _forward_hook(
                 "Its samples cannot be told apart; this architecture is not supported as a proxy."
             )
         if not output.requires_grad:
-            output.requires_grad_(True)
+            output = output.requires_grad_(True).clone()  # models may write into it, but not into a leaf
         x = args[0].detach()
 
         def on_gradient(dy: Tensor) -> None:
             deliver(name, layer, x, dy)
 
         output.register_hook(on_gradient)
+        return output
 
     return hook

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TOKENS_OF_A_PASS = 2048
-"""Padded tokens of a pass where nothing else is known; on a CPU more bring no speed (benchmarks/RESULTS.md)."""
+"""Padded tokens of a pass where nothing else is known."""
 
 OVERHEAD_ON_CPU = 64
 PASS_OVERHEAD = {"cuda": 4096}
@@ -137,12 +137,13 @@ def merged(proxy: Proxy) -> Generator[None]:
     layers = _mergeable(proxy)
     weights = [cast(nn.Parameter, layer.get_base_layer().weight) for layer in layers]
     before = [weight.detach().to("cpu", copy=True) for weight in weights]
-    merge(proxy)
     try:
+        merge(proxy)
         yield
     finally:
         for layer, weight, values in zip(layers, weights, before, strict=True):
-            layer.unmerge()
+            if layer.merged:
+                layer.unmerge()
             weight.data.copy_(values)
 
 

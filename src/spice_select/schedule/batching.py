@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
@@ -21,18 +22,18 @@ MOST_TOKENS = 65_536
 """Beyond this no pass becomes quicker by being larger."""
 
 USED = 0.8
-"""Part of the free memory that passes may take; the rest is for held gradients and what the allocator wastes."""
+"""Part of the free memory that passes may take, less held gradients; the rest is what the allocator wastes."""
 
 FILE = "token_budget.json"
 """Where a measured budget is kept."""
 
 
 class _AllTrained:
-    """A row whose every token is trained: the most memory its length can need."""
+    """The first tokens of a row, every one trained: the most memory that so many can need."""
 
-    def __init__(self, row: TokenRow) -> None:
-        self.input_ids: npt.NDArray[np.int32] = row.input_ids
-        self.trained: npt.NDArray[np.bool_] = np.arange(len(row.input_ids)) > 0
+    def __init__(self, row: TokenRow, tokens: int) -> None:
+        self.input_ids: npt.NDArray[np.int32] = row.input_ids[:tokens]
+        self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
 
 
 def with_token_budget(
@@ -51,7 +52,8 @@ def with_token_budget(
         return replace(proxy, token_budget=config.token_budget)
     if proxy.device.type != "cuda":
         return replace(proxy, token_budget=TOKENS_OF_A_PASS)
-    content = kept(lambda: json.dumps({"token_budget": _measured(proxy, examples)}).encode())
+    held = int(config.gradient_memory * GIB) if config.pool_size != "all" else 0
+    content = kept(lambda: json.dumps({"token_budget": _measured(proxy, examples, held)}).encode())
     return replace(proxy, token_budget=int(json.loads(content)["token_budget"]))
 
 
@@ -64,18 +66,21 @@ def fitting_budget(small: tuple[int, int], large: tuple[int, int], room: int) ->
         room: bytes there are.
 
     """
-    per_token = max(1.0, (large[1] - small[1]) / max(1, large[0] - small[0]))
+    if large[0] <= small[0]:  # a single row of one token: all its memory may grow
+        return fitting_budget((0, 0), large, room)
+    per_token = max(1.0, (large[1] - small[1]) / (large[0] - small[0]))
     fixed = max(0.0, small[1] - per_token * small[0])
     tokens = int(min(MOST_TOKENS, max(1.0, (USED * room - fixed) / per_token)))
     return 1 << (tokens.bit_length() - 1)
 
 
-def _measured(proxy: Proxy, examples: Sequence[TokenRow]) -> int:
+def _measured(proxy: Proxy, examples: Sequence[TokenRow], held_bytes: int) -> int:
     rows = sorted(examples, key=lambda row: len(row.input_ids), reverse=True)
+    longest = len(rows[0].input_ids)
     torch.cuda.empty_cache()
-    room = torch.cuda.mem_get_info(proxy.device)[0]
-    small = _bytes_of(proxy, rows[:1])
-    large = _bytes_of(proxy, rows[: 1 + 2048 // len(rows[0].input_ids)])
+    room = torch.cuda.mem_get_info(proxy.device)[0] - held_bytes
+    small = _bytes_of(proxy, [_AllTrained(rows[0], max(1, longest // 2))])
+    large = _bytes_of(proxy, [_AllTrained(row, longest) for row in rows[: max(1, TOKENS_OF_A_PASS // longest)]])
     torch.cuda.empty_cache()
     return fitting_budget(small, large, room)
 
@@ -84,11 +89,11 @@ def _drop(_: str, __: Tensor) -> None:
     """What a gradient is for does not matter here."""
 
 
-def _bytes_of(proxy: Proxy, rows: Sequence[TokenRow]) -> tuple[int, int]:
+def _bytes_of(proxy: Proxy, rows: Sequence[_AllTrained]) -> tuple[int, int]:
     """Padded tokens of one pass over `rows`, and the memory it takes beside what is held anyway."""
     before = torch.cuda.memory_allocated(proxy.device)
     torch.cuda.reset_peak_memory_stats(proxy.device)
-    batch = collate([_AllTrained(row) for row in rows], proxy.device)
+    batch = collate(rows, proxy.device)
     with captured(proxy.layers, _drop):
         response_losses(proxy.model, batch).sum().backward()
     return batch.input_ids.numel(), torch.cuda.max_memory_allocated(proxy.device) - before

@@ -1,6 +1,7 @@
 """What a run or a gradient store would take, from a few batches timed as they would be computed."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from spice_select.pool.examples import Example
 from spice_select.pool.records import Chat
 from spice_select.preparation import Prepared
 from spice_select.progress import Progress
-from spice_select.proxy.lora import Proxy, merge
+from spice_select.proxy.lora import Proxy, merge, merged
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.losses import two_losses
 from spice_select.schedule.pools import CandidatePool, cut_pools, rows_in_a_pool, warm_up_rows
@@ -44,7 +45,7 @@ def forecast_pools(
     config: RunConfig,
     proxy: Proxy,
     processes: int = 1,
-    worth: float = 1.0,
+    worth: float = math.inf,
 ) -> Forecast:
     """Gradients of `pools` and the proxy's training between them.
 
@@ -76,7 +77,8 @@ def forecast_pools(
     tokens = sum(len(examples[i].input_ids) for batch in batches for i in batch)
     alone = {"gradients": measured.seconds, "proxy training": measured.seconds * training / max(1, tokens)}
     seconds = {stage: spent / processes for stage, spent in alone.items()}
-    return _forecast(examples, seconds, measured.memory + held, proxy, disk)
+    moments = 2 * 4 * proxy.parameters
+    return _forecast(examples, seconds, measured.memory + held + moments, proxy, disk)
 
 
 def forecast_store(
@@ -84,12 +86,12 @@ def forecast_store(
     rows: Rows,
     config: RunConfig,
     proxy: Proxy,
-    worth: float = 1.0,
+    worth: float = math.inf,
 ) -> Forecast:
     """Projected gradients of `rows`, those still to be done; otherwise as `forecast_pools`."""
-    projection = Projection(proxy.factors, config.dim, config.seed)
     shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
     batches = [batch for shard in shards for batch in _batches(examples, shard, proxy)]
+    projection = Projection(proxy.factors, config.dim, config.seed)
 
     def run(batch: Rows) -> None:
         members = [examples[i] for i in batch]
@@ -109,17 +111,32 @@ def forecast_run(prepared: Prepared, budget: int, progress: Progress) -> Forecas
     examples, config = prepared.pool.examples, prepared.config
     if config.method in WITHOUT_MODEL:
         return _forecast(examples, {}, None, None, _rows_on_disk(examples, config))
-    proxy = with_token_budget(prepared.proxy(progress), config, examples, lambda measure: measure())
-    merge(proxy)
-    progress.note("timing a few batches")
+    if config.pool_size == "all" and config.method not in WITHOUT_GRADIENTS:
+        found = forecast_new_store(prepared, progress)
+        return replace(found, disk=found.disk + _rows_on_disk(examples, config))
+    proxy = _sized_proxy(prepared, progress)
     if config.method in WITHOUT_GRADIENTS:
         return _forecast_losses(examples, config, proxy)
-    if config.pool_size == "all":
-        found = forecast_store(examples, range(len(examples)), config, proxy)
-    else:
-        pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
+    pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
+    with merged(proxy):
         found = forecast_pools(examples, pools, config, proxy)
     return _with_warm_up(found, examples, config)
+
+
+def forecast_new_store(prepared: Prepared, progress: Progress, warm_up: bool = True) -> Forecast:
+    """A whole gradient store of the pool; without `warm_up` its proxy is another store's."""
+    proxy = _sized_proxy(prepared, progress)
+    merge(proxy)
+    examples = prepared.pool.examples
+    found = forecast_store(examples, range(len(examples)), prepared.config, proxy)
+    return _with_warm_up(found, examples, prepared.config) if warm_up else found
+
+
+def _sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
+    examples = prepared.pool.examples
+    proxy = with_token_budget(prepared.proxy(progress), prepared.config, examples, lambda measure: measure())
+    progress.note("timing a few batches")
+    return proxy
 
 
 def _with_warm_up(found: Forecast, examples: Sequence[Example], config: RunConfig) -> Forecast:
@@ -139,7 +156,7 @@ def _forecast_losses(examples: Sequence[Example], config: RunConfig, proxy: Prox
         rows = [examples[i] for i in batch]
         two_losses(rows, proxy)
 
-    measured = _measure(examples, batches, run, proxy, worth=1.0)
+    measured = _measure(examples, batches, run, proxy, math.inf)
     disk = _rows_on_disk(examples, config)
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)

@@ -97,6 +97,16 @@ def _as_text(records: Iterable[PoolRecord]) -> str:
     return json.dumps([record.to_json() for record in records])
 
 
+def _with_smaller_batches(proxy: Proxy, lengths: Sequence[int]) -> Proxy | None:
+    """`proxy` with the budget halved until it cuts rows of `lengths` otherwise; None where each is alone already."""
+    before, smaller = proxy.batches(lengths), proxy
+    if all(len(batch) == 1 for batch in before):
+        return None
+    while smaller.batches(lengths) == before:
+        smaller = replace(smaller, token_budget=max(1, smaller.token_budget // 2))
+    return smaller
+
+
 def _train(
     optimizer: ProxyOptimizer, rows: Sequence[Example], config: RunConfig, label: str, progress: Progress, ranks: Ranks
 ) -> None:
@@ -107,7 +117,8 @@ def _train(
     progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
 
 
-ADVICE = "Lower --token-budget or --gradient-memory and go on with --resume."
+ALONE_TOO_MUCH = "A row alone is too much: lower --max-length, or take another --model."
+ADVICE = "Lower --gradient-memory, in float32 also --token-budget, and go on with --resume; or use a smaller --model."
 
 
 @contextmanager
@@ -176,10 +187,13 @@ class _Run:
             return
         self.told = True
         missing = [pool for pool in self.pools if pool.index not in self.records]
-        with memory_advice(), self.watch.time("forecast"):
-            forecast = forecast_pools(
-                self.examples, missing, self.config, self.optimizer.proxy, self.ranks.size, WORTH
-            )
+        with self.watch.time("forecast"):
+            try:
+                forecast = forecast_pools(
+                    self.examples, missing, self.config, self.optimizer.proxy, self.ranks.size, WORTH
+                )
+            except torch.OutOfMemoryError:
+                return  # the pools know how to go on in smaller batches
         for line in forecast.lines():
             self.progress.note(line)
 
@@ -250,10 +264,9 @@ class _Run:
             try:
                 return self._gram_in_batches(rows, lengths, report, tell_passes)
             except torch.OutOfMemoryError as error:
-                proxy = self.optimizer.proxy
-                smaller = replace(proxy, token_budget=proxy.token_budget // 2)
-                if proxy.batches(lengths) == smaller.batches(lengths) or smaller.token_budget < max(lengths):
-                    raise out_of_memory() from error
+                smaller = _with_smaller_batches(self.optimizer.proxy, lengths)
+                if smaller is None:
+                    raise out_of_memory(ALONE_TOO_MUCH) from error
             torch.cuda.empty_cache()
             self.optimizer.proxy = smaller
             self.progress.note(f"out of memory: going on with {smaller.token_budget:,} tokens a pass")

@@ -55,6 +55,8 @@ from spice_select.store.writing import begin, finish, once, work
 RANDOM_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
 
+STORE_ADVICE = "A row alone is too much: lower --max-length or --dim, or use another --model, into another --output."
+
 FEATURE_KEYS = (
     "dtype", "lora_rank", "lora_alpha", "layers", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
     "update_batch_size", "max_length", "token_budget", "dim",
@@ -166,7 +168,7 @@ def extract(
         def report(batch: Sequence[int]) -> None:
             progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
 
-        with memory_advice("Lower --token-budget; it decides rounding, so that makes another store: another --output."):
+        with memory_advice(STORE_ADVICE):
             features, squares = project_rows(proxy.model, proxy.layers, rows, batches, projection, report)
         _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
         return features, squares
@@ -178,12 +180,10 @@ def extract(
     finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
 
 
-def _tell_forecast(
-    prepared: Prepared, proxy: Proxy, rows: Sequence[int], progress: Progress, watch: Stopwatch
-) -> None:
-    if not is_main_process():
+def _tell_forecast(prepared: Prepared, proxy: Proxy, rows: Sequence[int], progress: Progress, watch: Stopwatch) -> None:
+    if not (rows and is_main_process()):
         return
-    with memory_advice(), watch.time("forecast"):
+    with memory_advice(STORE_ADVICE), watch.time("forecast"):
         forecast = forecast_store(prepared.pool.examples, rows, prepared.config, proxy, WORTH)
     for line in forecast.lines():
         progress.note(line)

@@ -163,6 +163,7 @@ def work(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None
     with _Publisher(store, shape, proxy) as publisher:
         while missing := publisher.missing():
             if not any(publisher.make(shard, compute) for shard in missing):
+                publisher.settle()  # its claim must not wait for those that others hold
                 time.sleep(_PAUSE)
 
 
@@ -216,7 +217,7 @@ class _Publisher:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._settle()
+            self.settle()
         finally:
             self._writer.shutdown()
 
@@ -233,15 +234,15 @@ class _Publisher:
             if not mine or shard_path(self._store, shard).exists():
                 return False
             features, squares = compute(self._shape.members(shard))
-            self._settle()
+            self.settle()
             written = self._writer.submit(
                 _publish, self._store, self._shape, shard, features, squares, self._proxy
             )
             self._writing = (shard, written, claim.pop_all())
         return True
 
-    def _settle(self) -> None:
-        """Wait for the shard that is being written."""
+    def settle(self) -> None:
+        """Wait for the shard that is being written; raises what writing it raised."""
         if self._writing is not None:
             _, written, claim = self._writing
             self._writing = None

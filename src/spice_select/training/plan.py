@@ -14,7 +14,14 @@ from spice_select.pool.examples import PoolOptions
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.embedded import HUB_NAME
-from spice_select.proxy.loading import ModelSource, load_model, load_tokenizer, model_source, pick_device
+from spice_select.proxy.loading import (
+    ModelSource,
+    load_model,
+    load_tokenizer,
+    model_source,
+    pick_device,
+    resolved_dtype,
+)
 from spice_select.recipe import Recipe, resolve_recipe
 from spice_select.training.data import Data, TrainingRows, run_options, training_rows
 from spice_select.training.processes import Share, share_batch
@@ -82,6 +89,7 @@ def plan_training(
     config = resolve({}, {**_named(run, model, revision), **options}, "options")
     require_trl()
     source, used = model_source(config), pick_device(config.device)
+    config = config.model_copy(update={"dtype": resolved_dtype(config.dtype, used)})
     base, base_revision = _base(source, config)
     if revision and not base_revision:
         raise ConfigError(f"revision {revision}: {config.model} comes from no hub; leave out --revision.")
