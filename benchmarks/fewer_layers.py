@@ -17,7 +17,7 @@ from report import machine, write_section
 from torch import Tensor
 
 from spice_select.config import RunConfig, resolve
-from spice_select.gradients.gram import pool_gram
+from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.information import (
     gradient_scales,
     information,
@@ -63,12 +63,12 @@ def look(examples: list[Example], pools: list[CandidatePool], config: RunConfig)
     optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
     warm_up(optimizer, examples, same_rows, NoProgress())
     merge(proxy)
-    grams, picks, seconds = [], [], 0.0
+    grams, picks, seconds, held = [], [], 0.0, HeldGradients()
     for pool in pools:
         rows = [examples[i] for i in pool.rows]
         batches = proxy.batches([len(row.input_ids) for row in rows])
         started = time.perf_counter()
-        grams.append(pool_gram(proxy.model, proxy.layers, rows, batches, 4 << 30))
+        grams.append(pool_gram(proxy.model, proxy.layers, rows, batches, 4 << 30, held))
         seconds += time.perf_counter() - started
         picks.append(choose(pool, grams[-1], [row.trained_tokens for row in rows], same_rows, 0.0).picks)
     return Found(seconds, proxy.parameters, grams, picks)

@@ -20,19 +20,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gradient_speed import forget
-from report import machine, write_section
+from gradient_speed import training_step
+from report import machine, spread, write_section
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from spice_select.config import RunConfig
-from spice_select.gradients.loss import collate
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.output.atomic import write_bytes
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
-from spice_select.proxy.update import trainable
 from spice_select.schedule.batching import with_token_budget
 from spice_select.store.layout import SHARD_ROWS, Shape, shard_bytes
 
@@ -80,7 +78,7 @@ def models_of(rows: Sequence[Row], device: torch.device) -> Models:
         with device:
             model = Qwen2ForCausalLM(Qwen2Config(**QWEN)).to(torch.bfloat16)
         proxy = attach_lora(model.eval().requires_grad_(False), 16, 32.0, 0)
-        return with_token_budget(proxy, RunConfig(), rows, lambda measure: measure())
+        return with_token_budget(proxy, RunConfig(), rows, None)
 
     merged = fresh()
     merge(merged)
@@ -97,14 +95,7 @@ def store(models: Models, rows: Sequence[Row], folder: Path) -> None:
 
 
 def plain(models: Models, rows: Sequence[Row], _: Path) -> None:
-    proxy = models.apart
-    with trainable(proxy):
-        for members in proxy.batches([len(row.input_ids) for row in rows]):
-            batch = collate([rows[i] for i in members], proxy.device)
-            labels = torch.full_like(batch.input_ids, -100)
-            labels[batch.owner, batch.position + 1] = batch.targets
-            proxy.model(input_ids=batch.input_ids, labels=labels, use_cache=False).loss.backward()
-            forget(proxy)
+    training_step(models.apart, rows, models.apart.batches([len(row.input_ids) for row in rows]))
 
 
 def one_by_one(models: Models, rows: Sequence[Row], folder: Path) -> None:
@@ -199,8 +190,7 @@ def main() -> None:
         "| --- | --: | --: |",
     ]
     for name, values in found.items():
-        ratios = [own / other for own, other in zip(found["store"], values, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        ratio = spread([own / other for own, other in zip(found["store"], values, strict=True)])
         lines.append(f"| {name} | {statistics.median(values):,.0f} | {ratio} |")
     write_section("Gradients on a GPU", "gpu_speed.py", [*lines, "", *kernels(models, rows[: len(rows) // 4])])
 

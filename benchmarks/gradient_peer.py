@@ -113,7 +113,7 @@ def main() -> None:
     import importlib.metadata
 
     import torch
-    from report import machine, write_section
+    from report import machine, spread, write_section
 
     found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
     for pair in range(arguments.pairs):
@@ -134,8 +134,7 @@ def main() -> None:
         values = {arm: [part(t) for t in times] for arm, times in found.items()}
         ratios = [b / a for a, b in zip(values["ours"], values["bergson"], strict=True)]
         medians = " | ".join(f"{statistics.median(values[arm]):.1f}" for arm in ARMS)
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        lines.append(f"| {name} | {medians} | {ratio} |")
+        lines.append(f"| {name} | {medians} | {spread(ratios)} |")
     write_section("Gradients beside bergson", "gradient_peer.py", lines)
 
 

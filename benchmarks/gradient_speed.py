@@ -13,17 +13,16 @@ Arms (same model, adapters, rows and batches of at most 2,048 padded tokens; for
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from report import machine, write_section
+from report import machine, spread, write_section
 
 from spice_select.config import RunConfig
-from spice_select.gradients.gram import pool_gram
-from spice_select.gradients.loss import collate, response_losses
+from spice_select.gradients.gram import HeldGradients, pool_gram
+from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.pool.examples import Example, PoolOptions, read_pool
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
@@ -38,17 +37,22 @@ class Models:
 
     merged: Proxy
     apart: Proxy
+    held: HeldGradients
 
 
 Arm = Callable[[Models, Sequence[Example], list[list[int]]], None]
 
 
 def capture(models: Models, rows: Sequence[Example], batches: list[list[int]]) -> None:
-    pool_gram(models.merged.model, models.merged.layers, rows, batches, MEMORY)
+    pool_gram(models.merged.model, models.merged.layers, rows, batches, MEMORY, models.held)
 
 
 def plain(models: Models, rows: Sequence[Example], batches: list[list[int]]) -> None:
-    proxy = models.apart
+    training_step(models.apart, rows, batches)
+
+
+def training_step(proxy: Proxy, rows: Sequence[TokenRow], batches: list[list[int]]) -> None:
+    """Forward and backward of each batch as a trainer does it, without the optimizer."""
     with trainable(proxy):
         for members in batches:
             batch = collate([rows[i] for i in members], proxy.device)
@@ -85,7 +89,7 @@ def models_of(dtype: str, device: torch.device) -> tuple[Models, float]:
     )
     begun = time.perf_counter()
     merge(merged)
-    return Models(merged, apart), time.perf_counter() - begun
+    return Models(merged, apart, HeldGradients()), time.perf_counter() - begun
 
 
 def measure(models: Models, examples: Sequence[Example]) -> dict[str, list[float]]:
@@ -111,8 +115,7 @@ def table(seconds: dict[str, list[float]], rows: int) -> list[str]:
         "| --- | --: | --: | --: |",
     ]
     for name, values in seconds.items():
-        ratios = [other / own for own, other in zip(seconds["capture"], values, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        ratio = spread([other / own for own, other in zip(seconds["capture"], values, strict=True)])
         lines.append(f"| {name} | {sum(values):.1f} | {rows / sum(values):.2f} | {ratio} |")
     return lines
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from spice_select.config import RunConfig
 from spice_select.gradients.capture import captured
-from spice_select.gradients.gram import GramAccumulator
+from spice_select.gradients.gram import GramAccumulator, HeldGradients
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection
 from spice_select.information import (
@@ -125,7 +125,7 @@ class Sketches:
     """The exact Gram matrix and every method's features, from one pass."""
 
     def __init__(self, proxy: Proxy, batches: list[list[int]]):
-        self.exact = GramAccumulator(proxy.factors, batches, proxy.device, torch.bfloat16)
+        self.exact = GramAccumulator(proxy.factors, batches, proxy.device, HeldGradients(), torch.bfloat16)
         self.methods = methods(proxy)
         rows = sum(map(len, batches))
         self.features = {key: torch.zeros(rows, key[1]) for key in self.methods}

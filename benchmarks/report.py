@@ -4,6 +4,8 @@ import datetime
 import os
 import platform
 import re
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +23,11 @@ def machine(device: torch.device) -> str:
         f"{date}, {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}."
     )
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, least and most of repeated ratios."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def write_section(title: str, program: str, lines: list[str]) -> None:

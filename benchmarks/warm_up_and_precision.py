@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spice_select.config import RunConfig, resolve
 from spice_select.gradients.capture import captured
-from spice_select.gradients.gram import GramAccumulator
+from spice_select.gradients.gram import GramAccumulator, HeldGradients
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.pool.examples import Example, PoolOptions, read_pool
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
@@ -47,7 +47,7 @@ def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: 
     optimizer.train_on(warm, config.update_batch_size)
     merge(proxy)
     batches = proxy.batches([len(row.input_ids) for row in rows])
-    accumulator = GramAccumulator(proxy.factors, batches, proxy.device, proxy.model.dtype)
+    accumulator = GramAccumulator(proxy.factors, batches, proxy.device, HeldGradients(), proxy.model.dtype)
     in_a = torch.zeros(len(rows), dtype=torch.float64)
     begun = time.perf_counter()
     for members in batches:

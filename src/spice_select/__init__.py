@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from spice_select.costs.forecast import Forecast
     from spice_select.errors import SpiceSelectError
     from spice_select.evaluation.evaluate import Evaluation, evaluate
-    from spice_select.evaluation.forecast import forecast_evaluate
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
@@ -36,7 +35,6 @@ __all__ = [
     "evaluate",
     "finetune",
     "forecast",
-    "forecast_evaluate",
     "forecast_finetune",
     "forecast_gradients",
     "forecast_pick",
@@ -61,7 +59,6 @@ _HOME = {
     "finetune": "training.finetune",
     "compute_gradients": "stores",
     "forecast": "api",
-    "forecast_evaluate": "evaluation.forecast",
     "forecast_finetune": "training.forecast",
     "forecast_gradients": "stores",
     "forecast_pick": "stores",

@@ -16,7 +16,6 @@ from typing import Any
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
-from spice_select.errors import ConfigError
 from spice_select.information.ranks import Ranks
 from spice_select.output import recipes
 from spice_select.output.directory import (
@@ -113,8 +112,6 @@ def select(
     """
     merged = merged_config(config, options)
     inputs = as_list(pools)
-    if not inputs:
-        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
     reporter = progress or NoProgress()
     with joined_processes() as ranks:
         if output is not None:
@@ -139,8 +136,6 @@ def forecast(
     """
     merged = merged_config(config, options)
     inputs = as_list(pools)
-    if not inputs:
-        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
     reporter = progress or NoProgress()
     prepared = prepare(inputs, merged, reporter)
     budget = merged.budget_rows(len(prepared.pool.examples), prepared.pool.trained_tokens)

@@ -195,8 +195,6 @@ def _prepared(
             raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
     merged = merged_config(config, {**options, "pool_size": "all"})
     inputs = as_list(pools)
-    if not inputs:
-        raise ConfigError("no pool was given; name at least one file, directory, dataset id or dataset.")
     like = None if proxy_of is None else GradientStore.open(proxy_of)
     prepared = prepare(inputs, merged, progress)
     size = 2 * merged.dim * len(prepared.pool.examples) / 1e6

@@ -73,7 +73,7 @@ def test_a_dry_run_tells_what_a_pick_takes_and_writes_nothing(store, tmp_path, m
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, \d\.\d MB on disk", first), first
-    assert "at least" in second
+    assert "come on top" in second
     assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
@@ -84,7 +84,7 @@ def test_a_forecast_of_a_pick_is_of_its_candidates(store, tmp_path):
     for options in ({}, {"rank": "all"}, {"given": str(store)}, {"budget": "500tok"}):
         found = forecast_pick(store, exclude=str(tmp_path / "no.txt"), **options)
         assert found.rows == 200 and found.trained_tokens == sum(line.trained_tokens for line in lines[100:])
-        assert found.total_seconds > 0 and found.memory > 0 and found.disk > 0
+        assert found.seconds["survey"] > 0 and found.memory > 0 and found.disk > 0
     with pytest.raises(ConfigError, match="at most 300"):
         forecast_pick(store, budget="301")
 

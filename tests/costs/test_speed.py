@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles.gradient_oracle import random_examples, tiny_proxy
 from spice_select.costs.forecast import Forecast, clock
 from spice_select.costs.memory import PeakMemory, obtainable_bytes
-from spice_select.costs.speed import PassCost, Speed, fit, measure_speed, timed_share
+from spice_select.costs.speed import PassCost, fit, measure_speed, timed_share
 
 CPU = torch.device("cpu")
 
@@ -29,10 +29,10 @@ def test_times_that_do_not_follow_it_still_give_no_negative_part(points):
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
 def test_times_are_never_negative_and_the_largest_batch_warms_up(sizes):
     seen = []
-    speed = measure_speed(seen.append, [range(size) for size in sizes], len, CPU)
+    speed = measure_speed(seen.append, [range(size) for size in sizes], sizes, CPU)
     assert speed.per_pass >= 0 and speed.per_cost >= 0
     assert len(seen[0]) == max(sizes)
-    assert timed_share([range(size) for size in sizes], len) == pytest.approx(sum(map(len, seen)) / sum(sizes))
+    assert timed_share(sizes) == pytest.approx(sum(map(len, seen)) / sum(sizes))
 
 
 def test_costs_count_the_multiplications_of_a_forward_pass():
@@ -42,7 +42,9 @@ def test_costs_count_the_multiplications_of_a_forward_pass():
     weights = sum(p.numel() for p in proxy.model.parameters())
     head = proxy.model.get_output_embeddings().weight.numel()
     assert cost.token == weights - 2 * head and cost.trained == head
-    assert cost([3, 2], 4) == pytest.approx(6 * (cost.token + 3 * cost.pair) + 4 * head)
+    rows = random_examples(4, seed=1)
+    width, trained = max(len(row.input_ids) for row in rows), sum(row.trained_tokens for row in rows)
+    assert cost(rows) == pytest.approx(4 * width * (cost.token + width * cost.pair) + trained * head)
 
 
 def test_the_peak_is_that_of_what_happens_after():
@@ -64,5 +66,3 @@ def test_a_forecast_in_words():
     assert "only 2.0 GiB" in told[1] and "--token-budget" in told[1]
     assert Forecast(10, 100, 50, None, None, None, 0).lines() == ["forecast: 0.0 MB on disk"]
     assert [clock(s) for s in (0.4, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
-    assert Speed(1.0, 2.0).seconds([1.0, 3.0]) == 10.0
-    assert random_examples(1, seed=0)

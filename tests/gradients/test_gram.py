@@ -9,7 +9,7 @@ from transformers import OlmoConfig, OlmoForCausalLM
 from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, captured, factor_gradients
-from spice_select.gradients.gram import layer_groups, pool_gram
+from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.pool.batches import token_budget_batches
 from spice_select.proxy.lora import attach_lora, merge, merged
@@ -19,7 +19,7 @@ PLENTY = 1 << 40
 
 def gram_of(proxy, examples, budget, memory=PLENTY):
     batches = token_budget_batches([len(e.input_ids) for e in examples], budget)
-    return pool_gram(proxy.model, proxy.layers, examples, batches, memory)
+    return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())
 
 
 def assert_same(gram, expected, relative):
@@ -63,6 +63,15 @@ def test_neither_batches_nor_memory_limit_change_the_gram(count, seed, budget, m
     whole = gram_of(proxy, examples, 10**6)
     assert_same(gram_of(proxy, examples, budget, memory), whole, 2e-6)
     assert torch.equal(whole, whole.T)
+
+
+def test_what_earlier_pools_left_in_the_held_memory_does_not_show():
+    proxy, held = tiny_proxy("llama"), HeldGradients()
+    for seed, count in enumerate((9, 4, 12, 9)):
+        examples = random_examples(count, seed)
+        batches = token_budget_batches([len(e.input_ids) for e in examples], 30)
+        gram = pool_gram(proxy.model, proxy.layers, examples, batches, PLENTY, held)
+        assert torch.equal(gram, gram_of(proxy, examples, 30))
 
 
 def test_one_row_pool():

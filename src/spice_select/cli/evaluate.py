@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spice_select.evaluation.evaluate import Evaluation
     from spice_select.evaluation.tasks.results import TaskResult
     from spice_select.evaluation.tasks.run import PreparedTasks
+    from spice_select.pool.records import PoolOptions
     from spice_select.progress import Progress
 
 EPILOG = """\b
@@ -180,30 +181,42 @@ def _refuse_idle(context: click.Context) -> None:
 
 def _forecast(checkpoint: str, values: dict[str, Any]) -> None:
     """Print what the held-out rows would take; tasks are not run, and nothing is known of their time."""
-    from spice_select.evaluation.forecast import forecast_evaluate
+    from spice_select.evaluation.checkpoint import load_weights
+    from spice_select.evaluation.forecast import forecast_evaluation
 
-    options = {
-        name: values[name]
-        for name in (
-            "against", "device", "dtype", "token_budget", "max_length", "format", "columns", "skip_invalid",
-            "limit_per_source", "revision", "trust_remote_code",
-        )
-    }  # fmt: skip
+    first, second, device = _found(checkpoint, values)
+    options = {key: values[key] for key in ("limit_per_source", "token_budget")}
     with progress_on(sys.stderr) as progress:
-        found = forecast_evaluate(checkpoint, values["data"], **options, progress=progress)
+        progress.note(f"loading {first.name}")
+        loaded = load_weights(first, device, values["dtype"])
+        found = forecast_evaluation(
+            loaded, values["data"], _reading(values), checkpoints=2 if second else 1, progress=progress, **options
+        )
     print_forecast(found)
     if values["tasks"] and is_main_process():
         click.echo("the time of --tasks is not forecast; --task-limit tries them on a few items")
 
 
-def _measure(checkpoint: str, values: dict[str, Any], report: "Report") -> None:
-    """Find everything; then measure, print and keep one part after another."""
+def _found(checkpoint: str, values: dict[str, Any]) -> "tuple[Checkpoint, Checkpoint | None, torch.device]":
+    """The checkpoint, the one it is compared with, and where they run; no weights are read."""
     from spice_select.evaluation.checkpoint import find_checkpoint
     from spice_select.proxy.loading import pick_device
 
     device, trust = pick_device(values["device"]), values["trust_remote_code"]
     first = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)
     second = find_checkpoint(values["against"], trust_remote_code=trust) if values["against"] else None
+    return first, second, device
+
+
+def _reading(values: dict[str, Any]) -> "PoolOptions":
+    from spice_select.pool.records import PoolOptions
+
+    return PoolOptions(values["format"], values["columns"], values["skip_invalid"], values["max_length"])
+
+
+def _measure(checkpoint: str, values: dict[str, Any], report: "Report") -> None:
+    """Find everything; then measure, print and keep one part after another."""
+    first, second, device = _found(checkpoint, values)
     tasks = _prepared_tasks(values) if values["tasks"] else None
     evaluation = _measure_one(first, device, tasks, values, report)
     if evaluation and second:  # the first model is gone by now: two need not fit into memory
@@ -271,8 +284,6 @@ def _compare(
 
 def _evaluated(loaded: "LoadedModel", values: dict[str, Any], progress: "Progress") -> "Evaluation":
     from spice_select.evaluation.evaluate import evaluate_model
-    from spice_select.pool.records import PoolOptions
 
-    reading = PoolOptions(values["format"], values["columns"], values["skip_invalid"], values["max_length"])
     options = {key: values[key] for key in ("limit_per_source", "token_budget", "resamples", "seed")}
-    return evaluate_model(loaded, values["data"], reading, **options, progress=progress)
+    return evaluate_model(loaded, values["data"], _reading(values), **options, progress=progress)

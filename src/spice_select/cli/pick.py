@@ -56,7 +56,7 @@ def pick_command(store: str, output: str | None, overwrite: bool, dry_run: bool,
             found = forecast_pick(store, progress=progress, **options)
         print_forecast(found)
         if is_main_process():
-            click.echo("the choice takes at least that long: rows that gain nearly the same are looked at again")
+            click.echo("the picks come on top: how many rows must be looked at for each is not known before")
         return
     directory = output or f"{store.rstrip('/')}-selected"
     existing = "overwrite" if overwrite else "refuse"

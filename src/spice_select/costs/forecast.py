@@ -24,18 +24,14 @@ class Forecast:
     disk: int
     remedy: str = "lower --token-budget or --gradient-memory, or take a smaller --model"
 
-    @property
-    def total_seconds(self) -> float | None:
-        """All stages together."""
-        return None if self.seconds is None else sum(self.seconds.values())
-
     def lines(self) -> list[str]:
         """For people: one line, and a warning where memory will not suffice."""
         parts: list[str] = []
         if self.seconds is not None:
+            total = sum(self.seconds.values())
             stages = [(stage, spent) for stage, spent in self.seconds.items() if spent >= 1]
             told = ", ".join(f"{stage} {clock(spent)}" for stage, spent in stages)
-            parts.append(f"about {clock(sum(self.seconds.values()))}" + (f" ({told})" if len(stages) > 1 else ""))
+            parts.append(f"about {clock(total)}" + (f" ({told})" if len(stages) > 1 else ""))
         if self.memory is not None:
             parts.append(f"{self.memory / GIB:.1f} GiB of memory")
         parts.append(f"{self.disk / 1e6:,.1f} MB on disk")

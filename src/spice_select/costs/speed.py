@@ -1,18 +1,35 @@
 """How long a pass over a batch takes, from a few that were timed."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from spice_select.costs.memory import PeakMemory
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Batch = Sequence[int]
+
+class CostRow(Protocol):
+    """What the cost of a row depends on."""
+
+    @property
+    def input_ids(self) -> Sized:
+        """Its tokens."""
+        ...
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many of them are trained."""
+        ...
+
 
 TIMED = 3
 """Batches that are timed, from the largest to the smallest; the largest runs once more before, to warm up."""
@@ -36,10 +53,11 @@ class PassCost:
         body = sum(parameter.numel() for parameter in model.parameters()) - tables
         return cls(float(body), float(head.numel()), float(config.hidden_size * config.num_hidden_layers))
 
-    def __call__(self, lengths: Sequence[int], trained: int) -> float:
-        """Cost of a batch of rows with `lengths` tokens, `trained` of them trained in all."""
-        width = max(lengths)
-        return len(lengths) * width * (self.token + self.pair * width) + trained * self.trained
+    def __call__(self, rows: Sequence[CostRow]) -> float:
+        """Cost of one pass over `rows`."""
+        width = max(len(row.input_ids) for row in rows)
+        trained = sum(row.trained_tokens for row in rows)
+        return len(rows) * width * (self.token + self.pair * width) + trained * self.trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +73,71 @@ class Speed:
 
 
 def measure_speed(
-    run: Callable[[Batch], None], batches: Sequence[Batch], cost: Callable[[Batch], float], device: torch.device
+    run: Callable[[Batch], None], batches: Sequence[Batch], costs: Sequence[float], device: torch.device
 ) -> Speed:
     """Run the largest batch, then time it and smaller ones.
 
     Args:
         run: one pass over a batch.
-        batches: at least one; the largest should be among them.
-        cost: of a batch, in any unit.
+        batches: at least one.
+        costs: of each batch, in any unit.
         device: where it runs.
 
     """
-    ordered = sorted(batches, key=cost, reverse=True)
-    run(ordered[0])  # touches memory for the first time, and compiles kernels
+    order = sorted(range(len(batches)), key=lambda i: -costs[i])
+    run(batches[order[0]])  # touches memory for the first time, and compiles kernels
     _wait(device)
-    costs: list[float] = []
+    timed = [order[place] for place in _timed_places(len(order))]
     seconds: list[float] = []
-    for place in _timed_places(len(ordered)):
+    for i in timed:
         started = time.perf_counter()
-        run(ordered[place])
+        run(batches[i])
         _wait(device)
-        costs.append(cost(ordered[place]))
         seconds.append(time.perf_counter() - started)
-    return fit(costs, seconds)
+    return fit([costs[i] for i in timed], seconds)
 
 
-def timed_share(batches: Sequence[Batch], cost: Callable[[Batch], float]) -> float:
-    """Which part of a pass over all `batches`, at least one, `measure_speed` takes."""
-    costs = sorted(map(cost, batches), reverse=True)
-    return (costs[0] + sum(costs[place] for place in _timed_places(len(costs)))) / sum(costs)
+def timed_share(costs: Sequence[float]) -> float:
+    """Which part of a pass over batches of `costs`, at least one, `measure_speed` takes."""
+    ordered = sorted(costs, reverse=True)
+    return (ordered[0] + sum(ordered[place] for place in _timed_places(len(ordered)))) / sum(ordered)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of one pass over every batch, and the most memory in bytes that one needs, with all that is held."""
+
+    seconds: float
+    memory: int
+
+
+def measure_passes(
+    model: "PreTrainedModel",
+    examples: Sequence[CostRow],
+    batches: Sequence[Batch],
+    run: Callable[[Batch], None],
+    worth: float = math.inf,
+) -> Measured | None:
+    """What one pass over each of `batches` takes, from a few of them.
+
+    Args:
+        model: that `run` runs.
+        examples: all rows.
+        batches: places of rows.
+        run: one pass over a batch.
+        worth: the part of all passes that those few may be.
+
+    Returns:
+        None where there is no batch, or those few would be more than `worth`.
+
+    """
+    pass_cost = PassCost.of(model)
+    costs = [pass_cost([examples[i] for i in batch]) for batch in batches]
+    if not costs or timed_share(costs) > worth:
+        return None
+    peak = PeakMemory(model.device)
+    speed = measure_speed(run, batches, costs, model.device)
+    return Measured(speed.seconds(costs), peak.bytes())
 
 
 def _timed_places(batches: int) -> list[int]:

@@ -20,6 +20,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class HeldGradients:
+    """Memory for the gradients of a pool that wait for its last batch, kept from pool to pool.
+
+    Touching fresh memory for the first time costs as much as the products with what is written there.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def room(self, factors: Mapping[str, nn.Linear], rows: int, dtype: torch.dtype) -> dict[str, Tensor]:
+        """[rows, p] for each factor, with arbitrary content; what was given out before is overwritten."""
+        widths = {name: factor.weight.numel() for name, factor in factors.items()}
+        device = next(iter(factors.values())).weight.device
+        size = rows * sum(widths.values())
+        if self._memory is None or self._memory.numel() < size or self._memory.dtype != dtype:
+            self._memory = None  # given back before more is asked for
+            self._memory = torch.empty(size, dtype=dtype, device=device)
+        parts = torch.split(self._memory[:size], [rows * width for width in widths.values()])
+        return {name: part.view(rows, -1) for name, part in zip(widths, parts, strict=True)}
+
+
 class GramAccumulator:
     """Sums K over factors in float64; products are float32 or the gradients' own wider type."""
 
@@ -28,11 +49,12 @@ class GramAccumulator:
         factors: Mapping[str, nn.Linear],
         batches: Sequence[Sequence[int]],
         device: torch.device,
+        held: HeldGradients,
         held_as: torch.dtype,
     ) -> None:
         """`batches` are the row indices of each coming batch, in order; they partition the pool's rows.
 
-        `held_as` is the type in which gradients wait for the last batch.
+        `held` is where gradients wait for the last batch, in the type `held_as`.
         """
         # Apple's GPUs have no float64: there the sum is kept on the CPU.
         self._sum_device = torch.device("cpu") if device.type == "mps" else device
@@ -40,12 +62,8 @@ class GramAccumulator:
         size = len(self._order)
         self._gram = torch.zeros((size, size), dtype=torch.float64, device=self._sum_device)  # in batch order
         # Made before any activation exists: blocks allocated between activations would pin the heap around them.
-        held = rows_held(batches)
-        self._held = {
-            name: factor.weight.new_empty((held, factor.weight.numel()), dtype=held_as)
-            for name, factor in factors.items()
-            if held
-        }
+        rows = rows_held(batches)
+        self._held = held.room(factors, rows, held_as) if rows else {}
         self._sizes = iter([len(batch) for batch in batches])
         self._start, self._stop = 0, next(self._sizes)
 
@@ -73,6 +91,7 @@ def pool_gram(
     rows: Sequence[TokenRow],
     batches: Sequence[Sequence[int]],
     memory_bytes: int,
+    held: HeldGradients,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
     held_as: torch.dtype | None = None,
 ) -> Tensor:
@@ -84,6 +103,7 @@ def pool_gram(
         rows: the m examples of the pool.
         batches: a partition of range(m); each is one forward and backward pass.
         memory_bytes: ceiling for gradients held between batches.
+        held: where they are held; give the same to every pool.
         on_batch: called with each finished batch (only in the last pass over the pool).
         held_as: type of the gradients held between batches, by default the model's; bfloat16 halves them, and its
             rounding, independent from number to number, averages out of the inner products.
@@ -98,7 +118,7 @@ def pool_gram(
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
     for index, group in enumerate(groups):
         members = {name: layers[name] for name in group}
-        accumulator = GramAccumulator(factors_of(members), batches, device, kept)
+        accumulator = GramAccumulator(factors_of(members), batches, device, held, kept)
         for batch in batches:
             with captured(members, accumulator.add):
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()

@@ -7,8 +7,11 @@ import numpy.typing as npt
 
 from spice_select.errors import ConfigError
 
+PASS_OVERHEAD = 64
+"""Tokens whose time one more pass takes on a CPU, about."""
 
-def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: int = 64) -> list[list[int]]:
+
+def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
     """Cut rows into batches whose padded size stays within a budget, with the least padding and passes.
 
     Among all cuts of the rows in order of length, the one is taken that has the smallest sum of padded tokens and

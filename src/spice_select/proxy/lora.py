@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, factors_of
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import PASS_OVERHEAD, token_budget_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 TOKENS_OF_A_PASS = 2048
 """Padded tokens of a pass where nothing else is known."""
 
-OVERHEAD_ON_CPU = 64
-PASS_OVERHEAD = {"cuda": 4096}
-"""Tokens whose time one more pass takes, by kind of device: on a GPU a small pass waits for its kernels' launches."""
+OVERHEAD_ON_GPU = 4096
+"""As `PASS_OVERHEAD`: a small pass waits for its kernels' launches. An estimate, not measured."""
 
 ADAPTER = "default"
 """PEFT's name for the one adapter."""
@@ -41,7 +40,8 @@ class Proxy:
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Rows of `lengths` tokens cut into batches of at most `token_budget` padded tokens."""
-        return token_budget_batches(lengths, self.token_budget, PASS_OVERHEAD.get(self.device.type, OVERHEAD_ON_CPU))
+        overhead = OVERHEAD_ON_GPU if self.device.type == "cuda" else PASS_OVERHEAD
+        return token_budget_batches(lengths, self.token_budget, overhead)
 
     @property
     def factors(self) -> dict[str, nn.Linear]:

@@ -4,8 +4,9 @@ What was measured is kept beside the gradients, so that an interrupted run goes 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from spice_select.config import RunConfig
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.proxy.lora import TOKENS_OF_A_PASS, Proxy
+from spice_select.store.writing import once
 
 MOST_TOKENS = 65_536
 """Beyond this no pass becomes quicker by being larger."""
@@ -37,7 +39,7 @@ class _AllTrained:
 
 
 def with_token_budget(
-    proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], kept: Callable[[Callable[[], bytes]], bytes]
+    proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], directory: Path | None
 ) -> Proxy:
     """`proxy` with the token budget of `config`.
 
@@ -45,7 +47,7 @@ def with_token_budget(
         proxy: as loaded.
         config: `token_budget` is a number or auto.
         examples: the rows there are; the longest are measured with.
-        kept: given a function that measures, the content that an earlier process kept, or the function's.
+        directory: where one process measures and all, now and later, find the number; None keeps nothing.
 
     """
     if isinstance(config.token_budget, int):
@@ -53,7 +55,11 @@ def with_token_budget(
     if proxy.device.type != "cuda":
         return replace(proxy, token_budget=TOKENS_OF_A_PASS)
     held = int(config.gradient_memory * GIB) if config.pool_size != "all" else 0
-    content = kept(lambda: json.dumps({"token_budget": _measured(proxy, examples, held)}).encode())
+
+    def measure() -> bytes:
+        return json.dumps({"token_budget": _measured(proxy, examples, held)}).encode()
+
+    content = measure() if directory is None else once(directory, FILE, measure)
     return replace(proxy, token_budget=int(json.loads(content)["token_budget"]))
 
 

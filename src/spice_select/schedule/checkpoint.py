@@ -10,7 +10,6 @@ Every file appears whole or not at all. Only the newest proxy is kept.
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from spice_select.errors import OutputError
 from spice_select.output.atomic import write_bytes, write_text
 from spice_select.output.records import PoolRecord
 from spice_select.output.settings import differences
-from spice_select.schedule.batching import FILE as BUDGET
 
 FORMAT_VERSION = 1
 
@@ -96,13 +94,6 @@ class Checkpoint:
             return load(content), _steps(content)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise OutputError(f"{path}: is damaged ({error}); start afresh with --overwrite.") from error
-
-    def kept_budget(self, measure: Callable[[], bytes]) -> bytes:
-        """The token budget that this run measured first."""
-        path = self.directory / BUDGET
-        if not path.exists():
-            write_bytes(path, measure())
-        return path.read_bytes()
 
     def drop_proxy(self) -> None:
         """The run is complete: only its records are still worth their place."""

@@ -1,8 +1,8 @@
 """What one choice among all rows of a store would take, from the first of them.
 
-Times are of rows that the system has in its cache; where they come from a slow disk, reading them comes on top. The
-survey follows from the numbers alone. The picks do not: the more rows gain nearly the same, the more are looked at
-again, so what is told of their time is a lower bound, and may be several times too low.
+Told is the survey: what is read and multiplied before the first pick, whatever the rows are. The picks come on top;
+their time depends on how many rows gain nearly the same, which nobody knows before. Times are of rows that the system
+has in its cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from spice_select.information import FeatureRows, PartOfFeatures, principal_rank
 from spice_select.progress import Progress
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.forecast import rows_on_disk, text_bytes
-from spice_select.schedule.one_shot import RANDOM_DRAWS, same_proxy, scaled_rows
+from spice_select.schedule.one_shot import same_proxy, scaled_rows
 from spice_select.store.layout import SHARD_ROWS
 from spice_select.store.reading import GradientStore
 
@@ -29,9 +29,6 @@ MOST_BYTES = 32 << 20
 
 MOST_EIGENVALUES = 1024
 """Size of the matrix whose eigenvalues are timed; for a larger one their time grows as its cube."""
-
-SEARCHES = 3
-"""Searches through all rows' bounds that take as long as what a pick does beside its matrix product, about."""
 
 REMEDY = "make a store of a smaller --dim"
 
@@ -62,19 +59,17 @@ class _Size:
 
 @dataclass(frozen=True, slots=True)
 class _Costs:
-    """Seconds of the parts of a choice."""
+    """Seconds of the parts of a survey."""
 
     matrix: float  # the survey's, of all rows
     eigenvalues: float  # of that matrix
     reading: float  # a row, with its projection
-    product: float  # a row with a vector
-    search: float  # of the best among the bounds of all rows
 
 
 def forecast_choice(
     store: GradientStore, config: RunConfig, given: GradientStore | None, progress: Progress
 ) -> Forecast:
-    """Time and memory of `choose_all` in one process, and the disk that its results take.
+    """Time of the survey and memory of `choose_all` in one process, and the disk that its results take.
 
     Memory is without the store's own files, of which the system keeps as much as there is room for.
 
@@ -93,7 +88,7 @@ def forecast_choice(
     own = scaled_rows(store, lines, config)
     features = own if len(kept) == store.rows else PartOfFeatures(own, torch.tensor(kept, device=store.device))
     progress.note("timing a pass over the first rows")
-    seconds = _seconds(size, _measure(features, size))
+    seconds = {"survey": _survey_seconds(size, _measure(features, size))}
     tokens = sum(line.trained_tokens for line in candidates)
     texts = text_bytes(store.chats(_spread(store.rows)), len(kept))
     return Forecast(
@@ -113,7 +108,6 @@ def _measure(features: FeatureRows, size: _Size) -> _Costs:
     count = max(1, min(size.rows, 2 * SHARD_ROWS, MOST_BYTES // (8 * size.dim)))
     block = features.block(0, count)
     directions = block[: size.rank or 1].T
-    bounds = torch.rand(size.rows, dtype=torch.float64, device=device)
     small = torch.rand(2 * [min(size.least, MOST_EIGENVALUES)], dtype=torch.float64, device=device)
     symmetric = small + small.T
 
@@ -124,8 +118,6 @@ def _measure(features: FeatureRows, size: _Size) -> _Costs:
         matrix=_matrix_seconds(block, size),
         eigenvalues=_time(eigenvalues, device) * (size.least / len(small)) ** 3,
         reading=_time(lambda: features.block(0, count) @ directions, device) / count,
-        product=_time(lambda: block @ block[0], device) / count,
-        search=_time(lambda: torch.minimum(bounds, bounds).topk(min(65, size.rows)), device),
     )
 
 
@@ -143,23 +135,16 @@ def _time(work: Callable[[], object], device: torch.device) -> float:
     def run(_: Batch) -> None:
         work()
 
-    return measure_speed(run, TIMED * [range(1)], len, device).per_cost
+    return measure_speed(run, TIMED * [()], TIMED * [1.0], device).per_cost
 
 
-def _seconds(size: _Size, costs: _Costs) -> dict[str, float]:
-    """The survey, with the projection where there is one, and the picks with what is told of them."""
+def _survey_seconds(size: _Size, costs: _Costs) -> float:
+    """The survey, with the projection where there is one."""
     survey = costs.matrix + costs.eigenvalues + costs.reading * size.rows
-    if size.rank is not None:
-        passes = 2 if size.by_rows else 1  # from the Gram matrix, directions take a pass of their own
-        projection = costs.reading * (passes * size.rows + size.given)
-        return {"survey": survey + projection, "choice": size.picks * SEARCHES * costs.search}
-    share = min(1.0, size.picks / size.least)
-    refreshed = costs.matrix * share  # every row's gain, brought up to date a few times
-    last = 0.0 if size.by_rows and not size.given else costs.matrix
-    beside = 4 * costs.matrix * size.given / size.rows  # the given rows' second moment, wherever it is needed
-    by_chance = RANDOM_DRAWS * costs.matrix * share * size.picks / size.rows
-    each = SEARCHES * costs.search + costs.product * min(size.picks, size.dim)
-    return {"survey": survey, "choice": refreshed + last + beside + by_chance + size.picks * each}
+    if size.rank is None:
+        return survey
+    passes = 2 if size.by_rows else 1  # from the Gram matrix, directions take a pass of their own
+    return survey + costs.reading * (passes * size.rows + size.given)
 
 
 def _bytes(size: _Size) -> int:

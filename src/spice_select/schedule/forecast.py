@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from torch import Tensor
 from spice_select.amounts import GIB
 from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.costs.forecast import Forecast
-from spice_select.costs.memory import PeakMemory, obtainable_bytes
-from spice_select.costs.speed import PassCost, measure_speed, timed_share
+from spice_select.costs.memory import obtainable_bytes
+from spice_select.costs.speed import measure_passes
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import most_held_bytes
 from spice_select.gradients.loss import collate, response_losses
@@ -31,12 +31,6 @@ WORTH = 0.05
 """Part of a run's time that measuring may take; a shorter run tells its time only when asked by `--dry-run`."""
 
 Rows = Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    seconds: float
-    memory: int
 
 
 def forecast_pools(
@@ -58,8 +52,8 @@ def forecast_pools(
         worth: measure only if that takes no larger part of the work than this.
 
     """
-    batches = [batch for pool in pools if pool.quota for batch in _batches(examples, pool.rows, proxy)]
-    training = _training_tokens(examples, pools, config)
+    cuts = [_batches(examples, pool.rows, proxy) for pool in pools if pool.quota]
+    batches = [batch for cut in cuts for batch in cut]
 
     def run(batch: Rows) -> None:
         def square(_: str, gradients: Tensor) -> None:
@@ -68,17 +62,17 @@ def forecast_pools(
         with captured(proxy.layers, square):
             response_losses(proxy.model, collate([examples[i] for i in batch], proxy.device)).sum().backward()
 
-    measured = _measure(examples, batches, run, proxy, worth)
-    held = max((_held(examples, pool, config, proxy) for pool in pools), default=0)
+    measured = measure_passes(proxy.model, examples, batches, run, worth)
     state = 4 * 3 * proxy.parameters  # factors and AdamW's moments, in float32
     disk = _rows_on_disk(examples, config) + 2 * state
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)
     tokens = sum(len(examples[i].input_ids) for batch in batches for i in batch)
-    alone = {"gradients": measured.seconds, "proxy training": measured.seconds * training / max(1, tokens)}
-    seconds = {stage: spent / processes for stage, spent in alone.items()}
-    moments = 2 * 4 * proxy.parameters
-    return _forecast(examples, seconds, measured.memory + held + moments, proxy, disk)
+    training = _training_tokens(examples, pools, config) / tokens  # at the speed of gradients
+    seconds = {"gradients": measured.seconds / processes, "proxy training": measured.seconds * training / processes}
+    memory = int(config.gradient_memory * GIB)
+    held = max(most_held_bytes(proxy.layers, cut, memory, proxy.model.dtype) for cut in cuts)
+    return _forecast(examples, seconds, measured.memory + held + state, proxy, disk)
 
 
 def forecast_store(
@@ -86,22 +80,23 @@ def forecast_store(
     rows: Rows,
     config: RunConfig,
     proxy: Proxy,
+    projection: Projection,
+    processes: int = 1,
     worth: float = math.inf,
 ) -> Forecast:
     """Projected gradients of `rows`, those still to be done; otherwise as `forecast_pools`."""
     shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
     batches = [batch for shard in shards for batch in _batches(examples, shard, proxy)]
-    projection = Projection(proxy.factors, config.dim, config.seed)
 
     def run(batch: Rows) -> None:
         members = [examples[i] for i in batch]
         project_rows(proxy.model, proxy.layers, members, [range(len(members))], projection)
 
-    measured = _measure(examples, batches, run, proxy, worth)
+    measured = measure_passes(proxy.model, examples, batches, run, worth)
     disk = 2 * config.dim * len(examples) + _text_bytes(examples)
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)
-    seconds = {"gradients": measured.seconds}
+    seconds = {"gradients": measured.seconds / processes}
     shard = 3 * 4 * config.dim * min(SHARD_ROWS, len(rows))  # its batches' features, their table, its bytes
     return _forecast(examples, seconds, measured.memory + shard, proxy, disk)
 
@@ -128,13 +123,15 @@ def forecast_new_store(prepared: Prepared, progress: Progress, warm_up: bool = T
     proxy = _sized_proxy(prepared, progress)
     merge(proxy)
     examples = prepared.pool.examples
-    found = forecast_store(examples, range(len(examples)), prepared.config, proxy)
-    return _with_warm_up(found, examples, prepared.config) if warm_up else found
+    config = prepared.config
+    projection = Projection(proxy.factors, config.dim, config.seed)
+    found = forecast_store(examples, range(len(examples)), config, proxy, projection)
+    return _with_warm_up(found, examples, config) if warm_up else found
 
 
 def _sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
     examples = prepared.pool.examples
-    proxy = with_token_budget(prepared.proxy(progress), prepared.config, examples, lambda measure: measure())
+    proxy = with_token_budget(prepared.proxy(progress), prepared.config, examples, None)
     progress.note("timing a few batches")
     return proxy
 
@@ -153,30 +150,11 @@ def _forecast_losses(examples: Sequence[Example], config: RunConfig, proxy: Prox
     batches = _batches(examples, range(len(examples)), proxy)
 
     def run(batch: Rows) -> None:
-        rows = [examples[i] for i in batch]
-        two_losses(rows, proxy)
+        two_losses([examples[i] for i in batch], proxy)
 
-    measured = _measure(examples, batches, run, proxy, math.inf)
-    disk = _rows_on_disk(examples, config)
-    if measured is None:
-        return _forecast(examples, None, None, proxy, disk)
-    return _forecast(examples, {"losses": measured.seconds}, measured.memory, proxy, disk)
-
-
-def _measure(
-    examples: Sequence[Example], batches: Sequence[Rows], run: Callable[[Rows], None], proxy: Proxy, worth: float
-) -> _Measured | None:
-    pass_cost = PassCost.of(proxy.model)
-
-    def cost(batch: Rows) -> float:
-        rows = [examples[i] for i in batch]
-        return pass_cost([len(row.input_ids) for row in rows], sum(row.trained_tokens for row in rows))
-
-    if not batches or timed_share(batches, cost) > worth:
-        return None
-    peak = PeakMemory(proxy.device)
-    speed = measure_speed(run, batches, cost, proxy.device)
-    return _Measured(speed.seconds([cost(batch) for batch in batches]), peak.bytes())
+    measured = measure_passes(proxy.model, examples, batches, run)
+    assert measured is not None  # a pool has rows
+    return _forecast(examples, {"losses": measured.seconds}, measured.memory, proxy, _rows_on_disk(examples, config))
 
 
 def _forecast(
@@ -193,18 +171,12 @@ def _batches(examples: Sequence[Example], rows: Rows, proxy: Proxy) -> list[list
     return [[rows[place] for place in batch] for batch in proxy.batches(lengths)]
 
 
-def _held(examples: Sequence[Example], pool: CandidatePool, config: RunConfig, proxy: Proxy) -> int:
-    lengths = [len(examples[i].input_ids) for i in pool.rows]
-    return most_held_bytes(proxy.layers, proxy.batches(lengths), int(config.gradient_memory * GIB), proxy.model.dtype)
-
-
 def _training_tokens(examples: Sequence[Example], pools: Sequence[CandidatePool], config: RunConfig) -> float:
     """All picks but those of the last cycle, at the pool's mean length."""
-    if not pools:
+    if config.update_every == "never":
         return 0.0
-    step = len(pools) if config.update_every == "never" else int(config.update_every)
-    before_last = pools[: (len(pools) - 1) // step * step]
-    picks = sum(pool.quota for pool in before_last)
+    last = pools[-1].index // config.update_every
+    picks = sum(pool.quota for pool in pools if pool.index // config.update_every < last)
     mean = sum(len(row.input_ids) for row in examples) / len(examples)
     return picks * mean
 

@@ -10,7 +10,7 @@ takes up the newest state and gives the identical subset.
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError, OutputError
-from spice_select.gradients.gram import layer_groups, pool_gram, rows_held
+from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord
 from spice_select.pool.examples import Example
@@ -65,7 +65,7 @@ def run_interleaved(
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     found = json.loads(texts_of_all(ranks, _as_text(checkpoint.records().values()))[0])
     records = {record.pool: record for record in map(PoolRecord.from_json, found)}
-    sized = with_token_budget(proxy, config, examples, lambda measure: _agreed(checkpoint, measure, ranks))
+    sized = with_token_budget(proxy, config, examples, checkpoint.directory)
     optimizer = ProxyOptimizer.create(sized, config.learning_rate, config.lr_warmup_steps)
     run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records, pools)
     run.announce()
@@ -73,12 +73,6 @@ def run_interleaved(
     for cycle, members in enumerate(cycles):
         run.cycle(cycle, members, last=cycle == len(cycles) - 1)
     return [records[pool.index] for pool in pools]
-
-
-def _agreed(checkpoint: Checkpoint, measure: Callable[[], bytes], ranks: Ranks) -> bytes:
-    """The first process's token budget, for all."""
-    own = checkpoint.kept_budget(measure).decode() if ranks.rank == 0 else ""
-    return texts_of_all(ranks, own)[0].encode()
 
 
 def warm_up(
@@ -174,10 +168,11 @@ class _Run:
             self._bring_proxy_to(cycle, saved)
         own = missing[self.ranks.rank :: self.ranks.size]
         if own:
+            held = HeldGradients()  # given back before the proxy trains
             with merged(self.optimizer.proxy):
                 self._tell_forecast()
                 for pool in own:
-                    self._choose(pool)
+                    self._choose(pool, held)
         self._exchange([pool.index for pool in own])
         self.unused_picks = [row for pool in members for row in self.records[pool.index].picked_rows]
 
@@ -194,8 +189,7 @@ class _Run:
                 )
             except torch.OutOfMemoryError:
                 return  # the pools know how to go on in smaller batches
-        for line in forecast.lines():
-            self.progress.note(line)
+        self.progress.note("\n".join(forecast.lines()))
 
     def _saved_proxy(self) -> int | None:
         """The cycle whose starting proxy is saved, as the first process sees it."""
@@ -233,26 +227,27 @@ class _Run:
             picks = [self.examples[i] for i in update_order(self.unused_picks, config.seed, cycle)]
             _train(self.optimizer, picks, config, f"update {cycle}", self.progress, self.ranks)
 
-    def _choose(self, pool: CandidatePool) -> None:
-        record = self._measured_choice(pool) if pool.quota else choose_nothing(pool)
+    def _choose(self, pool: CandidatePool, held: HeldGradients) -> None:
+        record = self._measured_choice(pool, held) if pool.quota else choose_nothing(pool)
         self.checkpoint.save_record(record)
         self.records[pool.index] = record
         if not pool.quota:
             self.progress.advance(len(pool.rows), self._tokens(pool.rows))
 
-    def _measured_choice(self, pool: CandidatePool) -> PoolRecord:
+    def _measured_choice(self, pool: CandidatePool, held: HeldGradients) -> PoolRecord:
         rows = [self.examples[i] for i in pool.rows]
         start = time.perf_counter()
         with self.watch.time("gradients"):
-            gram = self._gram(rows, tell_passes=pool.index == 0)
+            gram = self._gram(rows, held, tell_passes=pool.index == 0)
         seconds = time.perf_counter() - start
         lengths = [row.trained_tokens for row in rows]
         with self.watch.time("selection"):
             return choose(pool, gram, lengths, self.config, seconds)
 
-    def _gram(self, rows: Sequence[Example], tell_passes: bool) -> Tensor:
+    def _gram(self, rows: Sequence[Example], held: HeldGradients, tell_passes: bool) -> Tensor:
         """Gram matrix of a pool's gradients; where a GPU's memory does not suffice, in smaller batches from now on."""
         lengths = [len(row.input_ids) for row in rows]
+        memory = int(self.config.gradient_memory * GIB)
         told: set[int] = set()
 
         def report(batch: Sequence[int]) -> None:
@@ -261,22 +256,22 @@ class _Run:
             self.progress.advance(len(new), sum(lengths[i] for i in new))
 
         while True:
+            proxy = self.optimizer.proxy
+            batches = proxy.batches(lengths)
+            if tell_passes:
+                self._tell_passes(batches, memory)
             try:
-                return self._gram_in_batches(rows, lengths, report, tell_passes)
+                return pool_gram(proxy.model, proxy.layers, rows, batches, memory, held, report)
             except torch.OutOfMemoryError as error:
-                smaller = _with_smaller_batches(self.optimizer.proxy, lengths)
+                smaller = _with_smaller_batches(proxy, lengths)
                 if smaller is None:
                     raise out_of_memory(ALONE_TOO_MUCH) from error
             torch.cuda.empty_cache()
             self.optimizer.proxy = smaller
             self.progress.note(f"out of memory: going on with {smaller.token_budget:,} tokens a pass")
 
-    def _gram_in_batches(
-        self, rows: Sequence[Example], lengths: list[int], report: Callable[[Sequence[int]], None], tell_passes: bool
-    ) -> Tensor:
-        proxy, memory = self.optimizer.proxy, int(self.config.gradient_memory * GIB)
-        batches = proxy.batches(lengths)
+    def _tell_passes(self, batches: Sequence[Sequence[int]], memory: int) -> None:
+        proxy = self.optimizer.proxy
         passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
-        if passes > 1 and tell_passes:
+        if passes > 1:
             self.progress.note(f"gradients need {passes} passes over each pool; raise --gradient-memory for fewer")
-        return pool_gram(proxy.model, proxy.layers, rows, batches, memory, report)

@@ -31,7 +31,7 @@ from spice_select.information import (
     survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.launch import is_main_process
+from spice_select.launch import is_main_process, process_count
 from spice_select.output.manifest import versions
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.output.settings import differences
@@ -41,7 +41,6 @@ from spice_select.preparation import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.batching import FILE as BUDGET
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.forecast import WORTH, forecast_store
@@ -148,7 +147,7 @@ def extract(
     shape = Shape(len(pool.examples), config.dim, SHARD_ROWS)
     about = _about_store(prepared)
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
-    sized = with_token_budget(proxy, config, pool.examples, lambda measure: once(store, BUDGET, measure))
+    sized = with_token_budget(proxy, config, pool.examples, store)
     with watch.time("proxy training"):
         _use_same_proxy(pool, config, sized, store, progress, proxy_of)
     merge(proxy)
@@ -173,20 +172,15 @@ def extract(
         _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
         return features, squares
 
-    _tell_forecast(prepared, sized, sorted(set(range(shape.rows)) - set(done)), progress, watch)
+    missing = sorted(set(range(shape.rows)) - set(done))
+    if missing and is_main_process():
+        with memory_advice(STORE_ADVICE), watch.time("forecast"):
+            forecast = forecast_store(pool.examples, missing, config, sized, projection, process_count(), WORTH)
+        progress.note("\n".join(forecast.lines()))
     with watch.time("gradients"):
         work(store, shape, compute, progress.note)
     lines = pool.listing().lines
     finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
-
-
-def _tell_forecast(prepared: Prepared, proxy: Proxy, rows: Sequence[int], progress: Progress, watch: Stopwatch) -> None:
-    if not (rows and is_main_process()):
-        return
-    with memory_advice(STORE_ADVICE), watch.time("forecast"):
-        forecast = forecast_store(prepared.pool.examples, rows, prepared.config, proxy, WORTH)
-    for line in forecast.lines():
-        progress.note(line)
 
 
 def _use_same_proxy(

@@ -40,7 +40,7 @@ def run_ordered(
     """
     losses = None
     if proxy is not None:
-        sized = with_token_budget(proxy, config, examples, checkpoint.kept_budget)
+        sized = with_token_budget(proxy, config, examples, checkpoint.directory)
         losses = response_and_prompt_losses(examples, sized, progress)
     picks = ranked(examples, config, losses)
     record = PoolRecord(0, list(range(len(examples))), picks, len(picks), False, 0.0, None)

@@ -5,7 +5,7 @@ whatever its scale, alpha, penalty, rank and cut into pools. It is kept on disk 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from torch import Tensor
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import OutputError
-from spice_select.gradients.gram import pool_gram
+from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.output.atomic import write_bytes
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.batching import FILE, with_token_budget
+from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.interleaved import warm_up
 from spice_select.schedule.ordered import Losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
@@ -59,6 +59,7 @@ class Evidence:
             examples,
             batches,
             int(config.gradient_memory * GIB),
+            HeldGradients(),
             lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
             held_as=torch.bfloat16,
         )
@@ -81,13 +82,7 @@ class Evidence:
     def _proxy(self, config: RunConfig) -> Proxy:
         model = load_model(model_source(config), config.dtype, pick_device(config.device))
         proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
-        return with_token_budget(proxy, config, self.pool.examples, self._kept_budget)
-
-    def _kept_budget(self, measure: Callable[[], bytes]) -> bytes:
-        path = self.directory / FILE
-        if not path.exists():
-            write_bytes(path, measure())
-        return path.read_bytes()
+        return with_token_budget(proxy, config, self.pool.examples, self.directory)
 
 
 def _numbers(saved: Sequence[float | None]) -> list[float]:

@@ -8,10 +8,9 @@ The same function stands behind `spice-select finetune`. Needs the extra `train`
 
 import importlib.metadata
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from accelerate import PartialState
 
@@ -24,7 +23,7 @@ from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps
 from spice_select.training.checkpoint import Existing, check_output, where_to_stage, write_checkpoint
 from spice_select.training.data import Data
-from spice_select.training.plan import load_adapted, of_main_process, plan_training, read_rows
+from spice_select.training.plan import TrainingOptions, load_adapted, of_main_process, plan_training, read_rows
 from spice_select.training.trainer import train
 
 if TYPE_CHECKING:
@@ -58,59 +57,27 @@ def finetune(
     data: Data,
     *,
     output: str | Path,
-    model: str | None = None,
-    recipe: Recipe | None = None,
-    rows_at_once: int = 4,
-    device: str = "auto",
-    dtype: str = "float32",
     existing: Existing = "refuse",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    format: str | None = None,  # the name it has everywhere
-    columns: Mapping[str, str] | None = None,
-    skip_invalid: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> FinetuneResult:
-    """Fine-tune `model` on `data` and leave the adapter in `output`.
+    """Fine-tune a model on `data` and leave the adapter in `output`.
 
     Launched by torchrun or accelerate, the processes share each batch and the first one writes.
 
     Args:
         data: the directory of a run, or pools as `select` takes them.
         output: directory of the checkpoint; it appears whole, at the end, or not at all.
-        model: hub id, local directory or embedded model to train. None: the one that the run's directory names, or
-            the embedded one.
-        recipe: None for the defaults. Where it does not set `max_length`, that of the run's directory counts.
-        rows_at_once: rows that a process computes at once; more is faster and needs more memory, and the result
-            does not depend on it beyond rounding. Lowered to a divisor of the batch.
-        device: auto, cpu, cuda, mps.
-        dtype: float32 or bfloat16, of the frozen weights; the adapters are float32 in either case.
         existing: what to do when `output` holds a checkpoint: "refuse" or "overwrite".
-        revision: of a hub model.
-        trust_remote_code: allow the model's own code to run.
-        format: of the rows of a pool; None finds it.
-        columns: field of the format -> column of the file.
-        skip_invalid: leave bad rows out instead of stopping.
         progress: told about stages and finished rows.
+        **options: model, recipe, rows_at_once, device, ...: see `TrainingOptions`.
 
     Raises:
         SpiceSelectError: whatever the user can mend; the message says how. Nothing is written in that case.
 
     """
     place = Path(output).expanduser()
-    plan = plan_training(
-        data,
-        model=model,
-        recipe=recipe,
-        rows_at_once=rows_at_once,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        format=format,
-        columns=columns,
-        skip_invalid=skip_invalid,
-    )
+    plan = plan_training(data, **options)
     check_output(place, existing)
     tell, recipe = of_main_process(progress), plan.recipe
     tokenizer, rows = read_rows(plan, tell)

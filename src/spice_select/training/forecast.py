@@ -7,10 +7,10 @@ The same function stands behind `spice-select finetune --dry-run`. Needs the ext
 """
 
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from torch import nn
@@ -19,10 +19,16 @@ from spice_select.costs.forecast import Forecast
 from spice_select.costs.memory import PeakMemory, obtainable_bytes
 from spice_select.launch import process_count
 from spice_select.progress import Progress
-from spice_select.recipe import Recipe
 from spice_select.training.callback import TimedSteps
 from spice_select.training.data import Data, TrainingRows
-from spice_select.training.plan import TrainingPlan, load_adapted, of_main_process, plan_training, read_rows
+from spice_select.training.plan import (
+    TrainingOptions,
+    TrainingPlan,
+    load_adapted,
+    of_main_process,
+    plan_training,
+    read_rows,
+)
 from spice_select.training.processes import Share
 from spice_select.training.trainer import train
 
@@ -37,19 +43,7 @@ REMEDY = "lower --rows-at-once or --max-length, or use --dtype bfloat16"
 
 
 def forecast_finetune(
-    data: Data,
-    *,
-    model: str | None = None,
-    recipe: Recipe | None = None,
-    rows_at_once: int = 4,
-    device: str = "auto",
-    dtype: str = "float32",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    format: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    skip_invalid: bool = False,
-    progress: Progress | None = None,
+    data: Data, *, progress: Progress | None = None, **options: Unpack[TrainingOptions]
 ) -> Forecast:
     """What `finetune` would take for the same arguments: time, memory, disk. A few steps are done, nothing is kept.
 
@@ -57,19 +51,7 @@ def forecast_finetune(
         SpiceSelectError: as `finetune`.
 
     """
-    plan = plan_training(
-        data,
-        model=model,
-        recipe=recipe,
-        rows_at_once=rows_at_once,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        format=format,
-        columns=columns,
-        skip_invalid=skip_invalid,
-    )
+    plan = plan_training(data, **options)
     tell = of_main_process(progress)
     tokenizer, rows = read_rows(plan, tell)
     adapted = load_adapted(plan, tell)

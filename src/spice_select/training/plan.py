@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -60,21 +60,52 @@ class TrainingPlan:
     base_revision: str | None
 
 
+class TrainingOptions(TypedDict, total=False):
+    """What may be said of a fine-tuning.
+
+    Attributes:
+        model: hub id, local directory or embedded model to train. None: the one that the run's directory names, or
+            the embedded one.
+        recipe: None for the defaults. Where it does not set `max_length`, that of the run's directory counts.
+        rows_at_once: 4; rows that a process computes at once. More is faster and needs more memory, and the result
+            does not depend on it beyond rounding. Lowered to a divisor of the batch.
+        device: auto, cpu, cuda, mps.
+        dtype: float32, bfloat16 or auto, of the frozen weights; the adapters are float32 in any case.
+        revision: of a hub model.
+        trust_remote_code: allow the model's own code to run.
+        format: of the rows of a pool; None finds it.
+        columns: field of the format -> column of the file.
+        skip_invalid: leave bad rows out instead of stopping.
+
+    """
+
+    model: str | None
+    recipe: Recipe | None
+    rows_at_once: int
+    device: str
+    dtype: str
+    revision: str | None
+    trust_remote_code: bool
+    format: str | None
+    columns: Mapping[str, str] | None
+    skip_invalid: bool
+
+
 def plan_training(
     data: Data,
     *,
-    model: str | None,
-    recipe: Recipe | None,
-    rows_at_once: int,
-    device: str,
-    dtype: str,
-    revision: str | None,
-    trust_remote_code: bool,
-    format: str | None,
-    columns: Mapping[str, str] | None,
-    skip_invalid: bool,
+    model: str | None = None,
+    recipe: Recipe | None = None,
+    rows_at_once: int = 4,
+    device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    format: str | None = None,  # the name it has everywhere
+    columns: Mapping[str, str] | None = None,
+    skip_invalid: bool = False,
 ) -> TrainingPlan:
-    """Settle what the arguments of `finetune` mean; neither rows nor weights are read.
+    """Settle what `TrainingOptions` mean for `data`; neither rows nor weights are read.
 
     Raises:
         SpiceSelectError: an option is wrong, the model's files are not there, or TRL is missing.
