@@ -246,7 +246,7 @@ MISTAKES = {
     "tokens in candidate pools": (["run", "POOL", "--budget", "90tok"], "candidate pools takes rows"),
     "no dimension": (["gradients", "POOL", "--dim", "0", "--output", "s"], "dim"),
     "no output": (["gradients", "POOL"], "--output"),
-    "no pool": (["gradients", "--output", "s"], "no pool"),
+    "no pool": (["gradients", "--output", "s"], "No pool was given"),
     "store of other options": (["gradients", "POOL", "--output", "STORE", "--dim", "32"], "dim (was 64, is 32)"),
     "output is something else": (["gradients", "POOL", "--output", "."], "no part of a store"),
 }  # fmt: skip
