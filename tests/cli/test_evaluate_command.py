@@ -83,7 +83,7 @@ def test_a_dry_run_tells_what_the_rows_take_and_writes_nothing(tmp_path, tiny_mo
     done = evaluate(*arguments, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told, tasks = done.stdout.splitlines()
-    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, 0\.0 MB on disk", told), told
+    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, up to 0\.0 MB on disk", told), told
     assert "--tasks is not forecast" in tasks
     assert "57 held-out rows" in done.stderr and "held-out loss" not in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]

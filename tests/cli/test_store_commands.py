@@ -72,7 +72,7 @@ def test_a_dry_run_tells_what_a_pick_takes_and_writes_nothing(store, tmp_path, m
     done = spice("pick", store, "--budget", "20", "--output", "chosen", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, \d\.\d MB on disk", first), first
+    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk", first), first
     assert "come on top" in second
     assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 

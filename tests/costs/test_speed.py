@@ -61,8 +61,8 @@ def test_the_peak_is_that_of_what_happens_after():
 def test_a_forecast_in_words():
     told = Forecast(10, 100, 50, {"gradients": 3700.0, "proxy training": 65.0}, 3 << 30, 2 << 30, 4_200_000).lines()
     assert told[0] == (
-        "forecast: about 1:02:45 (gradients 1:01:40, proxy training 1:05), 3.0 GiB of memory, 4.2 MB on disk"
+        "forecast: about 1:02:45 (gradients 1:01:40, proxy training 1:05), 3.0 GiB of memory, up to 4.2 MB on disk"
     )
     assert "only 2.0 GiB" in told[1] and "--token-budget" in told[1]
-    assert Forecast(10, 100, 50, None, None, None, 0).lines() == ["forecast: 0.0 MB on disk"]
+    assert Forecast(10, 100, 50, None, None, None, 0).lines() == ["forecast: up to 0.0 MB on disk"]
     assert [clock(s) for s in (0.4, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]

@@ -34,7 +34,7 @@ class Forecast:
             parts.append(f"about {clock(total)}" + (f" ({told})" if len(stages) > 1 else ""))
         if self.memory is not None:
             parts.append(f"{self.memory / GIB:.1f} GiB of memory")
-        parts.append(f"{self.disk / 1e6:,.1f} MB on disk")
+        parts.append(f"up to {self.disk / 1e6:,.1f} MB on disk")
         lines = ["forecast: " + ", ".join(parts)]
         if self.memory is not None and self.obtainable is not None and self.memory > self.obtainable:
             lines.append(f"only {self.obtainable / GIB:.1f} GiB can be had here: {self.remedy}")

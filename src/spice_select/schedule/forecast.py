@@ -64,7 +64,8 @@ def forecast_pools(
 
     measured = measure_passes(proxy.model, examples, batches, run, worth)
     state = 4 * 3 * proxy.parameters  # factors and AdamW's moments, in float32
-    disk = _rows_on_disk(examples, config) + 2 * state
+    saved = 2 if _last_cycle(pools, config) else 1  # an update's state is written before the last one's is removed
+    disk = _rows_on_disk(examples, config) + saved * state
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)
     tokens = sum(len(examples[i].input_ids) for batch in batches for i in batch)
@@ -171,12 +172,18 @@ def _batches(examples: Sequence[Example], rows: Rows, proxy: Proxy) -> list[list
     return [[rows[place] for place in batch] for batch in proxy.batches(lengths)]
 
 
+def _cycle(pool: CandidatePool, config: RunConfig) -> int:
+    return 0 if config.update_every == "never" else pool.index // config.update_every
+
+
+def _last_cycle(pools: Sequence[CandidatePool], config: RunConfig) -> int:
+    return _cycle(pools[-1], config)
+
+
 def _training_tokens(examples: Sequence[Example], pools: Sequence[CandidatePool], config: RunConfig) -> float:
     """All picks but those of the last cycle, at the pool's mean length."""
-    if config.update_every == "never":
-        return 0.0
-    last = pools[-1].index // config.update_every
-    picks = sum(pool.quota for pool in pools if pool.index // config.update_every < last)
+    last = _last_cycle(pools, config)
+    picks = sum(pool.quota for pool in pools if _cycle(pool, config) < last)
     mean = sum(len(row.input_ids) for row in examples) / len(examples)
     return picks * mean
 
