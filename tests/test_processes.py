@@ -27,9 +27,7 @@ def torchrun(processes, *arguments):
 
 
 def run(processes, *arguments):
-    done = subprocess.run(
-        torchrun(processes, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(torchrun(processes, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

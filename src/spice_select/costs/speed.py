@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Batch = Sequence[int]
 
+
 class CostRow(Protocol):
     """What the cost of a row depends on."""
 

@@ -84,9 +84,7 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
         sink(layer.b_name, of_b)
         sink(layer.a_name, of_a)
 
-    handles = [
-        layer.module.register_forward_hook(_forward_hook(name, layer, once)) for name, layer in layers.items()
-    ]
+    handles = [layer.module.register_forward_hook(_forward_hook(name, layer, once)) for name, layer in layers.items()]
     try:
         yield
     finally:

@@ -59,9 +59,7 @@ class Proxy:
         return sum(layer.weight.numel() for layer in self.factors.values())
 
 
-def attach_lora(
-    model: "PreTrainedModel", rank: int, alpha: float, seed: int, last_blocks: int | None = None
-) -> Proxy:
+def attach_lora(model: "PreTrainedModel", rank: int, alpha: float, seed: int, last_blocks: int | None = None) -> Proxy:
     """Add adapters (A random from `seed`, B zero) to linear layers of `model`, whose forward pass then uses them.
 
     Args:

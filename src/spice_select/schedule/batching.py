@@ -38,9 +38,7 @@ class _AllTrained:
         self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
 
 
-def with_token_budget(
-    proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], directory: Path | None
-) -> Proxy:
+def with_token_budget(proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], directory: Path | None) -> Proxy:
     """`proxy` with the token budget of `config`.
 
     Args:

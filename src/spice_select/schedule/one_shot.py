@@ -93,9 +93,7 @@ def _about_store(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def open_given(
-    config: RunConfig, identity: Mapping[str, Any], of: str, device: torch.device
-) -> GradientStore | None:
+def open_given(config: RunConfig, identity: Mapping[str, Any], of: str, device: torch.device) -> GradientStore | None:
     """The store of the rows that are in the training set already; it must be comparable with one of `identity`.
 
     Raises:

@@ -58,9 +58,7 @@ def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None
     return take_tokens(order, lengths, config.budget_tokens)
 
 
-def response_and_prompt_losses(
-    examples: Sequence[Example], proxy: Proxy, progress: Progress
-) -> Losses:
+def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress) -> Losses:
     """One forward pass over the responses after their prompts, and one over the responses alone."""
     progress.begin("losses", len(examples), sum(len(example.input_ids) for example in examples))
     losses = Losses([0.0] * len(examples), [0.0] * len(examples))

@@ -91,8 +91,7 @@ def _refuse_others(store: Path, identity: dict[str, Any]) -> None:
     differing = differences(saved, described(identity))
     if differing:
         raise OutputError(
-            f"{store}: holds gradients of other settings: {differing}.\n"
-            "Give the same ones, or choose another --output."
+            f"{store}: holds gradients of other settings: {differing}.\nGive the same ones, or choose another --output."
         )
 
 
@@ -235,9 +234,7 @@ class _Publisher:
                 return False
             features, squares = compute(self._shape.members(shard))
             self.settle()
-            written = self._writer.submit(
-                _publish, self._store, self._shape, shard, features, squares, self._proxy
-            )
+            written = self._writer.submit(_publish, self._store, self._shape, shard, features, squares, self._proxy)
             self._writing = (shard, written, claim.pop_all())
         return True
 

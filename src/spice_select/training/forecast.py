@@ -42,9 +42,7 @@ TIMED = 3
 REMEDY = "lower --rows-at-once or --max-length, or use --dtype bfloat16"
 
 
-def forecast_finetune(
-    data: Data, *, progress: Progress | None = None, **options: Unpack[TrainingOptions]
-) -> Forecast:
+def forecast_finetune(data: Data, *, progress: Progress | None = None, **options: Unpack[TrainingOptions]) -> Forecast:
     """What `finetune` would take for the same arguments: time, memory, disk. A few steps are done, nothing is kept.
 
     Raises:
