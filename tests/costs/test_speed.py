@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.gradient_oracle import random_examples, tiny_proxy
-from spice_select.costs.forecast import Forecast, clock
+from spice_select.costs.forecast import Forecast, clock, in_turn
 from spice_select.costs.memory import PeakMemory, obtainable_bytes
 from spice_select.costs.speed import PassCost, fit, measure_speed, timed_share
+from spice_select.schedule.forecast import all_passes
 
 CPU = torch.device("cpu")
 
@@ -33,6 +34,26 @@ def test_times_are_never_negative_and_the_largest_batch_warms_up(sizes):
     assert speed.per_pass >= 0 and speed.per_cost >= 0
     assert len(seen[0]) == max(sizes)
     assert timed_share(sizes) == pytest.approx(sum(map(len, seen)) / sum(sizes))
+
+
+def test_layers_that_do_not_fit_together_take_a_pass_each():
+    """As many passes over a pool as `pool_gram` makes; one batch holds nothing, so one pass does."""
+    proxy = tiny_proxy("llama")
+    batches = [[0, 1], [2]]
+    assert all_passes(batches, proxy, 1 << 40, torch.float32) == batches
+    assert all_passes(batches, proxy, 1, torch.float32) == batches * len(proxy.layers)
+    assert all_passes([[0, 1, 2]], proxy, 1, torch.float32) == [[0, 1, 2]]
+    largest = max(sum(f.weight.numel() for f in layer.factors.values()) for layer in proxy.layers.values())
+    assert len(all_passes(batches, proxy, 3 * 2 * largest, torch.bfloat16)) <= len(
+        all_passes(batches, proxy, 3 * 2 * largest, torch.float32)
+    )
+
+
+def test_works_in_turn_add_up():
+    one = Forecast(10, 100, 50, {"gradients": 4.0}, 7, 9, 3)
+    other = Forecast(1, 2, 1, {"gradients": 1.0, "losses": 2.0}, 8, None, 3)
+    both = in_turn([one.times(2.5), other, Forecast(1, 1, 1, None, None, None, 0)], 5, "wait")
+    assert both == Forecast(27, 253, 127, {"gradients": 11.0, "losses": 2.0}, 8, 9, 5, "wait")
 
 
 def test_costs_count_the_multiplications_of_a_forward_pass():

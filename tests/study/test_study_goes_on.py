@@ -14,6 +14,7 @@ from spice_select.errors import ConfigError, OutputError
 from spice_select.pool.examples import read_pool
 from spice_select.progress import NoProgress
 from spice_select.study.config import StudyConfig
+from spice_select.study.forecast import forecast_study
 from spice_select.study.remarks import overlap_remarks
 from spice_select.study.run import run_study
 
@@ -52,6 +53,26 @@ def edit(path: Path, **changes) -> None:
     """Set keys of a JSON file; those set to None are taken out."""
     content = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8")
+
+
+def test_a_forecast_counts_what_is_left(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """Each cell and seed trains and is evaluated, the untrained model once; gradients are those of each proxy once."""
+    cells = {**RANDOM, "spice": {}, "norm": {"method": "norm"}}
+    study = study_of(tiny_model, chat_pool, heldout, cells=cells, seeds=3, gradient_seeds=2)
+    directory = tmp_path / "study"
+    pool = len(read_pool([str(chat_pool)], byte_tokenizer()).examples)
+    new = forecast_study(study, directory, NoProgress())
+    assert new.rows == 2 * pool + 9 * 4 + 10 * 6
+    assert set(new.seconds) == {"gradients", "proxy training", "fine-tuning", "held-out loss"}
+    run_study(study.model_copy(update={"seeds": 1}), directory, NoProgress())
+    assert forecast_study(study, directory, NoProgress()).rows == pool + 6 * 4 + 6 * 6
+    run_study(study, directory, NoProgress())
+    done = forecast_study(study, directory, NoProgress())
+    assert (done.rows, done.seconds, done.disk) == (0, {}, 0)
+
+    another = study.model_copy(update={"max_length": 99})
+    with pytest.raises(OutputError, match="holds a study that differs in max_length"):
+        forecast_study(another, directory, NoProgress())
 
 
 def test_a_cell_follows_the_other_when_that_is_made_anew(tiny_model, chat_pool, heldout, tmp_path) -> None:

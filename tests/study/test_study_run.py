@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,11 +46,36 @@ def command(study: Path, pool: Path, heldout: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "spice_select", "study", str(study), *options]
 
 
+def dry_run(study: Path, pool: Path, heldout: Path, output: Path) -> str:
+    """What is told of a study; nothing that lies beside it changes."""
+    before = sorted(path for path in output.parent.rglob("*"))
+    done = subprocess.run([*command(study, pool, heldout, output), "--dry-run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path for path in output.parent.rglob("*")) == before
+    return done.stdout
+
+
 def results(directory: Path) -> dict[str, dict]:
     return {
         str(path.relative_to(directory)): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(directory.glob("cells/*/*.json"))
     }
+
+
+def test_a_dry_run_tells_what_is_left_of_a_study_and_writes_nothing(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """Cells that share gradients, one whose proxy trains, one that needs losses alone, one that follows another."""
+    cells = {
+        **CELLS,
+        "trains": {"pool_size": 10, "update_every": 1},
+        "losses": {"method": "ifd"},
+        "follows": {"method": "random", "equal_tokens_to": "spice"},
+    }
+    study = write_study(tmp_path / "study.yaml", tiny_model, cells=cells)
+    told = dry_run(study, chat_pool, heldout, tmp_path / "new")
+    stages = r"(\([a-z -]+ \d:\d\d(, [a-z -]+ \d:\d\d)+\), )?"
+    assert re.fullmatch(rf"forecast: about \d:\d\d,? {stages}\d\.\d GiB of memory, up to \d\.\d MB on disk\n", told), (
+        told
+    )
 
 
 def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool, heldout, tmp_path) -> None:
@@ -58,6 +84,8 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
     alone = subprocess.run(command(study, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
     assert "| spice | 1 | 6 |" in alone.stdout
+    told = dry_run(study, chat_pool, heldout, tmp_path / "alone")
+    assert told == "forecast: about 0:00, up to 0.0 MB on disk\n"
 
     process = subprocess.Popen(
         command(study, chat_pool, heldout, tmp_path / "killed"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -1,6 +1,8 @@
 """What a command would take, told before it starts."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from spice_select.amounts import GIB
 
@@ -24,6 +26,16 @@ class Forecast:
     disk: int
     remedy: str = "lower --token-budget or --gradient-memory, or take a smaller --model"
 
+    def times(self, factor: float) -> "Forecast":
+        """The same work so many times, one after the other."""
+        return replace(
+            self,
+            rows=round(factor * self.rows),
+            tokens=round(factor * self.tokens),
+            trained_tokens=round(factor * self.trained_tokens),
+            seconds=self.seconds and {stage: factor * spent for stage, spent in self.seconds.items()},
+        )
+
     def lines(self) -> list[str]:
         """For people: one line, and a warning where memory will not suffice."""
         parts: list[str] = []
@@ -39,6 +51,23 @@ class Forecast:
         if self.memory is not None and self.obtainable is not None and self.memory > self.obtainable:
             lines.append(f"only {self.obtainable / GIB:.1f} GiB can be had here: {self.remedy}")
         return lines
+
+
+def in_turn(parts: Sequence[Forecast], disk: int, remedy: str) -> Forecast:
+    """Works that follow each other; those without a time count as nothing. `disk` is that of all."""
+    seconds: Counter[str] = Counter()
+    for part in parts:
+        seconds.update(part.seconds or {})
+    return Forecast(
+        sum(part.rows for part in parts),
+        sum(part.tokens for part in parts),
+        sum(part.trained_tokens for part in parts),
+        dict(seconds),
+        max((part.memory for part in parts if part.memory is not None), default=None),
+        min((part.obtainable for part in parts if part.obtainable is not None), default=None),
+        disk,
+        remedy,
+    )
 
 
 def clock(seconds: float) -> str:

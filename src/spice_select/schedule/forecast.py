@@ -14,7 +14,7 @@ from spice_select.costs.forecast import Forecast
 from spice_select.costs.memory import obtainable_bytes
 from spice_select.costs.speed import measure_passes
 from spice_select.gradients.capture import captured
-from spice_select.gradients.gram import most_held_bytes
+from spice_select.gradients.gram import layer_groups, most_held_bytes, rows_held
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import Example
@@ -40,6 +40,7 @@ def forecast_pools(
     proxy: Proxy,
     processes: int = 1,
     worth: float = math.inf,
+    held_as: torch.dtype | None = None,
 ) -> Forecast:
     """Gradients of `pools` and the proxy's training between them.
 
@@ -50,10 +51,12 @@ def forecast_pools(
         proxy: as its gradients will be computed: with merged layers.
         processes: that share the pools out.
         worth: measure only if that takes no larger part of the work than this.
+        held_as: type of gradients that wait between batches, by default the model's.
 
     """
+    memory, kept = int(config.gradient_memory * GIB), held_as or proxy.model.dtype
     cuts = [_batches(examples, pool.rows, proxy) for pool in pools if pool.quota]
-    batches = [batch for cut in cuts for batch in cut]
+    batches = [batch for cut in cuts for batch in all_passes(cut, proxy, memory, kept)]
 
     def run(batch: Rows) -> None:
         def square(_: str, gradients: Tensor) -> None:
@@ -71,9 +74,14 @@ def forecast_pools(
     tokens = sum(len(examples[i].input_ids) for batch in batches for i in batch)
     training = _training_tokens(examples, pools, config) / tokens  # at the speed of gradients
     seconds = {"gradients": measured.seconds / processes, "proxy training": measured.seconds * training / processes}
-    memory = int(config.gradient_memory * GIB)
-    held = max(most_held_bytes(proxy.layers, cut, memory, proxy.model.dtype) for cut in cuts)
+    held = max(most_held_bytes(proxy.layers, cut, memory, kept) for cut in cuts)
     return _forecast(examples, seconds, measured.memory + held + state, proxy, disk)
+
+
+def all_passes(batches: Sequence[Rows], proxy: Proxy, memory_bytes: int, held_as: torch.dtype) -> list[Rows]:
+    """`batches` of one pool once for each group of layers whose gradients fit `memory_bytes` while they wait."""
+    groups = layer_groups(proxy.layers, rows_held(batches), memory_bytes, held_as)
+    return [batch for _ in groups for batch in batches]
 
 
 def forecast_store(
@@ -110,34 +118,35 @@ def forecast_run(prepared: Prepared, budget: int, progress: Progress) -> Forecas
     if config.pool_size == "all" and config.method not in WITHOUT_GRADIENTS:
         found = forecast_new_store(prepared, progress)
         return replace(found, disk=found.disk + _rows_on_disk(examples, config))
-    proxy = _sized_proxy(prepared, progress)
+    proxy = sized_proxy(prepared, progress)
     if config.method in WITHOUT_GRADIENTS:
         return _forecast_losses(examples, config, proxy)
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     with merged(proxy):
         found = forecast_pools(examples, pools, config, proxy)
-    return _with_warm_up(found, examples, config)
+    return with_warm_up(found, examples, config)
 
 
 def forecast_new_store(prepared: Prepared, progress: Progress, warm_up: bool = True) -> Forecast:
     """A whole gradient store of the pool; without `warm_up` its proxy is another store's."""
-    proxy = _sized_proxy(prepared, progress)
+    proxy = sized_proxy(prepared, progress)
     merge(proxy)
     examples = prepared.pool.examples
     config = prepared.config
     projection = Projection(proxy.factors, config.dim, config.seed)
     found = forecast_store(examples, range(len(examples)), config, proxy, projection)
-    return _with_warm_up(found, examples, config) if warm_up else found
+    return with_warm_up(found, examples, config) if warm_up else found
 
 
-def _sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
+def sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
+    """A new proxy with its token budget, for what is timed next."""
     examples = prepared.pool.examples
     proxy = with_token_budget(prepared.proxy(progress), prepared.config, examples, None)
     progress.note("timing a few batches")
     return proxy
 
 
-def _with_warm_up(found: Forecast, examples: Sequence[Example], config: RunConfig) -> Forecast:
+def with_warm_up(found: Forecast, examples: Sequence[Example], config: RunConfig) -> Forecast:
     """`found` with the proxy's first training, at the speed of the gradients."""
     if not found.seconds:
         return found

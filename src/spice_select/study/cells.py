@@ -106,3 +106,21 @@ def read_result(directory: Path, cell: str, seed: int, options: Mapping[str, Any
             "Give the changed cell a new name, or delete its folder."
         )
     return result
+
+
+def kept_result(study: StudyConfig, directory: Path, cell: str, seed: int) -> CellResult | None:
+    """The result of an earlier run; None where there is none, or where the cell it follows has changed since.
+
+    Raises as `read_result`.
+    """
+    result = read_result(directory, cell, seed, study.cells[cell])
+    if result is None or result.target_tokens is None:
+        return result
+    return result if followed_tokens(study, directory, cell, seed) in (None, result.target_tokens) else None
+
+
+def followed_tokens(study: StudyConfig, directory: Path, cell: str, seed: int) -> int | None:
+    """Trained tokens of the cell that `cell` follows; None where it follows none, or that one is not done."""
+    other = study.followed(cell)
+    followed = None if other is None else kept_result(study, directory, other, seed)
+    return None if followed is None else followed.trained_tokens

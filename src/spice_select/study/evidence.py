@@ -29,6 +29,15 @@ from spice_select.schedule.interleaved import warm_up
 from spice_select.schedule.ordered import Losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
 
+LOSSES = "response-losses.json"
+HELD_AS = torch.bfloat16
+"""Type of gradients that wait between batches: a whole pool of them would not fit otherwise."""
+
+
+def gram_file(config: RunConfig) -> str:
+    """Name of the Gram matrix that `config` picks from."""
+    return f"gram-{config.seed}-{config.warmup_steps}.safetensors"
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -40,7 +49,7 @@ class Evidence:
 
     def gram(self, config: RunConfig) -> Tensor:
         """Gram matrix [n, n] of the pool under the proxy of `config` (its seed, warm-up and LoRA), unscaled."""
-        path = self.directory / f"gram-{config.seed}-{config.warmup_steps}.safetensors"
+        path = self.directory / gram_file(config)
         if path.exists():
             try:
                 return load(path.read_bytes())["gram"]
@@ -61,14 +70,14 @@ class Evidence:
             int(config.gradient_memory * GIB),
             HeldGradients(),
             lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
-            held_as=torch.bfloat16,
+            held_as=HELD_AS,
         )
         write_bytes(path, save({"gram": gram}))
         return gram
 
     def losses(self, config: RunConfig) -> Losses:
         """Losses of every response after its prompt and alone, under the untrained model."""
-        path = self.directory / "response-losses.json"
+        path = self.directory / LOSSES
         if path.exists():
             saved = read_json(path)
             try:

@@ -16,6 +16,7 @@ from spice_select.study.config import StudyConfig
 from spice_select.study.files import read_json, write_json
 
 FORMAT_VERSION = 1
+STUDY = "study.json"
 MAY_CHANGE = {"cells", "seeds", "baseline", "pool", "heldout", "rows_at_once", "gradient_memory", "skip_invalid"}
 """Keys that may differ when a study goes on; the data's contents are compared instead of their names."""
 
@@ -29,16 +30,9 @@ WORDS = {
 }
 
 
-def begin(study: StudyConfig, pool: Pool, heldout: Pool, weights: str, directory: Path) -> None:
-    """Make the directory, or check that it holds this study; `weights` is the model's fingerprint.
-
-    Keys that the saved study lacks, having been begun by an earlier version, are not compared.
-
-    Raises:
-        OutputError: the directory holds another study, or none and other files; study.json is damaged.
-
-    """
-    wanted: dict[str, Any] = {
+def identity_of(study: StudyConfig, pool: Pool, heldout: Pool, weights: str) -> dict[str, Any]:
+    """The content of study.json; `weights` is the model's fingerprint."""
+    return {
         "format_version": FORMAT_VERSION,
         **study.model_dump(exclude=MAY_CHANGE),
         "weights": weights,
@@ -47,15 +41,32 @@ def begin(study: StudyConfig, pool: Pool, heldout: Pool, weights: str, directory
         "pool_rows": _digest(pool),
         "heldout_rows": _digest(heldout),
     }
-    path = directory / "study.json"
+
+
+def begun(directory: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the directory holds the study that `wanted` identifies; False where it is empty or missing.
+
+    Keys that the saved study lacks, having been begun by an earlier version, are not compared.
+
+    Raises:
+        OutputError: the directory holds another study, or none and other files; study.json is damaged.
+
+    """
+    path = directory / STUDY
     if path.exists():
         saved = read_json(path, "give a new --output")
         _refuse(directory, [key for key in wanted if key in saved and saved[key] != wanted[key]])
-        return
+        return True
     if directory.exists() and any(directory.iterdir()):
         raise OutputError(f"{directory}: is not empty and holds no study; give a new --output.")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(path, wanted, indent=1)
+    return False
+
+
+def begin(directory: Path, wanted: dict[str, Any]) -> None:
+    """Make the directory, unless it holds this study already. Raises as `begun` does."""
+    if not begun(directory, wanted):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / STUDY, wanted, indent=1)
 
 
 def _digest(pool: Pool) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from spice_select.api import select
 from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
-from spice_select.pool.examples import PoolInput
+from spice_select.pool.examples import Pool, PoolInput
 from spice_select.schedule.choose import choose, choose_nothing
 from spice_select.schedule.ordered import ranked
-from spice_select.schedule.pools import cut_cycles, cut_pools, rows_in_a_pool
+from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.study.evidence import Evidence
 
 Subset = list[int]
@@ -24,13 +24,8 @@ def subset_of(config: RunConfig, inputs: Sequence[PoolInput], evidence: Evidence
     if config.method in WITHOUT_GRADIENTS:
         losses = None if config.method in WITHOUT_MODEL else evidence.losses(proxy)
         return sorted(ranked(examples, config, losses))
-    pools = cut_pools(
-        len(examples),
-        rows_in_a_pool(config, len(examples)),
-        config.budget_rows(len(examples), evidence.pool.trained_tokens),
-        config.seed,
-    )
-    if len(cut_cycles(pools, config.update_every)) > 1:
+    pools = pools_of(config, evidence.pool)
+    if proxy_trains(config, pools):
         return sorted(select(inputs, config, progress=evidence.progress).indices)
     gram = evidence.gram(proxy)
     subset: Subset = []
@@ -42,3 +37,14 @@ def subset_of(config: RunConfig, inputs: Sequence[PoolInput], evidence: Evidence
             record = choose_nothing(pool)
         subset += record.picked_rows
     return sorted(subset)
+
+
+def pools_of(config: RunConfig, pool: Pool) -> list[CandidatePool]:
+    """The candidate pools of a method with gradients."""
+    rows = len(pool.examples)
+    return cut_pools(rows, rows_in_a_pool(config, rows), config.budget_rows(rows, pool.trained_tokens), config.seed)
+
+
+def proxy_trains(config: RunConfig, pools: list[CandidatePool]) -> bool:
+    """Whether the proxy is updated between pools; otherwise all are chosen in from the same gradients."""
+    return len(cut_cycles(pools, config.update_every)) > 1

@@ -14,11 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spice_select.config import RunConfig, resolve
-from spice_select.errors import ConfigError
-from spice_select.evaluation.heldout import limited
 from spice_select.output.atomic import write_text
-from spice_select.pool.examples import Pool, PoolOptions, read_pool
+from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import (
     load_model,
@@ -29,15 +26,25 @@ from spice_select.proxy.loading import (
     quiet,
 )
 from spice_select.study import figures
-from spice_select.study.cells import CellResult, heldout_losses, measure, read_result, result_path, write_result
+from spice_select.study.cells import (
+    CellResult,
+    followed_tokens,
+    heldout_losses,
+    kept_result,
+    measure,
+    result_path,
+    write_result,
+)
 from spice_select.study.config import StudyConfig
 from spice_select.study.evidence import Evidence
 from spice_select.study.files import read_json, write_json
-from spice_select.study.identity import begin
+from spice_select.study.identity import begin, identity_of
+from spice_select.study.inputs import model_config, read_inputs
 from spice_select.study.picks import subset_of
 from spice_select.study.remarks import overlap_remarks, source_remarks
 from spice_select.study.table import Line, Shares, lines, markdown, pool_shares
-from spice_select.training.trainer import require_trl
+
+UNTRAINED = "untrained.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +64,12 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
         OutputError: the directory holds another study or damaged files.
 
     """
-    for name in ("pool", "heldout"):
-        if not getattr(study, name):
-            raise ConfigError(f"the study names no {name}; add '{name}: [FILE]' to its YAML or give --{name} FILE.")
-    require_trl()
-    figures.require_matplotlib()
-    source = model_source(_config(study.model))
-    tokenizer = load_tokenizer(source)
-    options = PoolOptions(study.format, study.columns, study.skip_invalid, study.max_length)
-    pool = read_pool(study.pool, tokenizer, options)
-    heldout = limited(read_pool(study.heldout, tokenizer, options), study.rows_per_source)
-    _check_budgets(study, pool)
-    begin(study, pool, heldout, model_fingerprint(source), directory)
-    _tell_about(pool, heldout, progress)
-    work = _Work(study, directory, pool, heldout, progress)
+    inputs = read_inputs(study, progress)
+    begin(directory, identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source)))
+    work = _Work(study, directory, inputs.pool, inputs.heldout, progress)
     for seed, cell in itertools.product(range(study.seeds), study.cells):
         work.ensure(cell, seed)
     return work.report()
-
-
-def _check_budgets(study: StudyConfig, pool: Pool) -> None:
-    for cell in study.cells:
-        if study.followed(cell) is not None:
-            continue
-        config = study.run_config(cell, seed=0)
-        try:
-            config.budget_rows(len(pool.examples), pool.trained_tokens)
-        except ConfigError as error:
-            raise ConfigError(f"cell '{cell}': {error}") from None
-
-
-def _tell_about(pool: Pool, heldout: Pool, progress: Progress) -> None:
-    for name, rows in (("pool", pool), ("held-out files", heldout)):
-        if rows.rejected:
-            progress.note(f"{len(rows.rejected):,} rows of the {name} cannot be used and are left out")
-    for remark in overlap_remarks(pool, heldout):
-        progress.note(remark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +93,12 @@ class _Work:
         self.report()
 
     def kept(self, cell: str, seed: int) -> CellResult | None:
-        """The result of an earlier run; None where there is none, or where the cell it follows has changed since."""
-        result = read_result(self.directory, cell, seed, self.study.cells[cell])
-        if result is None or result.target_tokens is None:
-            return result
-        return result if self._target(cell, seed) in (None, result.target_tokens) else None
-
-    def _target(self, cell: str, seed: int) -> int | None:
-        """Trained tokens of the cell that this one follows; None where it follows none, or that one is not done."""
-        other = self.study.followed(cell)
-        followed = None if other is None else self.kept(other, seed)
-        return None if followed is None else followed.trained_tokens
+        """See `kept_result`."""
+        return kept_result(self.study, self.directory, cell, seed)
 
     def run(self, cell: str, seed: int) -> None:
         """Select, fine-tune, evaluate, keep."""
-        target, model = self._target(cell, seed), self._model()
+        target, model = followed_tokens(self.study, self.directory, cell, seed), self._model()
         self.progress.note(f"cell {cell}, seed {seed}")
         evidence = Evidence(self.directory, self.pool, self.progress)
         config = self.study.run_config(cell, seed, target).model_copy(update={"model": str(model)})
@@ -172,10 +140,10 @@ class _Work:
                 yield result
 
     def _untrained(self) -> dict[str, float]:
-        path = self.directory / "untrained.json"
+        path = self.directory / UNTRAINED
         if not path.exists():
             self.progress.note("the untrained model")
-            model = load_model(model_source(_config(str(self._model()))), "float32", pick_device("auto"))
+            model = load_model(model_source(model_config(str(self._model()))), "float32", pick_device("auto"))
             write_json(path, heldout_losses(model, self.heldout, self.progress))
         return read_json(path)
 
@@ -183,13 +151,9 @@ class _Work:
         """The model as a directory: one copy for all that is measured, and quicker to load than to unpack each time."""
         path = self.directory / "model"
         if not (path / "complete").exists():
-            source = model_source(_config(self.study.model))
+            source = model_source(model_config(self.study.model))
             with quiet():
                 load_model(source, "float32", pick_device("cpu")).save_pretrained(path)
             load_tokenizer(source).save_pretrained(path)
             write_text(path / "complete", "")
         return path
-
-
-def _config(model: str) -> RunConfig:
-    return resolve({}, {"model": model})
