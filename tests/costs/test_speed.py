@@ -79,6 +79,15 @@ def test_the_peak_is_that_of_what_happens_after():
     assert obtainable_bytes(CPU) > 100e6
 
 
+def test_a_container_has_no_more_than_its_limit(monkeypatch, tmp_path):
+    (tmp_path / "none").write_text("max\n")
+    (tmp_path / "limit").write_text("123456789\n")
+    monkeypatch.setattr("spice_select.costs.memory._LIMITS", [tmp_path / "none", tmp_path / "not here"])
+    assert obtainable_bytes(CPU) > 123456789
+    monkeypatch.setattr("spice_select.costs.memory._LIMITS", [tmp_path / "none", tmp_path / "limit"])
+    assert obtainable_bytes(CPU) == 123456789
+
+
 def test_a_forecast_in_words():
     told = Forecast(10, 100, 50, {"gradients": 3700.0, "proxy training": 65.0}, 3 << 30, 2 << 30, 4_200_000).lines()
     assert told[0] == (

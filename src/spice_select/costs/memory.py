@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _AVAILABLE = Path("/proc/meminfo")
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container reads its own limit, by either version of Linux' control groups."""
 
 
 class PeakMemory:
@@ -39,7 +42,14 @@ def obtainable_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     if not (_AVAILABLE.exists() and _STATUS.exists()):
         return None
-    return (_kibibytes(_AVAILABLE, "MemAvailable:") + _kibibytes(_STATUS, "VmRSS:")) * 1024
+    free = (_kibibytes(_AVAILABLE, "MemAvailable:") + _kibibytes(_STATUS, "VmRSS:")) * 1024
+    return min([free, *_container_limits(_LIMITS)])
+
+
+def _container_limits(files: Iterable[Path]) -> list[int]:
+    """Bytes by each of `files` that is there and names a number."""
+    texts = [path.read_text().strip() for path in files if path.exists()]
+    return [int(text) for text in texts if text.isdigit()]
 
 
 def _kibibytes(path: Path, field: str) -> int:

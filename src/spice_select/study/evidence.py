@@ -17,7 +17,7 @@ from torch import Tensor
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import OutputError
-from spice_select.gradients.gram import HeldGradients, pool_gram
+from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.output.atomic import write_bytes
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
@@ -61,13 +61,17 @@ class Evidence:
         warm_up(optimizer, examples, config, self.progress)
         merge(proxy)
         batches = proxy.batches([len(example.input_ids) for example in examples])
+        memory = int(config.gradient_memory * GIB)
+        passes = len(layer_groups(proxy.layers, rows_held(batches), memory, HELD_AS))
+        if passes > 1:
+            self.progress.note(f"gradients need {passes} passes over the pool; raise gradient_memory for fewer")
         self.progress.begin(f"gradients {config.seed}", len(examples), self.pool.total_tokens)
         gram = pool_gram(
             proxy.model,
             proxy.layers,
             examples,
             batches,
-            int(config.gradient_memory * GIB),
+            memory,
             HeldGradients(),
             lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
             held_as=HELD_AS,
