@@ -43,9 +43,10 @@ from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.choose_from_store import choose_all
 from spice_select.schedule.forecast import forecast_run
 from spice_select.schedule.interleaved import memory_advice, run_interleaved
-from spice_select.schedule.one_shot import choose_all, extract, open_given, store_identity
+from spice_select.schedule.one_shot import extract, open_given, store_identity
 from spice_select.schedule.ordered import run_ordered
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST

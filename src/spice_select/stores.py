@@ -36,10 +36,10 @@ from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choice_forecast import forecast_choice
+from spice_select.schedule.choose_from_store import choose_all
 from spice_select.schedule.forecast import forecast_new_store
 from spice_select.schedule.interleaved import memory_advice
 from spice_select.schedule.one_shot import (
-    choose_all,
     extract,
     open_given,
     refuse_incomparable,

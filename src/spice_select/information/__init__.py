@@ -1,10 +1,10 @@
 """The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
 
 from spice_select.information.certificate import Certificate, guarantee_factor
+from spice_select.information.chance import random_draws, random_feature_information, subset_information
 from spice_select.information.feature_selection import (
     FeatureSelection,
     choose_rows,
-    random_feature_information,
     select_from_features,
 )
 from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures
@@ -42,6 +42,7 @@ __all__ = [
     "principal_gram",
     "principal_rank",
     "projected",
+    "random_draws",
     "random_feature_information",
     "random_information",
     "relative_alpha",
@@ -49,5 +50,6 @@ __all__ = [
     "select_from_features",
     "select_from_gram",
     "select_in_order",
+    "subset_information",
     "survey",
 ]

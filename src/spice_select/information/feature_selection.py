@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spice_select.information.certificate import certify, eigenvalue_bound, total_curvature
 from spice_select.information.eager import EagerGreedy
-from spice_select.information.features import BLOCK_BYTES, FeatureRows, TensorFeatures
+from spice_select.information.features import FeatureRows, TensorFeatures
 from spice_select.information.greedy import Trace, greedy
 from spice_select.information.lazy import LazyGreedy
 from spice_select.information.limits import Limit, RowLimit
@@ -143,46 +143,6 @@ def engine_for(
     if given is not None:
         engine.start_from(given)
     return engine if ranks.size == 1 else SharedGreedy(engine, features.rows, ranks)
-
-
-def random_feature_information(
-    features: FeatureRows,
-    budget: int,
-    alpha: float,
-    draws: int,
-    generator: torch.Generator,
-    given: FeatureRows | None = None,
-    ranks: Ranks = ALONE,
-) -> float:
-    """Mean U(S) over `draws` uniformly random subsets of `budget` rows, as `random_information` on a Gram matrix.
-
-    With `given` rows it is what random rows add to them, U(given + S) - U(given).
-    """
-    found = torch.zeros(draws, dtype=torch.float64)
-    before = None if given is None else second_moment(given, ranks)
-    for draw in range(draws):
-        rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
-        if draw % ranks.size == ranks.rank:
-            found[draw] = _information(features, rows, alpha, before)
-    return float(ranks.add_up(found).mean())
-
-
-def _information(features: FeatureRows, rows: Tensor, alpha: float, before: Tensor | None) -> float:
-    if before is None and len(rows) <= features.dim:
-        block = features.take(rows)
-        return _log_det(alpha * (block @ block.T))
-    moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
-    step = max(1, BLOCK_BYTES // (8 * features.dim))
-    for start in range(0, len(rows), step):
-        block = features.take(rows[start : start + step])
-        moment.addmm_(block.T, block)
-    if before is None:
-        return _log_det(alpha * moment)
-    return _log_det(alpha * (before + moment)) - _log_det(alpha * before)
-
-
-def _log_det(scaled: Tensor) -> float:
-    return float(torch.logdet(scaled + torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device)))
 
 
 def _is_small(features: FeatureRows, limit: Limit) -> bool:

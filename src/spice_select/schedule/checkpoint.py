@@ -3,6 +3,7 @@
 Layout of `<output>/checkpoint/`, format version 1:
     identity.json              what the run is: options, data and model hashes; a resumed run must be the same
     pool-000012.json           one finished candidate pool (`PoolRecord`)
+    gram-000012.safetensors    its rows' unscaled gradients: their Gram matrix `gram` [m, m] float64
     token_budget.json          tokens of a pass, where they were measured
     proxy-000003.safetensors   LoRA factors and AdamW moments at the start of cycle 3; metadata: optimizer steps
 Every file appears whole or not at all. Only the newest proxy is kept.
@@ -69,6 +70,25 @@ class Checkpoint:
         """Remember a finished pool."""
         write_text(self.directory / f"pool-{record.pool:06d}.json", _dump(record.to_json()))
 
+    def save_gram(self, pool: int, gram: Tensor) -> None:
+        """Remember the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""
+        write_bytes(self.directory / gram_name(pool), save({"gram": gram.contiguous()}))
+
+    def gram(self, pool: int) -> Tensor | None:
+        """What `save_gram` wrote; None where it is not there.
+
+        Raises:
+            OutputError: the file is damaged.
+
+        """
+        path = self.directory / gram_name(pool)
+        if not path.exists():
+            return None
+        try:
+            return load(path.read_bytes())["gram"]
+        except (SafetensorError, KeyError, OSError) as error:
+            raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from error
+
     def proxy_cycle(self) -> int | None:
         """The cycle whose starting proxy is saved, if any."""
         return max((cycle for cycle, _ in self._proxies()), default=None)
@@ -104,6 +124,11 @@ class Checkpoint:
         pattern = re.compile(r"proxy-(\d+)\.safetensors")
         matches = ((pattern.fullmatch(path.name), path) for path in self.directory.glob("proxy-*.safetensors"))
         return [(int(match[1]), path) for match, path in matches if match]
+
+
+def gram_name(pool: int) -> str:
+    """Name of a pool's Gram matrix."""
+    return f"gram-{pool:06d}.safetensors"
 
 
 def _steps(content: bytes) -> int:

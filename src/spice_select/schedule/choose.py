@@ -43,9 +43,7 @@ def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: Ru
 
 def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
     squared = gram.diagonal()
-    scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), squared))
-    if config.rank != "all":
-        scaled = principal_gram(scaled, principal_rank(pool.quota) if config.rank == "auto" else config.rank)
+    scaled = gram_as_seen(gram, lengths, pool.quota, config)
     alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
     selection = _select(scaled, gram, pool.quota, alpha, config)
     generator = torch.Generator().manual_seed(config.seed + pool.index)
@@ -55,6 +53,14 @@ def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: R
     return PoolRecord(
         pool.index, pool.rows, list(selection.indices), pool.quota, selection.stopped_early, seconds, measures
     )
+
+
+def gram_as_seen(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Tensor:
+    """The Gram matrix [m, m] in which a pool's `quota` is picked: of scaled gradients in their main directions."""
+    scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), gram.diagonal()))
+    if config.rank == "all":
+        return scaled
+    return principal_gram(scaled, principal_rank(quota) if config.rank == "auto" else config.rank)
 
 
 def choose_nothing(pool: CandidatePool) -> PoolRecord:

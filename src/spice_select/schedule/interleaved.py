@@ -240,6 +240,7 @@ class _Run:
         with self.watch.time("gradients"):
             gram = self._gram(rows, held, tell_passes=pool.index == 0)
         seconds = time.perf_counter() - start
+        self.checkpoint.save_gram(pool.index, gram)
         lengths = [row.trained_tokens for row in rows]
         with self.watch.time("selection"):
             return choose(pool, gram, lengths, self.config, seconds)

@@ -1,7 +1,7 @@
 """The one-shot form: a frozen proxy, every row's gradient projected and stored once, one choice among all rows.
 
 extract(...)      gradients of a pool into a store; any number of processes at once
-choose_all(...)   one greedy selection over a store, exact on the projected gradients
+`choose_from_store` makes the choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,15 @@ from torch import Tensor
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError, OutputError
 from spice_select.gradients.projection import METHOD, Projection, project_rows
-from spice_select.information import (
-    FeatureRows,
-    FeatureSelection,
-    PartOfFeatures,
-    ScaledFeatures,
-    SelectionInputError,
-    choose_rows,
-    gradient_scales,
-    principal_directions,
-    principal_rank,
-    projected,
-    random_feature_information,
-    survey,
-)
-from spice_select.information.ranks import ALONE, Ranks
 from spice_select.launch import is_main_process, process_count
 from spice_select.output.manifest import versions
-from spice_select.output.records import PoolRecord, measures_of
 from spice_select.output.settings import differences
 from spice_select.pool.examples import Pool
-from spice_select.pool.records import Line
 from spice_select.preparation import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.schedule.interleaved import memory_advice, warm_up
 from spice_select.stopwatch import Stopwatch
@@ -50,9 +32,6 @@ from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, described, shard
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
 from spice_select.store.writing import begin, finish, once, work
-
-RANDOM_DRAWS = 4
-"""Random subsets averaged for the comparison with chance; each is as large as the selection."""
 
 STORE_ADVICE = "A row alone is too much: lower --max-length or --dim, or use another --model, into another --output."
 
@@ -186,13 +165,13 @@ def _use_same_proxy(
 ) -> None:
     def warmed() -> bytes:
         if proxy_of is not None:
-            return _proxy_bytes(proxy_of)
+            return proxy_bytes(proxy_of)
         optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
     content = once(store, PROXY, warmed)
-    if proxy_of is not None and content != _proxy_bytes(proxy_of):
+    if proxy_of is not None and content != proxy_bytes(proxy_of):
         raise ConfigError(
             f"{store}: already holds gradients of another proxy than that of {proxy_of.path}; choose another --output."
         )
@@ -216,76 +195,6 @@ def _refuse_infinite(squares: Tensor, locations: Sequence[str]) -> None:
         )
 
 
-def choose_all(
-    store: GradientStore,
-    lines: Sequence[Line],
-    config: RunConfig,
-    given: GradientStore | None,
-    progress: Progress,
-    ranks: Ranks = ALONE,
-) -> tuple[PoolRecord, FeatureSelection]:
-    """Choose among all rows of a store that are not excluded, within budget and quota.
-
-    Several processes read a range of rows each and return the same.
-
-    Raises:
-        ConfigError: budget, quota, excluded ids or given rows do not fit the store.
-
-    """
-    kept = without_excluded(config, lines, progress)
-    candidates = [lines[place] for place in kept]
-    limit = limit_of(config, candidates)
-    places = torch.tensor(kept, device=store.device)
-    squares, own = store.squared_norms(), scaled_rows(store, lines, config)
-    features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
-    before = None if given is None else scaled_rows(same_proxy(given, store), given.listing.lines, config)
-    progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
-    try:
-        known = survey(features, ranks)
-        rank = principal_rank(limit.most) if config.rank == "auto" else config.rank
-        if rank != "all" and rank < min(features.rows, features.dim):
-            directions = principal_directions(features, known, rank, ranks)
-            features = projected(features, directions, ranks)
-            before = None if before is None else projected(before, directions, ranks)
-            known = survey(features, ranks)
-        elif limit.most * 2 >= features.dim:
-            progress.note(
-                f"up to {limit.most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
-                "numbers or more, information saturates. A store of a larger --dim keeps more apart."
-            )
-        mean = float(ranks.spread(known.squares.mean(), 0))
-        alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
-        penalty = 0.0 if config.method == "fisher" else config.penalty
-        progress.begin("choosing", limit.most, limit.most)
-        found = choose_rows(
-            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1), ranks
-        )
-        picks = len(found.selection.indices)
-        generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator, before, ranks)
-    except SelectionInputError as error:
-        raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
-    measures = measures_of(found.selection, squares[places].sqrt().cpu(), alpha, by_chance)
-    quota = picks if config.budget_tokens is not None else limit.most
-    record = PoolRecord(0, kept, list(found.selection.indices), quota, found.selection.stopped_early, 0.0, measures)
-    return record, found
-
-
-def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
-    """The rows of `store`, of which `lines` tell the lengths, as a choice reads them."""
-    lengths = torch.tensor([line.trained_tokens for line in lines])
-    return ScaledFeatures(store, gradient_scales(config.scale, lengths, store.squared_norms()).to(store.device))
-
-
-def same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
-    """`given`, if its gradients are those of the very proxy of `store`."""
-    if _proxy_bytes(store) != _proxy_bytes(given):
-        raise ConfigError(
-            f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
-            f"Make it again, in another directory, with --proxy-of {store.path}."
-        )
-    return given
-
-
-def _proxy_bytes(store: GradientStore) -> bytes:
+def proxy_bytes(store: GradientStore) -> bytes:
+    """What pins the proxy that a store's gradients were computed with."""
     return (store.path / PROXY).read_bytes()

@@ -44,10 +44,7 @@ class StoredChat:
 
 def write_pool(store: Path, pool: Pool, about: dict[str, Any]) -> None:
     """Write `pool.parquet` and `pool.json`; `about` are further plain values for the latter."""
-    with replacing(store / TEXTS) as temporary, pq.ParquetWriter(temporary, _TEXTS, compression="zstd") as writer:
-        for start in range(0, len(pool.examples), _GROUP):
-            lines = [_text_line(example) for example in pool.examples[start : start + _GROUP]]
-            writer.write_table(pa.Table.from_pylist(lines, schema=_TEXTS), row_group_size=_GROUP)
+    write_texts(store / TEXTS, pool)
     listed = {
         **about,
         "truncated": pool.truncated,
@@ -55,6 +52,14 @@ def write_pool(store: Path, pool: Pool, about: dict[str, Any]) -> None:
         "rejected": [json.loads(plain_json(asdict(item))) for item in pool.rejected],
     }
     write_text(store / POOL, as_json(listed))
+
+
+def write_texts(path: Path, pool: Pool) -> None:
+    """Write every row with its text, as `pool.parquet`."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, _TEXTS, compression="zstd") as writer:
+        for start in range(0, len(pool.examples), _GROUP):
+            lines = [_text_line(example) for example in pool.examples[start : start + _GROUP]]
+            writer.write_table(pa.Table.from_pylist(lines, schema=_TEXTS), row_group_size=_GROUP)
 
 
 def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
@@ -81,11 +86,21 @@ def read_listing(store: Path) -> Listing:
 
 
 def read_chats(store: Path, rows: Sequence[int]) -> list[StoredChat]:
-    """These rows of the store, in this order, with their texts; only the parts of the file that hold them are read."""
+    """These rows of the store, in this order, with their texts. Raises as `read_texts`."""
+    return read_texts(store / TEXTS, rows)
+
+
+def read_texts(path: Path, rows: Sequence[int]) -> list[StoredChat]:
+    """These rows of what `write_texts` wrote, in this order; only the parts of the file that hold them are read.
+
+    Raises:
+        OutputError: the file is damaged.
+
+    """
     try:
-        return _read_chats(pq.ParquetFile(store / TEXTS), rows)
+        return _read_chats(pq.ParquetFile(path), rows)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise OutputError(f"{store / TEXTS}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
+        raise OutputError(f"{path}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
 
 
 def _read_chats(file: pq.ParquetFile, rows: Sequence[int]) -> list[StoredChat]:

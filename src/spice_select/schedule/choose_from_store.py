@@ -1,0 +1,137 @@
+"""One greedy selection over a gradient store, exact on the projected gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from spice_select.config import RunConfig
+from spice_select.errors import ConfigError, ModelError
+from spice_select.information import (
+    FeatureRows,
+    FeatureSelection,
+    PartOfFeatures,
+    ScaledFeatures,
+    SelectionInputError,
+    Survey,
+    choose_rows,
+    gradient_scales,
+    principal_directions,
+    principal_rank,
+    projected,
+    random_feature_information,
+    survey,
+)
+from spice_select.information.ranks import ALONE, Ranks
+from spice_select.output.records import PoolRecord, measures_of
+from spice_select.pool.records import Line
+from spice_select.progress import Progress
+from spice_select.schedule.budget import limit_of, without_excluded
+from spice_select.schedule.one_shot import proxy_bytes
+from spice_select.store.reading import GradientStore
+
+RANDOM_DRAWS = 4
+"""Random subsets averaged for the comparison with chance; each is as large as the selection."""
+
+
+def choose_all(
+    store: GradientStore,
+    lines: Sequence[Line],
+    config: RunConfig,
+    given: GradientStore | None,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+) -> tuple[PoolRecord, FeatureSelection]:
+    """Choose among all rows of a store that are not excluded, within budget and quota.
+
+    Several processes read a range of rows each and return the same.
+
+    Raises:
+        ConfigError: budget, quota, excluded ids or given rows do not fit the store.
+
+    """
+    kept = without_excluded(config, lines, progress)
+    limit = limit_of(config, [lines[place] for place in kept])
+    try:
+        seen = as_seen(store, lines, kept, limit.most, config, given, progress, ranks)
+        features, known, before, alpha = seen.features, seen.known, seen.given, seen.alpha
+        penalty = 0.0 if config.method == "fisher" else config.penalty
+        progress.begin("choosing", limit.most, limit.most)
+        found = choose_rows(
+            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1), ranks
+        )
+        picks = len(found.selection.indices)
+        generator = torch.Generator().manual_seed(config.seed)
+        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator, before, ranks)
+    except SelectionInputError as error:
+        raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
+    norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
+    measures = measures_of(found.selection, norms, alpha, by_chance)
+    quota = picks if config.budget_tokens is not None else limit.most
+    record = PoolRecord(0, kept, list(found.selection.indices), quota, found.selection.stopped_early, 0.0, measures)
+    return record, found
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Rows as a choice sees them: scaled, in their main directions; those that were `given` likewise."""
+
+    features: FeatureRows
+    known: Survey
+    given: FeatureRows | None
+    alpha: float
+
+
+def as_seen(
+    store: GradientStore,
+    lines: Sequence[Line],
+    kept: Sequence[int],
+    most: int,
+    config: RunConfig,
+    given: GradientStore | None,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+) -> Seen:
+    """The rows `kept` of a store, from which up to `most` are chosen, and alpha in absolute terms.
+
+    Raises:
+        SelectionInputError: a number is not finite.
+        ConfigError: the given rows were looked at by another proxy.
+
+    """
+    places = torch.tensor(kept, device=store.device)
+    own = scaled_rows(store, lines, config)
+    features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
+    before = None if given is None else scaled_rows(same_proxy(given, store), given.listing.lines, config)
+    progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
+    known = survey(features, ranks)
+    rank = principal_rank(most) if config.rank == "auto" else config.rank
+    if rank != "all" and rank < min(features.rows, features.dim):
+        directions = principal_directions(features, known, rank, ranks)
+        features = projected(features, directions, ranks)
+        before = None if before is None else projected(before, directions, ranks)
+        known = survey(features, ranks)
+    elif most * 2 >= features.dim:
+        progress.note(
+            f"up to {most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
+            "numbers or more, information saturates. A store of a larger --dim keeps more apart."
+        )
+    mean = float(ranks.spread(known.squares.mean(), 0))
+    alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
+    return Seen(features, known, before, alpha)
+
+
+def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
+    """The rows of `store`, of which `lines` tell the lengths, as a choice reads them."""
+    lengths = torch.tensor([line.trained_tokens for line in lines])
+    return ScaledFeatures(store, gradient_scales(config.scale, lengths, store.squared_norms()).to(store.device))
+
+
+def same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
+    """`given`, if its gradients are those of the very proxy of `store`."""
+    if proxy_bytes(store) != proxy_bytes(given):
+        raise ConfigError(
+            f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
+            f"Make it again, in another directory, with --proxy-of {store.path}."
+        )
+    return given
