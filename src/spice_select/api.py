@@ -9,7 +9,7 @@ The same function stands behind `spice-select run`.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,17 @@ from spice_select.output.directory import (
 from spice_select.output.manifest import manifest, versions, write_manifest
 from spice_select.output.records import PoolRecord
 from spice_select.output.results import chosen_rows, write_results
-from spice_select.output.summary import Summary, summarise
+from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
-from spice_select.pool.records import Chat, Listing
 from spice_select.pool.sources import as_list
 from spice_select.preparation import Prepared, merged_config, prepare, tell_about
 from spice_select.processes import joined_processes, texts_of_all, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
+from spice_select.report.build import build, write_page
+from spice_select.result import RunResult
 from spice_select.schedule.budget import limit_of, without_excluded
-from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
 from spice_select.schedule.choose_from_store import choose_all
 from spice_select.schedule.forecast import forecast_run
 from spice_select.schedule.interleaved import memory_advice, run_interleaved
@@ -52,39 +53,10 @@ from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
-
-STORE = "gradients"
-"""Where a run over all rows keeps its gradient store, in the checkpoint."""
+from spice_select.store.tables import write_texts
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "preset"}
 """Options that may differ between a run and its resumption: they do not decide which rows are chosen."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What `select` returns: the chosen rows, and all that is known about the choice.
-
-    `indices` are places among the usable rows, in the order of picking, pool by pool; `rows` are the chosen rows as
-    they were, in the pool's order.
-    """
-
-    config: RunConfig
-    pool: Listing
-    chosen: list[Chat]
-    records: list[PoolRecord]
-    summary: Summary
-    output: Path | None
-    seconds: dict[str, float]
-
-    @property
-    def indices(self) -> list[int]:
-        """Chosen examples in the order of picking."""
-        return [row for record in self.records for row in record.picked_rows]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Chosen rows, all fields, in the pool's order."""
-        return [chat.row.data for chat in self.chosen]
 
 
 def select(
@@ -116,10 +88,11 @@ def select(
     reporter = progress or NoProgress()
     with joined_processes() as ranks:
         if output is not None:
-            return _run(inputs, merged, Path(output), existing, reporter, ranks)
+            return _run(inputs, merged, Path(output), existing, reporter, ranks, explain=True)
         with tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
             shared = Path(texts_of_all(ranks, scratch)[0])
-            return replace(_run(inputs, merged, shared / "run", "refuse", reporter, ranks), output=None)
+            found = _run(inputs, merged, shared / "run", "refuse", reporter, ranks, explain=False)
+            return replace(found, output=None)
 
 
 def forecast(
@@ -146,8 +119,16 @@ def forecast(
 
 
 def _run(
-    inputs: list[PoolInput], config: RunConfig, directory: Path, existing: Existing, progress: Progress, ranks: Ranks
+    inputs: list[PoolInput],
+    config: RunConfig,
+    directory: Path,
+    existing: Existing,
+    progress: Progress,
+    ranks: Ranks,
+    *,
+    explain: bool,
 ) -> RunResult:
+    """The run; with `explain` a report closes it."""
     state = inspect_output(directory, existing)
     watch = Stopwatch()
     with watch.time("reading"):
@@ -188,10 +169,15 @@ def _run(
         target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
         run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
         with watch.time("writing"):
+            if config.pool_size != "all" or config.method not in GREEDY:
+                write_texts(checkpoint.directory / TEXTS, pool)
             write_results(directory, listing, chosen, records, summary, target, run_yaml, config.parquet)
         about = manifest(config, listing, prepared.about, records, summary, watch.seconds)
         write_manifest(directory / MANIFEST, about)
         checkpoint.drop_proxy()
+        if explain:
+            with watch.time("report"):
+                write_page(build(directory, progress), directory)
     wait_for_all(ranks)
     return RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spice_select.api import RunResult
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
@@ -34,6 +33,8 @@ from spice_select.preparation import Prepared, merged_config, prepare, tell_abou
 from spice_select.processes import joined_processes, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
+from spice_select.report.build import build, write_page
+from spice_select.result import RunResult
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choice_forecast import forecast_choice
 from spice_select.schedule.choose_from_store import choose_all
@@ -156,6 +157,8 @@ def pick(
         result = RunResult(config, listing, chosen, [record], summary, directory, watch.seconds)
         if directory is not None and ranks.rank == 0:
             _write(opened, result, directory, watch)
+            with watch.time("report"):
+                write_page(build(directory, reporter), directory)
         wait_for_all(ranks)
     return result
 

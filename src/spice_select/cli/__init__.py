@@ -26,12 +26,13 @@ def main() -> None:
     from spice_select.cli.gradients import check_command, gradients_command
     from spice_select.cli.inspect import inspect_command
     from spice_select.cli.pick import pick_command
+    from spice_select.cli.report import audit_command, report_command
     from spice_select.cli.run import run_command
     from spice_select.cli.study import study_command
 
     for command in (
         run_command, inspect_command, gradients_command, pick_command, check_command, finetune_command,
-        evaluate_command, study_command,
+        evaluate_command, study_command, report_command, audit_command,
     ):  # fmt: skip
         app.add_command(command)
     try:

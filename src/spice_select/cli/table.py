@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spice_select.api import RunResult
 from spice_select.output.summary import Quality, Summary
+from spice_select.result import RunResult
 
 
 def print_summary(result: RunResult, directory: str) -> None:

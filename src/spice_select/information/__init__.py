@@ -2,6 +2,7 @@
 
 from spice_select.information.certificate import Certificate, guarantee_factor
 from spice_select.information.chance import random_draws, random_feature_information, subset_information
+from spice_select.information.diagnostics import Theorem4, gram_features, half_life, theorem4
 from spice_select.information.feature_selection import (
     FeatureSelection,
     choose_rows,
@@ -32,9 +33,12 @@ __all__ = [
     "SelectionInputError",
     "Survey",
     "TensorFeatures",
+    "Theorem4",
     "choose_rows",
     "gradient_scales",
+    "gram_features",
     "guarantee_factor",
+    "half_life",
     "information",
     "interaction_bound",
     "largest_norms",
@@ -52,4 +56,5 @@ __all__ = [
     "select_in_order",
     "subset_information",
     "survey",
+    "theorem4",
 ]

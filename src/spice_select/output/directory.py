@@ -7,6 +7,7 @@ Files of a finished run, format version 1:
     rejected.jsonl      rows that could not be used, if any
     manifest.json       what was run on what; written last, so it marks a complete run
     README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on it
+    report.html         what was chosen, why, and how good it is          (see `report/`); figures/ its figures
     run.yaml            the run's resolved options; --config replays it
     checkpoint/         progress, and after the end the record of each pool    (see `schedule/checkpoint.py`)
 """
@@ -24,6 +25,9 @@ from spice_select.errors import OutputError
 from spice_select.output.atomic import TEMPORARY_PATTERN
 
 MANIFEST = "manifest.json"
+SCORES = "scores.parquet"
+REPORT = "report.html"
+FIGURES = "figures"
 CHECKPOINT = "checkpoint"
 FORMAT = "spice-select run"
 """What a manifest's field `format` says."""
@@ -32,7 +36,7 @@ FILES = (
     "selected.jsonl",
     "selected.parquet",
     "train.parquet",
-    "scores.parquet",
+    SCORES,
     "rejected.jsonl",
     MANIFEST,
     "README.md",
@@ -41,7 +45,11 @@ FILES = (
     "dataset_info.json",
     "llamafactory.yaml",
     "run.yaml",
+    REPORT,
 )
+
+FIGURE_NAMES = ("gain", "conflict", "information", "lengths", "sources")
+"""Figures of a report, each an SVG and a PNG in `FIGURES`."""
 
 Existing = Literal["refuse", "resume", "overwrite"]
 State = Literal["new", "begun", "complete"]
@@ -124,12 +132,21 @@ def clear(directory: Path) -> None:
     (directory / MANIFEST).unlink(missing_ok=True)
     for name in FILES:
         (directory / name).unlink(missing_ok=True)
+    _clear_figures(directory / FIGURES)
     if (directory / CHECKPOINT).is_dir():
         for path in (directory / CHECKPOINT).glob("*.*"):
             if path.name != "identity.json":
                 path.unlink()
         shutil.rmtree(directory / CHECKPOINT)
     sweep(directory)
+
+
+def _clear_figures(folder: Path) -> None:
+    for name in FIGURE_NAMES:
+        for ending in ("svg", "png"):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def sweep(directory: Path) -> None:

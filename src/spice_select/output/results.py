@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spice_select.output import recipes
 from spice_select.output.atomic import write_text
+from spice_select.output.directory import SCORES
 from spice_select.output.records import PoolRecord
 from spice_select.output.scores import write_scores
 from spice_select.output.subset import write_rejected, write_selected, write_selected_parquet, write_training_table
@@ -41,7 +42,7 @@ def write_results(
         write_selected_parquet(directory / "selected.parquet", chosen)
     if pool.rejected:
         write_rejected(directory / "rejected.jsonl", pool.rejected)
-    write_scores(directory / "scores.parquet", pool.lines, records)
+    write_scores(directory / SCORES, pool.lines, records)
     table = write_training_table(directory / recipes.TRAIN_FILE, chosen)
     kept = {share.source: share.kept for share in summary.sources if share.kept}
     about = recipes.Selection(selected=summary.kept, pool=summary.rows, sources=kept)

@@ -47,16 +47,20 @@ SCHEMA = pa.schema(
 
 
 def write_scores(path: Path, pool: Sequence[Line], records: Sequence[PoolRecord]) -> None:
-    """Write the table; every row belongs to one record, or to none if it was excluded."""
+    """Write the table."""
+    with replacing(path) as temporary:
+        pq.write_table(scores_table(pool, records), temporary)
+
+
+def scores_table(pool: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Table:
+    """The table; every row belongs to one record, or to none if it was excluded."""
     lines: list[dict[str, Any]] = [{"picked": False} for _ in pool]
     for record in records:
         rank = {place: i for i, place in enumerate(record.picks)}
         for place, row in enumerate(record.rows):
             lines[row] = {"pool": record.pool, "rank": rank.get(place), "picked": place in rank}
             lines[row] |= _measured(record.measures, place)
-    table = pa.Table.from_pylist([asdict(row) | line for row, line in zip(pool, lines, strict=True)], schema=SCHEMA)
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+    return pa.Table.from_pylist([asdict(row) | line for row, line in zip(pool, lines, strict=True)], schema=SCHEMA)
 
 
 def _measured(measures: Measures | None, place: int) -> dict[str, float]:

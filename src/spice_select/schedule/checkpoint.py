@@ -4,6 +4,8 @@ Layout of `<output>/checkpoint/`, format version 1:
     identity.json              what the run is: options, data and model hashes; a resumed run must be the same
     pool-000012.json           one finished candidate pool (`PoolRecord`)
     gram-000012.safetensors    its rows' unscaled gradients: their Gram matrix `gram` [m, m] float64
+    texts.parquet              all rows with their texts, written at the end
+    gradients/                 with pool_size all: a gradient store
     token_budget.json          tokens of a pass, where they were measured
     proxy-000003.safetensors   LoRA factors and AdamW moments at the start of cycle 3; metadata: optimizer steps
 Every file appears whole or not at all. Only the newest proxy is kept.
@@ -24,6 +26,11 @@ from spice_select.output.records import PoolRecord
 from spice_select.output.settings import differences
 
 FORMAT_VERSION = 1
+
+STORE = "gradients"
+"""Where a run over all rows keeps its gradient store."""
+TEXTS = "texts.parquet"
+"""Where a run without a store keeps its rows with their texts."""
 
 
 class Checkpoint:
@@ -73,6 +80,10 @@ class Checkpoint:
     def save_gram(self, pool: int, gram: Tensor) -> None:
         """Remember the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""
         write_bytes(self.directory / gram_name(pool), save({"gram": gram.contiguous()}))
+
+    def has_gram(self, pool: int) -> bool:
+        """Whether a pool's Gram matrix is there."""
+        return (self.directory / gram_name(pool)).exists()
 
     def gram(self, pool: int) -> Tensor | None:
         """What `save_gram` wrote; None where it is not there.

@@ -90,7 +90,7 @@ def read_chats(store: Path, rows: Sequence[int]) -> list[StoredChat]:
     return read_texts(store / TEXTS, rows)
 
 
-def read_texts(path: Path, rows: Sequence[int]) -> list[StoredChat]:
+def read_texts(path: Path, rows: Sequence[int], remedy: str = AGAIN) -> list[StoredChat]:
     """These rows of what `write_texts` wrote, in this order; only the parts of the file that hold them are read.
 
     Raises:
@@ -100,7 +100,7 @@ def read_texts(path: Path, rows: Sequence[int]) -> list[StoredChat]:
     try:
         return _read_chats(pq.ParquetFile(path), rows)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise OutputError(f"{path}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
+        raise OutputError(f"{path}: is damaged ({str(error).splitlines()[0]}).\n{remedy}") from None
 
 
 def _read_chats(file: pq.ParquetFile, rows: Sequence[int]) -> list[StoredChat]:

@@ -1,0 +1,98 @@
+"""`spice-select report` and `audit`: what a finished run chose and why, and rows to look at before training."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from spice_select.report.content import Audit, Finding
+
+REPORT_EPILOG = """\b
+Examples:
+  spice-select report chosen
+  spice-select report chosen --embeddings vectors.npy      diversity also on text embeddings of your own
+"""
+AUDIT_EPILOG = """\b
+Examples:
+  spice-select audit chosen
+  spice-select audit chosen --limit 100 --same 0.8
+"""
+
+
+@click.command("report", epilog=REPORT_EPILOG)
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--embeddings",
+    metavar="FILE",
+    help="NumPy file (.npy) with a vector for every usable row, in the order of scores.parquet.",
+)
+def report_command(directory: str, embeddings: str | None) -> None:
+    """Explain the choice in DIR: DIR/report.html, and its figures as PNG and SVG in DIR/figures.
+
+    DIR was written by run or pick, which write a report at their end, too. The page is one file that needs no network:
+    how good the choice is, what was chosen, why or why not for each row, and rows to look at before training.
+    """
+    from spice_select.cli.progress import progress_on
+    from spice_select.report.build import build, write
+
+    place = Path(directory)
+    with progress_on(sys.stderr) as progress:
+        found = build(place, progress, None if embeddings is None else Path(embeddings))
+        written = write(found, place)
+    for label, value, explanation in found.facts:
+        click.echo(f"{label:<18}{value} ({explanation})")
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"\n{written[0]}; figures in {place / 'figures'}/")
+
+
+@click.command("audit", epilog=AUDIT_EPILOG)
+@click.argument("directory", metavar="DIR")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Lines of each list.")
+@click.option(
+    "--same",
+    type=click.FloatRange(min=0.0, max=1.0, min_open=True),
+    help="Cosine of two gradients from which on rows count as nearly the same.  [0.9]",
+)
+def audit_command(directory: str, limit: int, same: float | None) -> None:
+    """List rows of DIR's pool to look at before training: most opposed to the picks, nearly the same, outliers.
+
+    DIR was written by run or pick. Duplicates are found among rows that were compared: all of them with --pool-size all
+    or pick, and within candidate pools otherwise.
+    """
+    from spice_select.errors import ConfigError
+    from spice_select.report.audit import SAME, audit_of
+    from spice_select.report.evidence import open_run
+
+    evidence = open_run(Path(directory))
+    found = audit_of(evidence, SAME if same is None else same)
+    if found is None:
+        raise ConfigError(
+            f"{directory}: method {evidence.config.method} computes no gradients, so nothing can be said."
+        )
+    for note in evidence.missing:
+        click.echo(f"note: {note}")
+    _print(found, limit)
+
+
+def _print(audit: "Audit", limit: int) -> None:
+    click.echo(audit.scope)
+    click.echo(f"\nmost opposed to the picks: {len(audit.conflicts)}")
+    _print_findings(audit.conflicts, limit)
+    rows = sum(len(group.rows) for group in audit.duplicates)
+    click.echo(f"\ngroups of near-duplicates: {len(audit.duplicates):,}, {rows:,} rows")
+    for group in audit.duplicates[:limit]:
+        click.echo(f"  {len(group.rows)} rows, cosine {group.cosine:.3f} or more: {', '.join(group.ids)}")
+    click.echo(f"\noutliers: {len(audit.outliers)}")
+    _print_findings(audit.outliers, limit)
+    click.echo(f"\nlikely wrong answers: {len(audit.suspects)}")
+    _print_findings(audit.suspects, limit)
+
+
+def _print_findings(findings: "Sequence[Finding]", limit: int) -> None:
+    for finding in findings[:limit]:
+        others = f"; see {', '.join(other.id for other in finding.others)}" if finding.others else ""
+        click.echo(f"  {finding.id} ({finding.location}): {finding.reason}{others}")

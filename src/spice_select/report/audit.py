@@ -1,0 +1,138 @@
+"""Rows to look at before training on them: most opposed to the picks, nearly the same, far from rows like them.
+
+What each list finds, and how much of it is right, is measured in benchmarks/audit.py.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from spice_select.information.similar import similar_groups
+from spice_select.output.records import PoolRecord
+from spice_select.pool.records import Line
+from spice_select.report.content import Audit, Finding, Group, Neighbour
+from spice_select.report.evidence import Evidence, PoolEvidence
+from spice_select.report.stories import Near, neighbours_of
+
+LISTED = 100
+"""Most entries of a list."""
+
+SAME = 0.9
+"""Cosine of two gradients from which on rows count as nearly the same; docs/audit.md says why."""
+
+FAR = 5.0
+"""Robust standard deviations from rows as long, of the same source, from which on a norm is an outlier."""
+
+LEAST_ROWS = 8
+"""Rows of a source below which nothing is said of how they usually are."""
+
+Numbers = npt.NDArray[np.float64]
+
+
+def audit_of(evidence: Evidence, same: float = SAME) -> Audit | None:
+    """Everything, worst first; None where no gradient was computed.
+
+    Args:
+        evidence: of a finished run.
+        same: least cosine of two rows that count as nearly the same.
+
+    """
+    if all(record.measures is None for record in evidence.records):
+        return None
+    lines, records = evidence.lines, evidence.records
+    opposed = _most_opposed(records)
+    near = neighbours_of([row for row, _ in opposed], evidence.pools(), lines)
+    norms = {row: norm for record in records for row, norm in _norms(record)}
+    pools = 1 if evidence.store is not None else len(records)
+    return Audit(
+        scope=_scope(pools),
+        conflicts=[_conflict(row, value, lines, near) for row, value in opposed],
+        duplicates=_duplicates(evidence.pools(), lines, same),
+        outliers=_outliers(norms, lines),
+        suspects=[],
+    )
+
+
+def _scope(pools: int) -> str:
+    if pools == 1:
+        return "Every row was compared with every other."
+    return (
+        f"Rows were compared within their candidate pool, one of {pools:,}: duplicates in two pools are not seen. "
+        "For all pairs choose with --pool-size all, or from a gradient store."
+    )
+
+
+def _norms(record: PoolRecord) -> Iterable[tuple[int, float]]:
+    return [] if record.measures is None else zip(record.rows, record.measures.norm, strict=True)
+
+
+def _most_opposed(records: Sequence[PoolRecord]) -> list[tuple[int, float]]:
+    """Rows of the largest conflict above 0, with it."""
+    conflicts = [
+        (row, value)
+        for record in records
+        if record.measures is not None
+        for row, value in zip(record.rows, record.measures.conflict, strict=True)
+        if value > 0
+    ]
+    return sorted(conflicts, key=lambda item: (-item[1], item[0]))[:LISTED]
+
+
+def _conflict(row: int, value: float, lines: Sequence[Line], near: Mapping[int, Near]) -> Finding:
+    reason = f"its gradient points away from the mean of the picks (cosine {-value:.3f})"
+    return _finding(lines[row], value, reason, near.get(row, ([], []))[1])
+
+
+def _finding(line: Line, value: float, reason: str, others: Sequence[Neighbour] = ()) -> Finding:
+    return Finding(line.index, line.id, line.source, line.location, value, reason, others)
+
+
+def _duplicates(pools: Iterable[PoolEvidence], lines: Sequence[Line], same: float) -> list[Group]:
+    """Groups of rows linked by cosines of at least `same`, largest first."""
+    found: list[Group] = []
+    for pool in pools:
+        for members, least in similar_groups(pool.plain, same):
+            rows = sorted(pool.record.rows[member] for member in members)
+            found.append(Group(rows, [lines[row].id for row in rows], [lines[row].source for row in rows], least))
+    return sorted(found, key=lambda group: (-len(group.rows), group.rows))
+
+
+def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding]:
+    """Zero gradients first, then norms far from those of rows as long, of the same source."""
+    zero = [
+        _finding(lines[row], 0.0, "its gradient is zero: nothing is learnt from it")
+        for row, norm in norms.items()
+        if norm == 0
+    ]
+    far: list[Finding] = []
+    for rows in _by_source(norms, lines).values():
+        residuals = _residuals([lines[row].trained_tokens for row in rows], [norms[row] for row in rows])
+        for row, value in zip(rows, residuals.tolist(), strict=True):
+            if abs(value) >= FAR:
+                size = "larger" if value > 0 else "smaller"
+                reason = (
+                    f"its gradient is far {size} than those of rows of its length and source ({value:+.1f} deviations)"
+                )
+                far.append(_finding(lines[row], value, reason))
+    return [*zero, *sorted(far, key=lambda finding: -abs(finding.value))][:LISTED]
+
+
+def _by_source(norms: Mapping[int, float], lines: Sequence[Line]) -> dict[str, list[int]]:
+    """Rows with a gradient, by source; small sources together."""
+    groups: dict[str, list[int]] = {}
+    for row in sorted(row for row, norm in norms.items() if norm > 0):
+        groups.setdefault(lines[row].source, []).append(row)
+    small = [name for name, rows in groups.items() if len(rows) < LEAST_ROWS]
+    rest = sorted(row for name in small for row in groups.pop(name))
+    return {**groups, "": rest} if len(rest) >= LEAST_ROWS else groups
+
+
+def _residuals(tokens: Sequence[int], norms: Sequence[float]) -> Numbers:
+    """Log norm beside its straight line over log tokens, in robust standard deviations (1.4826 MAD)."""
+    x, y = np.log(np.array(tokens, dtype=np.float64)), np.log(np.array(norms, dtype=np.float64))
+    slope = np.polyfit(x, y, 1)[0] if np.ptp(x) > 0 else 0.0
+    residual = y - slope * x
+    residual -= np.median(residual)
+    deviation = 1.4826 * float(np.median(np.abs(residual)))
+    return residual / deviation if deviation > 0 else np.zeros_like(residual)

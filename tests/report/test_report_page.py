@@ -1,0 +1,312 @@
+"""The page of a report: offline, its untrusted texts stay texts, and it is the same each time."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oracles.report_pages import HOSTILE, bare_report, empty_report, full_report
+from spice_select.report.content import Report, RowStory
+from spice_select.report.figures import draw, inline_svg
+from spice_select.report.page import page, rows_json
+
+FIGURES = ("gain", "conflict", "information", "lengths", "sources")
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+REPORTS = {
+    "full": lambda: full_report(sources=20),
+    "empty": empty_report,
+    "bare": bare_report,
+    "plain": lambda: full_report(hostile=False),
+}
+
+
+class Parsed(HTMLParser):
+    """A page as html.parser reads it: elements, the text of each raw one, visible text, and whether tags nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.raw: list[tuple[str, dict[str, str], str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        assert len(attributes) == len(attrs)
+        self.elements.append((tag, attributes))
+        if tag in {"script", "style"}:
+            self.raw.append((tag, attributes, ""))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        if self.open and self.open[-1] in {"script", "style"}:
+            tag, attributes, content = self.raw.pop()
+            self.raw.append((tag, attributes, content + data))
+        else:
+            self.text += data
+
+    def handle_comment(self, data) -> None:
+        raise AssertionError("the page holds no comments")
+
+    def values(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+
+@pytest.fixture(scope="module", params=REPORTS)
+def made(request) -> tuple[Report, str, Parsed]:
+    report = REPORTS[request.param]()
+    text = page(report)
+    return report, text, Parsed(text)
+
+
+def test_nothing_is_fetched(made) -> None:
+    """Addresses are places in the page or empty data; the only name of a host is SVG's namespace."""
+    _, text, parsed = made
+    for name in ("src", "href", "xlink:href", "action", "formaction", "poster", "srcset", "data", "ping", "background"):
+        assert all(value.startswith("#") or value == "data:," for value in parsed.values(name))
+    for _, attributes in parsed.elements:
+        for value in attributes.values():
+            assert re.sub(r"url\(#[\w-]+\)", "", value).count("url(") == 0
+    outside = text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert re.findall(r"https?:|//[a-z]|@import|url\((?!#)", re.sub(r"(?s)<script.*?</script>", "", outside)) == []
+    assert not {"iframe", "object", "embed", "img", "base", "form", "frame"} & {tag for tag, _ in parsed.elements}
+
+
+def test_the_policy_allows_what_is_there_and_nothing_else(made) -> None:
+    """One style and one script, each by the hash of its exact content; no attribute holds style or script."""
+    _, _, parsed = made
+    metas = [attributes for tag, attributes in parsed.elements if tag == "meta"]
+    assert "charset" in metas[0]
+    policy = next(m["content"] for m in metas if m.get("http-equiv") == "Content-Security-Policy")
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives == {
+        "default-src": "'none'",
+        "style-src": f"'{sha256(content(parsed, 'style', {}))}'",
+        "script-src": f"'{sha256(content(parsed, 'script', {}))}'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    names = {name for _, attributes in parsed.elements for name in attributes}
+    assert not {name for name in names if name == "style" or name.startswith("on")}
+    assert parsed.open == []
+
+
+def test_rows_come_back(made) -> None:
+    """The data block is JSON of the same rows, halves of surrogate pairs replaced, and no character of it is HTML's."""
+    report, _, parsed = made
+    data = content(parsed, "script", {"type": "application/json", "id": "rows"})
+    assert json.loads(data) == expected_rows(report.rows)
+    assert not re.search("[<>&\u2028\u2029\u202a-\u202e\u2066-\u2069]", data)
+
+
+TEXTS = st.text(st.characters() | st.sampled_from("<>&\"'/!-\u2028\u202e\x00\ud800\ufffe")) | st.sampled_from(HOSTILE)
+
+
+@given(TEXTS, TEXTS)
+def test_any_text_comes_back_from_the_data_block(one: str, other: str) -> None:
+    """Whatever the text, a parser of HTML finds one script that holds the same rows."""
+    row = dataclasses.replace(bare_report().rows[0], id=one, prompt=other, response=one + other)
+    parsed = Parsed(f'<script type="application/json" id="rows">{rows_json(row_report(row))}</script><p>after</p>')
+    assert [tag for tag, _ in parsed.elements] == ["script", "p"]
+    assert json.loads(parsed.raw[0][2]) == expected_rows([row])
+
+
+@settings(deadline=None, max_examples=50)
+@given(TEXTS)
+def test_any_text_is_text_of_the_page(text: str) -> None:
+    """Whatever stands in a report, the page has the same elements and shows the text; control characters replaced."""
+    report, usual = (
+        dataclasses.replace(bare_report(), title=title, facts=[(title, title, "x")], notes=[title])
+        for title in (text, "usual")
+    )
+    found, expected = Parsed(page(report)), Parsed(page(usual))
+    assert [tag for tag, _ in found.elements] == [tag for tag, _ in expected.elements]
+    assert found.text.count(visible(text) or "selection") >= (4 if text else 1)
+
+
+def test_every_text_of_a_report_is_shown() -> None:
+    """Outside the data block too: names, reasons, definitions and notes stand in the page as they are."""
+    report = full_report(sources=20)
+    shown = Parsed(page(report)).text
+    missing = [text for text in texts_of(report) if visible(text) not in shown]
+    assert missing == []
+
+
+def test_ids_are_unique_and_every_reference_has_one(made) -> None:
+    """Over the whole page, figures included; links to rows lead to rows that are in it."""
+    report, _, parsed = made
+    ids = Counter(parsed.values("id"))
+    assert not [name for name, count in ids.items() if count > 1]
+    references = [*parsed.values("aria-labelledby"), *(href[1:] for href in parsed.values("href") if href[:1] == "#")]
+    references += [found for _, a in parsed.elements for v in a.values() for found in re.findall(r"url\(#([^)]+)\)", v)]
+    assert [name for name in references if name not in ids] == []
+    assert {int(value) for value in parsed.values("data-row")} <= {row.index for row in report.rows}
+
+
+def test_tables_and_landmarks(made) -> None:
+    """Each table has a caption and headers with a scope; there is one main part and h1, and a link that skips to it."""
+    _, _, parsed = made
+    tags = Counter(tag for tag, _ in parsed.elements)
+    assert tags["h1"] == tags["main"] == tags["nav"] == 1
+    assert tags["table"] == tags["caption"]
+    assert all("scope" in attributes for tag, attributes in parsed.elements if tag == "th")
+    assert next(a["href"] for tag, a in parsed.elements if tag == "a") == "#main"
+
+
+def test_parts_that_are_not_known_are_absent() -> None:
+    """No heading, no link and no figure of them."""
+    ids = Parsed(page(empty_report())).values("id")
+    assert not {"quality", "why", "audit", "explorer", "sources-table"} & set(ids)
+    assert inline_svg(empty_report()) == inline_svg(bare_report()) == {}
+    without = dataclasses.replace(full_report(), theory=None)
+    assert set(inline_svg(without)) == {"lengths", "sources"}
+    assert "quality" not in Parsed(page(without)).values("id")
+
+
+def test_the_page_says_how_many_rows_it_holds() -> None:
+    """Only where it does not hold all."""
+    sentence = "This page holds 60 of the pool's 4,711 rows."
+    assert sentence in Parsed(page(full_report(60, 4711))).text
+    assert "This page holds" not in Parsed(page(full_report(60, 60))).text
+
+
+def test_the_same_report_gives_the_same_bytes(tmp_path) -> None:
+    """Page and figures, whatever the user's settings of matplotlib, and those stay as they were."""
+    first = page(full_report()), written(full_report(), tmp_path / "first")
+    with matplotlib.rc_context({"font.size": 31, "axes.linewidth": 5.0, "xtick.direction": "in"}):
+        before = dict(matplotlib.rcParams)
+        second = page(full_report()), written(full_report(), tmp_path / "second")
+        assert dict(matplotlib.rcParams) == before
+    assert first == second
+    assert set(first[1]) == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_figures_are_xml_without_colours_of_their_own(hostile: bool) -> None:
+    """Each is one svg element with a name for screen readers, text as text, and colours of the page's variables."""
+    figures = inline_svg(full_report(hostile=hostile, sources=20))
+    assert tuple(figures) == FIGURES
+    for name, text in figures.items():
+        root = ElementTree.fromstring(text)
+        assert root.attrib["role"] == "img" and root.attrib["width"] == "100%" and "viewBox" in root.attrib
+        assert root[0].tag.endswith("title") and root[0].attrib["id"] == root.attrib["aria-labelledby"]
+        assert not re.search(
+            r"#[0-9a-fA-F]{3,8}\b(?!\w*-)|rgb\(|style=|<\?xml|<!DOCTYPE", text.replace(f"#{name}-", "")
+        )
+        assert len(root.findall(".//{*}text")) > 5
+
+
+def test_figures_are_files_that_open(tmp_path) -> None:
+    """SVG parses as XML and PNG begins as such, with hostile names too."""
+    for path in draw(full_report(sources=20), tmp_path / "new" / "figures"):
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG\r\n")
+    assert {path.suffix for path in (tmp_path / "new" / "figures").iterdir()} == {".svg", ".png"}
+
+
+@pytest.mark.parametrize(("sources", "lines"), [(2, 2), (12, 12), (13, 13), (40, 13)])
+def test_small_sources_are_joined(sources: int, lines: int) -> None:
+    """Twelve have a line of their own, the others one together, so that the shares still make a whole."""
+    figure = inline_svg(full_report(hostile=False, sources=sources))["sources"]
+    names = [text.text for text in ElementTree.fromstring(figure).iterfind(".//{*}text") if "of the" not in text.text]
+    assert len([name for name in names if not re.fullmatch(r"[\d.]+|share of rows \(%\)", name)]) == lines
+    assert (f"{sources - 12} other sources" in names) == (sources > 12)
+
+
+@pytest.mark.parametrize(("steps", "last"), [(1, 1.0), (2, 0.5), (400, 1e-4)])
+def test_curves_of_any_length(steps: int, last: float) -> None:
+    """A single pick, and many with gains over several orders of magnitude, draw without a fault."""
+    report = full_report(hostile=False)
+    curve = dataclasses.replace(
+        report.theory.gain,
+        steps=range(steps),
+        **{name: [max(last, 1.3 * 0.97**step) for step in range(steps)] for name in ("mean", "low", "high")},
+    )
+    theory = dataclasses.replace(report.theory, gain=curve, base=curve, conflict=curve, half_life=None)
+    assert set(inline_svg(dataclasses.replace(report, theory=theory))) == set(FIGURES)
+
+
+# Helpers ----------------------------------------------------------------------------------------------------------
+
+
+def content(parsed: Parsed, tag: str, attributes: dict[str, str]) -> str:
+    (found,) = (text for name, given, text in parsed.raw if (name, given) == (tag, attributes))
+    return found
+
+
+def sha256(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def expected_rows(rows) -> list[dict]:
+    """Rows as plain values; what is no Unicode character replaced."""
+    return json.loads(json.dumps([dataclasses.asdict(row) for row in rows], default=list), object_hook=whole_strings)
+
+
+def whole_strings(value: dict) -> dict:
+    return {
+        key: "".join("\ufffd" if unicodedata.category(c) == "Cs" else c for c in text)
+        if isinstance(text, str)
+        else text
+        for key, text in value.items()
+    }
+
+
+def visible(text: str) -> str:
+    """What a page shows of a text."""
+    return "".join(
+        "\ufffd" if (unicodedata.category(c) in {"Cc", "Cs"} and c not in "\t\n") or c in "\ufffe\uffff" else c
+        for c in text
+    )
+
+
+def row_report(row: RowStory) -> Report:
+    return dataclasses.replace(bare_report(), rows=[row])
+
+
+def texts_of(report: Report) -> Iterator[str]:
+    yield report.title
+    yield from report.notes
+    for fact in report.facts:
+        yield from fact
+    yield from (rival.name for rival in report.theory.rivals)
+    yield from (line.name for line in report.theory.correlations)
+    parts = report.composition
+    yield from (part.name for part in [*parts.sources, *parts.lengths, *parts.languages])
+    for line in report.diversity:
+        yield from (line.name, line.definition, line.space)
+    audit = report.audit
+    yield audit.scope
+    for finding in [*audit.conflicts, *audit.outliers, *audit.suspects]:
+        yield from (finding.id, finding.source, finding.location, finding.reason)
+        yield from (other.id for other in finding.others)
+    for group in audit.duplicates:
+        yield from (*group.ids, *group.sources)
+
+
+def written(report: Report, directory) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in draw(report, directory)}
