@@ -71,7 +71,7 @@ def addresses(tmp_path_factory) -> dict[str, str]:
 @contextmanager
 def opened(browser: Any, address: str, **options: Any) -> Iterator[Seen]:
     context = browser.new_context(**{"viewport": DESKTOP, **options})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
     seen = Seen(context.new_page())
     seen.page.on("console", lambda message: seen.faults.append(f"{message.type}: {message.text}"))
     seen.page.on("pageerror", lambda error: seen.faults.append(str(error)))

@@ -21,6 +21,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one to three lines and exit code 2."""
     # TRL reports its use to the hub unless told not to; read when huggingface_hub is first imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from spice_select.cli.compare import compare_command
     from spice_select.cli.evaluate import evaluate_command
     from spice_select.cli.finetune import finetune_command
     from spice_select.cli.gradients import check_command, gradients_command
@@ -33,6 +34,7 @@ def main() -> None:
     for command in (
         run_command, inspect_command, gradients_command, pick_command, check_command, finetune_command,
         evaluate_command, study_command, report_command, audit_command,
+        compare_command,
     ):  # fmt: skip
         app.add_command(command)
     try:

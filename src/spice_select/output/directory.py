@@ -119,7 +119,8 @@ def _is_manifest(path: Path) -> bool:
 
 def _only_remains(directory: Path) -> bool:
     """Whether nothing but leavings of a run killed at its very start or in its removal is here."""
-    own = re.compile(r"pool-\d+\.json|(gram|proxy)-\d+\.safetensors|texts\.parquet|token_budget\.json|gradients")
+    numbered = r"pool-\d+\.json|(gram|proxy)-\d+\.safetensors"
+    own = re.compile(rf"{numbered}|texts\.parquet|(token_budget|answers)\.json|gradients")
     inside = (directory / CHECKPOINT).glob("*")
     return all(path.name == CHECKPOINT or path.match(TEMPORARY_PATTERN) for path in directory.iterdir()) and all(
         own.fullmatch(path.name) or path.match(TEMPORARY_PATTERN) for path in inside

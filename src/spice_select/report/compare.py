@@ -15,11 +15,16 @@ import torch
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.information import random_draws, select_in_order, subset_information
+from spice_select.output.atomic import write_text
 from spice_select.report.comparison import Comparison, Contender
 from spice_select.report.content import Curve, Diversity
+from spice_select.report.decay import draw_decays
 from spice_select.report.diversity import diversity_of
 from spice_select.report.evidence import Evidence, PoolEvidence, open_run
+from spice_select.report.page import comparison_page
 from spice_select.report.theory import DRAWS, curve
+
+PAGE = "comparison.html"
 
 MOST_STEPS = 2000
 """Picks of one candidate pool that are followed one by one."""
@@ -154,3 +159,10 @@ def _sources(runs: Sequence[Evidence]) -> list[tuple[str, list[float]]]:
         (name, [sum(lines[row].source == name for row in rows) / max(1, len(rows)) for rows in groups])
         for name in names
     ]
+
+
+def write(comparison: Comparison, directory: Path) -> list[Path]:
+    """Write `comparison.html` and the figure of the decays into `directory`; earlier ones are replaced."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / PAGE, comparison_page(comparison))
+    return [directory / PAGE, *draw_decays(comparison, directory)]

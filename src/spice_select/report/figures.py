@@ -12,16 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spice_select.output.atomic import replacing
-from spice_select.report.content import Composition, Curve, Report, Rival, Share, Theory
+from spice_select.report.content import Composition, Report, Rival, Share, Theory
+from spice_select.report.drawing import band, legend, line, numbers, save, scale_steps, short_name
 from spice_select.report.palette import FILES, MARKS, VARIABLES, Palette, settings
 from spice_select.report.svg import inline
 
 _WIDTH = 4.8  # inches: narrow, so that the text is still readable where a phone shrinks the figure
 _MOST_SOURCES = 12
-_LONGEST_NAME = 30
-_ALL_MARKERS = 24  # with more picks than this, only some have a marker
-_LOG_STEPS = 200  # more picks than this need a logarithmic axis
 _LOG_RANGE = 50  # as does a quantity that spans more than this factor
 
 
@@ -46,8 +43,8 @@ def draw(report: Report, directory: Path) -> list[Path]:
         for plot in _plots(report):
             figure = _figure(plot, FILES)
             figure.suptitle(plot.title, x=0.02, ha="left", fontweight="bold")
-            written.append(_save(figure, directory / f"{plot.name}.svg", format="svg", metadata={"Date": None}))
-            written.append(_save(figure, directory / f"{plot.name}.png", format="png", dpi=150))
+            written.append(save(figure, directory / f"{plot.name}.svg", format="svg", metadata={"Date": None}))
+            written.append(save(figure, directory / f"{plot.name}.png", format="png", dpi=150))
     return written
 
 
@@ -93,16 +90,16 @@ def _figure(plot: _Plot, colours: Palette) -> Any:
 def _gain(theory: Theory, axes: Any, colours: Palette) -> None:
     """Gain with its band, base above it; what lies between is epsilon."""
     gain, base = theory.gain, theory.base
-    x = _numbers(gain)
-    _line(axes, gain, colours.first, "-", "o", "gain, at its pick")
-    _line(axes, base, colours.second, "--", "s", "base, without other picks")
+    x = numbers(gain)
+    line(axes, gain, colours.first, "-", "o", "gain, at its pick")
+    line(axes, base, colours.second, "--", "s", "base, without other picks")
     between: dict[str, Any] = {"facecolor": "none", "edgecolor": colours.muted, "hatch": "\\\\\\", "linewidth": 0}
     axes.fill_between(x, gain.mean, base.mean, label="epsilon = gain − base", **between)
-    _band(axes, gain, colours.first)
+    band(axes, gain, colours.first)
     if theory.half_life is not None:
         label = f"half-life: {theory.half_life:,.4g} picks"
         axes.axvline(theory.half_life + 1, color=colours.third, linestyle=":", linewidth=1.8, label=label)
-    _scale_steps(axes, x)
+    scale_steps(axes, x)
     values = [*gain.mean, *gain.low, *base.mean]
     if min(values) > 0 and max(values) > _LOG_RANGE * min(values):
         axes.set_yscale("log")
@@ -111,7 +108,7 @@ def _gain(theory: Theory, axes: Any, colours: Palette) -> None:
         axes.set_ylim(bottom=min(0.0, *values), top=None if max(values) > 0 else 1.0)
         _name_epsilon(axes, theory, colours)
     axes.set_ylabel("information (nats)")
-    _legend(axes)
+    legend(axes)
 
 
 def _name_epsilon(axes: Any, theory: Theory, colours: Palette) -> None:
@@ -126,12 +123,12 @@ def _name_epsilon(axes: Any, theory: Theory, colours: Palette) -> None:
 
 def _conflict(theory: Theory, axes: Any, colours: Palette) -> None:
     curve = theory.conflict
-    _line(axes, curve, colours.second, "-", "D", _mean_of(theory.pools))
-    _band(axes, curve, colours.second)
-    _scale_steps(axes, _numbers(curve))
+    line(axes, curve, colours.second, "-", "D", _mean_of(theory.pools))
+    band(axes, curve, colours.second)
+    scale_steps(axes, numbers(curve))
     axes.set_ylim(0.0, max(0.01, 1.1 * max(*curve.high, *curve.mean)))
     axes.set_ylabel("conflict (0 none, 1 opposite)")
-    _legend(axes)
+    legend(axes)
 
 
 def _information(theory: Theory, axes: Any, colours: Palette) -> None:
@@ -163,7 +160,7 @@ def _lengths(parts: Composition, axes: Any, colours: Palette) -> None:
     _names(axes, [part.name for part in parts.lengths])
     axes.set_xlabel("share kept (%)")
     axes.set_ylabel("trained tokens")
-    _legend(axes)
+    legend(axes)
 
 
 def _sources(shown: Sequence[Share], axes: Any, colours: Palette) -> None:
@@ -179,7 +176,7 @@ def _sources(shown: Sequence[Share], axes: Any, colours: Palette) -> None:
     axes.plot(picks, heights, "D", color=colours.first, ms=6, clip_on=False, label="of the picks")
     _names(axes, [part.name for part in shown])
     axes.set_xlabel("share of rows (%)")
-    _legend(axes)
+    legend(axes)
 
 
 def _largest(sources: Sequence[Share]) -> list[Share]:
@@ -194,55 +191,19 @@ def _largest(sources: Sequence[Share]) -> list[Share]:
     return [*shown, Share(f"{len(small):,} other sources", rows, kept, tokens, kept_tokens)]
 
 
-def _line(axes: Any, curve: Curve, colour: str, style: str, marker: str, label: str) -> None:
-    x = _numbers(curve)
-    every = 1 if len(x) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly also where they are logarithmic
-    axes.plot(x, curve.mean, color=colour, linestyle=style, marker=marker, markevery=every, linewidth=1.8, label=label)
-
-
-def _band(axes: Any, curve: Curve, colour: str) -> None:
-    if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
-        label = "middle 80% of pools"
-        axes.fill_between(_numbers(curve), curve.low, curve.high, color=colour, alpha=0.2, linewidth=0, label=label)
-
-
 def _mean_of(pools: int) -> str:
     return f"mean of {pools:,} candidate pools" if pools > 1 else "the candidate pool"
 
 
-def _numbers(curve: Curve) -> list[int]:
-    """Numbers of the picks, from 1: the axis may be logarithmic."""
-    return [step + 1 for step in curve.steps]
-
-
-def _scale_steps(axes: Any, x: Sequence[int]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("pick")
-    if len(x) == 1:
-        axes.set_xlim(x[0] - 1, x[0] + 1)
-    if x[-1] > _LOG_STEPS:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
 def _names(axes: Any, names: Sequence[str]) -> None:
     """Names at the bars, first on top."""
-    axes.set_yticks(range(len(names)), [_label(name) for name in names])
+    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=8, labelsize=10 if max(map(len, names)) <= 20 else 9)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.14)
     right = axes.get_xlim()[1]
     axes.set_xlim(0, right if axes.dataLim.x1 > 0 else 1)
-
-
-def _label(name: str) -> str:
-    """A name without what XML refuses or a reader cannot see, and not too long."""
-    shown = "".join(character if character.isprintable() else "�" for character in name)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
 
 
 def _beside(axes: Any, x: float, height: float, text: str, colours: Palette) -> None:
@@ -255,17 +216,5 @@ def _on_panel(text: Any, colours: Palette) -> None:
     text.set_bbox({"facecolor": colours.panel, "edgecolor": "none", "pad": 1.2})
 
 
-def _legend(axes: Any) -> None:
-    """Above the axes, where nothing is drawn."""
-    spaces = {"handlelength": 2.2, "borderaxespad": 0.3, "columnspacing": 1.2}
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, **spaces)
-
-
 def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
-
-
-def _save(figure: Any, path: Path, **options: Any) -> Path:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, **options)
-    return path

@@ -17,7 +17,9 @@ from typing import Any, cast
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from spice_select.report.comparison import Comparison
 from spice_select.report.content import Report, RowStory
+from spice_select.report.decay import inline_decays
 from spice_select.report.figures import inline_svg
 
 _ASSETS = files("spice_select.report") / "assets"
@@ -42,6 +44,21 @@ def page(report: Report) -> str:
         style=Markup(style),  # noqa: S704  the package's own
         script=Markup(script),  # noqa: S704
         rows=Markup(rows_json(report)),  # noqa: S704  without <, > and &
+    )
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """Write a comparison as HTML, without any script."""
+    style, figure = _asset("page.css"), inline_decays(comparison)
+    return (
+        _environment()
+        .get_template("comparison.html.jinja")
+        .render(
+            comparison=comparison,
+            figure=None if figure is None else Markup(figure),  # noqa: S704  svg.py wrote it
+            policy=_policy(style, ""),
+            style=Markup(style),  # noqa: S704
+        )
     )
 
 

@@ -1,0 +1,72 @@
+"""`spice-select compare`: several runs on the same pool, side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from spice_select.report.comparison import Comparison, Contender
+
+EPILOG = """\b
+Examples:
+  spice-select run pool.jsonl --method random --output random
+  spice-select run pool.jsonl --output spice
+  spice-select compare spice random --output comparison
+"""
+
+
+@click.command("compare", epilog=EPILOG)
+@click.argument("directories", nargs=-1, required=True, metavar="DIR...")
+@click.option("--output", metavar="DIR", help="Also write comparison.html, decay.svg and decay.png there.")
+def compare_command(directories: tuple[str, ...], output: str | None) -> None:
+    """Put the choices of several runs on the same pool side by side: one table, and with --output one page.
+
+    All are measured by the gradients of the first DIR that has any, so that no run has the advantage of its own.
+    """
+    from spice_select.report.compare import compare, write
+
+    found = compare([Path(directory) for directory in directories])
+    console = Console(highlight=False)
+    console.print(_measures(found))
+    console.print(_shared(found))
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    if found.measured_by is not None:
+        click.echo(f"measured by the gradients of {found.measured_by}")
+    if output is not None:
+        written = write(found, Path(output))
+        click.echo(", ".join(str(path) for path in written))
+
+
+def _measures(comparison: "Comparison") -> "Table":
+    table = _empty("run", "method", "rows", "tokens", "median", "U (nats)", "times random", "conflict")
+    for run in comparison.contenders:
+        counts = (f"{run.rows:,}", f"{run.tokens:,}", f"{run.median_tokens:g}")
+        table.add_row(Text(run.name), run.method, *counts, *_measured(run))
+    return table
+
+
+def _shared(comparison: "Comparison") -> "Table":
+    table = _empty("\nrows in common with", *(f"\n{run.name}" for run in comparison.contenders))
+    for run in comparison.contenders:
+        table.add_row(Text(run.name), *(f"{count:,}" for count in run.shared))
+    return table
+
+
+def _empty(first: str, *others: str) -> "Table":
+    table = Table(box=None, pad_edge=False)
+    table.add_column(Text(first))
+    for heading in others:
+        table.add_column(Text(heading), justify="right")
+    return table
+
+
+def _measured(run: "Contender") -> tuple[str, str, str]:
+    if run.information is None or run.random_information is None or run.conflict is None:
+        return "-", "-", "-"
+    times = f"{run.information / run.random_information:.2f}" if run.random_information > 0 else "-"
+    return f"{run.information:.2f}", times, f"{run.conflict:.4f}"

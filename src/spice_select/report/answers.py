@@ -1,0 +1,115 @@
+"""Likely wrong answers: rows whose prompt makes the answer no more likely to the model.
+
+Each row is read twice, the answer after its prompt and the answer alone. A fitting prompt makes an answer easier to
+predict; one that belongs to another answer does not. Losses lie in `checkpoint/answers.json`, format version 1:
+`losses`, by id, mean NLL of the answer [after its prompt, alone], in nats a token; null for one token alone.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from spice_select.errors import ConfigError, OutputError
+from spice_select.output.atomic import write_text
+from spice_select.output.directory import CHECKPOINT
+from spice_select.pool.examples import Pool, PoolOptions, read_pool
+from spice_select.pool.messages import Conversation
+from spice_select.preparation import Prepared
+from spice_select.progress import Progress
+from spice_select.proxy.loading import load_tokenizer, model_source, pick_device, resolved_dtype
+from spice_select.report.content import Finding
+from spice_select.report.evidence import Evidence
+from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.ordered import response_and_prompt_losses
+from spice_select.store.tables import StoredChat
+
+FILE = "answers.json"
+FORMAT_VERSION = 1
+
+SUSPICIOUS = 0.95
+"""Ratio of the two losses from which on a row is listed; benchmarks/audit.py measures what that finds."""
+
+Losses = Mapping[str, tuple[float, float]]
+
+
+def measure_answers(evidence: Evidence, progress: Progress) -> None:
+    """Read every row twice with the run's model, before any training of it, and keep the losses beside the run.
+
+    Raises:
+        ConfigError: the run kept no texts.
+        SpiceSelectError: the model cannot be loaded, or the memory does not suffice.
+
+    """
+    rows = range(len(evidence.lines))
+    chats = evidence.texts(rows)
+    if chats is None:
+        raise ConfigError(f"{evidence.directory}: kept no texts, so its answers cannot be read again.")
+    source, device = model_source(evidence.config), pick_device(evidence.config.device)
+    tokenizer = load_tokenizer(source)
+    pool = _pool_of(chats, evidence.config.max_length, tokenizer)
+    config = evidence.config.model_copy(update={"dtype": resolved_dtype(evidence.config.dtype, device)})
+    proxy = Prepared(config, pool, tokenizer, {}, source, device).proxy(progress)
+    losses = response_and_prompt_losses(pool.examples, with_token_budget(proxy, config, pool.examples, None), progress)
+    found = {
+        example.id: [one, None if math.isnan(other) else other]
+        for example, one, other in zip(pool.examples, losses.conditioned, losses.direct, strict=True)
+    }
+    content = {"format_version": FORMAT_VERSION, "losses": found}
+    write_text(evidence.directory / CHECKPOINT / FILE, json.dumps(content, allow_nan=False) + "\n")
+
+
+def suspects_of(evidence: Evidence, most: int) -> list[Finding]:
+    """The `most` rows whose answers look wrongest, by what `measure_answers` kept; nothing where it was not run.
+
+    A row is listed where loss after the prompt / loss alone >= `SUSPICIOUS`. Rows stand in the order of
+    (ratio - 1) * sqrt(trained tokens): of two equal ratios that of the longer answer is the surer.
+
+    Raises:
+        OutputError: the file is damaged.
+
+    """
+    losses = _kept(evidence)
+    found: list[tuple[float, Finding]] = []
+    for line in evidence.lines:
+        after, alone = losses.get(line.id, (math.nan, math.nan))
+        ratio = after / alone if alone > 0 else math.nan
+        if ratio >= SUSPICIOUS:
+            reason = f"its prompt hardly helps: loss {after:.2f} after it, {alone:.2f} without"
+            finding = Finding(line.index, line.id, line.source, line.location, ratio, reason, [])
+            found.append(((ratio - 1.0) * math.sqrt(line.trained_tokens), finding))
+    found.sort(key=lambda item: (-item[0], item[1].row))
+    return [finding for _, finding in found[:most]]
+
+
+def answers_known(evidence: Evidence) -> bool:
+    """Whether `measure_answers` was run."""
+    return (evidence.directory / CHECKPOINT / FILE).exists()
+
+
+def _pool_of(chats: Sequence[StoredChat], max_length: int, tokenizer: Any) -> Pool:
+    rows = [{"id": chat.id, **_as_row(chat.conversation)} for chat in chats]
+    return read_pool([rows], tokenizer, PoolOptions(format="messages", max_length=max_length))
+
+
+def _as_row(chat: Conversation) -> dict[str, Any]:
+    """A row of the format `messages`, in which turns that are context have the weight 0."""
+    messages = [
+        {**message, "weight": 0} if turn in chat.untrained else dict(message)
+        for turn, message in enumerate(chat.messages)
+    ]
+    return {"messages": messages, **({"tools": chat.tools} if chat.tools else {})}
+
+
+def _kept(evidence: Evidence) -> Losses:
+    path = evidence.directory / CHECKPOINT / FILE
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format_version"] != FORMAT_VERSION:
+            raise OutputError(f"{path}: is of format version {content['format_version']}; delete it and audit again.")
+        pairs = cast("dict[str, tuple[float, float | None]]", content["losses"])
+        return {name: (float(one), math.nan if other is None else float(other)) for name, (one, other) in pairs.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None

@@ -1,0 +1,106 @@
+"""Likely wrong answers: losses are those of the model, and the list follows them."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
+from spice_select import select
+from spice_select.errors import ConfigError, OutputError
+from spice_select.pool.examples import read_pool
+from spice_select.preparation import merged_config, prepare
+from spice_select.progress import NoProgress
+from spice_select.report.answers import FILE, answers_known, measure_answers, suspects_of
+from spice_select.report.audit import audit_of
+from spice_select.report.evidence import open_run
+from spice_select.schedule.losses import two_losses
+
+ROWS = 24
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory) -> Path:
+    """Some rows of several turns, one of them context alone."""
+    rows = chat_rows(ROWS, seed=11)
+    turns = rows[3]["messages"]
+    rows[3]["messages"] = [*turns[:-1], {**turns[-1], "weight": 0}, {"role": "user", "content": "again"}, turns[-1]]
+    return write_jsonl(tmp_path_factory.mktemp("pool") / "chats.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, pool, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("run") / "chosen"
+    select([str(pool)], model=tiny_model, pool_size=12, output=directory)
+    return directory
+
+
+def test_losses_are_those_of_each_answer_after_its_prompt_and_alone(run, pool, tiny_model):
+    """Of the rows as the run kept them: one row at a time, read from the pool's own file, gives the same."""
+    measure_answers(open_run(run), NoProgress())
+    found = json.loads((run / "checkpoint" / FILE).read_text(encoding="utf-8"))["losses"]
+    prepared = prepare([str(pool)], merged_config(None, {"model": tiny_model}), NoProgress())
+    proxy = prepared.proxy(NoProgress())
+    for example in read_pool([str(pool)], byte_tokenizer()).examples:
+        ((after, alone),) = two_losses([example], proxy)
+        assert found[example.id] == pytest.approx([after, None if math.isnan(alone) else alone], rel=1e-5)
+    assert len(found) == ROWS
+
+
+def write_losses(run: Path, losses: dict) -> None:
+    content = {"format_version": 1, "losses": losses}
+    (run / "checkpoint" / FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_the_surest_come_first(run):
+    """Ratios from 0.95 on; by (ratio - 1) sqrt(tokens); an answer of one token has no ratio."""
+    evidence = open_run(run)
+    lines = evidence.lines[:5]
+    pairs = [(2.0, 1.0), (1.1, 1.0), (0.94, 1.0), (0.96, 1.0), (9.0, None)]
+    write_losses(run, {line.id: pair for line, pair in zip(lines, pairs, strict=True)})
+    expected = sorted(
+        (-(after / alone - 1) * math.sqrt(line.trained_tokens), line.id)
+        for line, (after, alone) in zip(lines, pairs, strict=True)
+        if alone and after / alone >= 0.95
+    )
+    assert [finding.id for finding in suspects_of(evidence, 10)] == [name for _, name in expected]
+    assert len(suspects_of(evidence, 1)) == 1 and answers_known(evidence)
+    assert [finding.id for finding in audit_of(evidence).suspects] == [name for _, name in expected]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format_version": 1, "losses": {"a": 3}}'])
+def test_a_damaged_file_is_refused(run, content):
+    (run / "checkpoint" / FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(OutputError, match=r"answers\.json: is damaged"):
+        suspects_of(open_run(run), 10)
+    (run / "checkpoint" / FILE).write_text('{"format_version": 9}', encoding="utf-8")
+    with pytest.raises(OutputError, match="format version 9"):
+        suspects_of(open_run(run), 10)
+    (run / "checkpoint" / FILE).unlink()
+    assert suspects_of(open_run(run), 10) == []
+
+
+def audit(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "spice_select", "audit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_command_reads_the_answers_when_asked(run, tiny_model, pool, tmp_path):
+    (run / "checkpoint" / FILE).unlink(missing_ok=True)
+    assert "give --answers to look for them" in audit(run).stdout
+    done = audit(run, "--answers", "--limit", 3)
+    assert done.returncode == 0, done.stderr
+    assert "likely wrong answers: " in done.stdout and (run / "checkpoint" / FILE).exists()
+    select([str(pool)], model=tiny_model, method="random", output=tmp_path / "random")
+    refused = audit(tmp_path / "random")
+    assert refused.returncode == 2 and "method random computes no gradients" in refused.stderr
+
+
+def test_without_texts_there_is_nothing_to_read(tiny_model, pool, tmp_path):
+    select([str(pool)], model=tiny_model, pool_size=12, output=tmp_path / "run")
+    (tmp_path / "run" / "checkpoint" / "texts.parquet").unlink()
+    with pytest.raises(ConfigError, match="kept no texts"):
+        measure_answers(open_run(tmp_path / "run"), NoProgress())
