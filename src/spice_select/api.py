@@ -40,7 +40,7 @@ from spice_select.preparation import Prepared, merged_config, prepare, tell_abou
 from spice_select.processes import joined_processes, texts_of_all, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
-from spice_select.report.build import build, write_page
+from spice_select.report.build import close_with_page
 from spice_select.result import RunResult
 from spice_select.schedule.budget import limit_of, without_excluded
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
@@ -175,10 +175,10 @@ def _run(
         about = manifest(config, listing, prepared.about, records, summary, watch.seconds)
         write_manifest(directory / MANIFEST, about)
         checkpoint.drop_proxy()
-        if explain:
-            with watch.time("report"):
-                write_page(build(directory, progress), directory)
     wait_for_all(ranks)
+    if explain and state != "complete" and ranks.rank == 0:
+        with watch.time("report"):
+            close_with_page(directory, progress)
     return RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
 
 

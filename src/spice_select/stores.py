@@ -33,7 +33,7 @@ from spice_select.preparation import Prepared, merged_config, prepare, tell_abou
 from spice_select.processes import joined_processes, wait_for_all
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
-from spice_select.report.build import build, write_page
+from spice_select.report.build import close_with_page
 from spice_select.result import RunResult
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choice_forecast import forecast_choice
@@ -157,9 +157,10 @@ def pick(
         result = RunResult(config, listing, chosen, [record], summary, directory, watch.seconds)
         if directory is not None and ranks.rank == 0:
             _write(opened, result, directory, watch)
-            with watch.time("report"):
-                write_page(build(directory, reporter), directory)
         wait_for_all(ranks)
+    if directory is not None and ranks.rank == 0:
+        with watch.time("report"):
+            close_with_page(directory, reporter)
     return result
 
 

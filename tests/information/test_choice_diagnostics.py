@@ -56,6 +56,17 @@ def test_theorem4_is_counted_as_it_is_stated(vectors, alpha, data):
     assert tuple(found) == diversity_oracle.theorem4(vectors, picks, alpha)
 
 
+def test_of_many_steps_some_stand_for_all(monkeypatch):
+    """A tiny alpha meets the condition at every step; the bound then holds at all, whichever are looked at."""
+    vectors = np.random.default_rng(0).standard_normal((60, 8))
+    squares = torch.from_numpy((vectors**2).sum(axis=1))
+    epsilon = select_in_order(gram_of(vectors), range(60), 1e-7).epsilon
+    found = theorem4(TensorFeatures(torch.from_numpy(vectors)), squares, range(60), epsilon, 1e-7)
+    monkeypatch.setattr("spice_select.information.diagnostics.CHECKED", 7)
+    assert theorem4(TensorFeatures(torch.from_numpy(vectors)), squares, range(60), epsilon, 1e-7) == found
+    assert found.condition == 59
+
+
 @given(st.lists(st.floats(0, 10), max_size=8))
 def test_half_life_is_the_first_gain_of_half_the_first(gains):
     found = half_life(gains)

@@ -97,7 +97,7 @@ def empty_report() -> Report:
 def bare_report() -> Report:
     """All parts are there, and whatever can be None, empty or zero within them is."""
     nothing = Curve([], [], [], [])
-    theory = Theory(nothing, nothing, nothing, None, 1, 0.0, [], 1.0, 0.0, 1.0, [], None)
+    theory = Theory(nothing, nothing, nothing, None, 1, 0.0, 0.0, [], 1.0, 0.0, 1.0, [], None)
     row = RowStory(0, "only", "s", "f:1", "", "", 0, None, None, None, None, None, None, None, [], [])
     shares = [Share("s", 0, 0, 0, 0)]
     return Report(
@@ -109,7 +109,7 @@ def bare_report() -> Report:
         diversity=[Diversity("d", "", "gradients", 0.0, 0.0)],
         rows=[row],
         all_rows=1,
-        audit=Audit("", [], [], [], []),
+        audit=Audit("", [], None, 0, [], []),
     )
 
 
@@ -178,6 +178,7 @@ def _theory(words: Words) -> Theory:
         half_life=6.0,
         pools=3,
         information=31.65,
+        compared=31.65,
         rivals=[
             Rival("random rows", 15.97, 14.2, 17.6),
             Rival("largest norms", 21.4, 21.4, 21.4),
@@ -212,9 +213,10 @@ def _audit(rows: list[RowStory], words: Words) -> Audit:
         scope=words("Rows were compared within their candidate pool of 120."),
         conflicts=[finding(row, 0.4, "opposes the mean of the picks", list(row.overlaps)) for row in rows[1:5]],
         duplicates=[
-            Group([r.index for r in rows[5:8]], [r.id for r in rows[5:8]], [r.source for r in rows[5:8]], 0.998),
-            Group([99_000, 99_001], [words("far"), "away"], ["facts", "facts"], 0.981),
+            Group(3, [r.index for r in rows[5:8]], [r.id for r in rows[5:8]], [r.source for r in rows[5:8]], 0.998),
+            Group(60, [99_000, 99_001], [words("far"), "away"], ["facts", "facts"], 0.981),
         ],
+        groups=7,
         outliers=[finding(rows[8], 0.0, "the gradient is zero", [])],
         suspects=[finding(rows[9], 0.7, "a near-duplicate has another answer", [Neighbour(3, rows[3].id, 0.97)])],
     )

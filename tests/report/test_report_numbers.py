@@ -1,12 +1,16 @@
 """Every figure of a report against the same figure taken from the run's files by an oracle."""
 
+import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from oracles import diversity_oracle
 from oracles import report_oracle as oracle
@@ -14,8 +18,9 @@ from oracles.runs import chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError, OutputError
 from spice_select.progress import NoProgress
-from spice_select.report.build import build
+from spice_select.report.build import build, write_page
 from spice_select.report.composition import TOO_SHORT, language
+from spice_select.report.diversity import diversity_of
 from spice_select.report.evidence import open_run
 from spice_select.report.theory import curve, spearman
 
@@ -194,10 +199,10 @@ def test_audit_lists_follow_their_definitions(run, report):
     for p in whole_pools(run):
         values, vectors = np.linalg.eigh(p["gram"])
         features = vectors * np.sqrt(np.clip(values, 0, None))
-        expected = {tuple(sorted(p["rows"][i] for i in g)) for g in diversity_oracle.groups(features, 0.65)}
+        expected = {tuple(sorted(p["rows"][i] for i in g)[:50]) for g in diversity_oracle.groups(features, 0.65)}
         together += len(expected)
         assert expected <= {tuple(group.rows) for group in report.audit.duplicates}
-    assert together == len(report.audit.duplicates)
+    assert together == len(report.audit.duplicates) == report.audit.groups
 
 
 def test_a_choice_from_all_rows_has_the_same_report_of_its_store(tiny_model, pool, tmp_path):
@@ -225,8 +230,6 @@ def test_a_choice_without_gradients_still_has_a_report(tiny_model, pool, tmp_pat
 
 
 def test_what_is_gone_is_said(run, tmp_path):
-    import shutil
-
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     (copy / "checkpoint" / "gram-000000.safetensors").unlink()
     (copy / "checkpoint" / "texts.parquet").unlink()
@@ -239,6 +242,53 @@ def test_what_is_gone_is_said(run, tmp_path):
     (copy / "checkpoint" / "gram-000001.safetensors").write_bytes(b"no")
     with pytest.raises(OutputError, match="is damaged"):
         build(copy, NoProgress())
+
+
+def test_other_choices_are_compared_with_in_the_pools_that_are_there(run, tmp_path):
+    """With a pool's gradients gone, U of the picks beside U of others counts the same pools."""
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (copy / "checkpoint" / "gram-000002.safetensors").unlink()
+    theory = build(copy, NoProgress()).theory
+    kept = whole_pools(run)[:2]
+    expected = sum(oracle.information(as_seen(run, p), places(p, p["picks"]), p["alpha"]) for p in kept)
+    assert theory.compared == pytest.approx(expected, rel=1e-6) and theory.compared < theory.information
+    for path in copy.glob("checkpoint/gram-*"):
+        path.unlink()
+    report = build(copy, NoProgress())
+    assert report.audit.duplicates is None and list(report.theory.rivals) == []
+    assert "3 of 3 candidate pools have no Gram matrix" in report.audit.scope
+
+
+def test_gradients_of_zero_and_a_pool_kept_whole_still_have_a_report(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    record = json.loads((copy / "checkpoint" / "pool-000002.json").read_text(encoding="utf-8"))
+    count = len(record["rows"])
+    save_file({"gram": torch.zeros(count, count, dtype=torch.float64)}, copy / "checkpoint" / "gram-000002.safetensors")
+    whole = json.loads((copy / "checkpoint" / "pool-000001.json").read_text(encoding="utf-8"))
+    whole["picks"] = list(range(len(whole["rows"])))
+    (copy / "checkpoint" / "pool-000001.json").write_text(json.dumps(whole), encoding="utf-8")
+    report = build(copy, NoProgress())
+    write_page(report, copy)
+    of_whole = [line for line in report.diversity if line.name == "cluster coverage"]
+    assert of_whole and all(line.kept > 0 for line in report.diversity)
+
+
+def test_all_rows_are_as_diverse_as_all_rows(run):
+    """Where everything is kept, random rows of the same number are the same rows."""
+    evidence = open_run(run)
+    pools = [(pool, range(len(pool.record.rows))) for pool in evidence.pools()]
+    for line in diversity_of(pools, len(pools), 0):
+        assert line.kept == pytest.approx(line.random, rel=1e-9), line.name
+
+
+def test_a_report_that_fails_leaves_the_run_complete(tiny_model, pool, tmp_path, monkeypatch):
+    notes = []
+    monkeypatch.setattr("spice_select.report.build.build", lambda *_: (_ for _ in ()).throw(OutputError("no\nmore")))
+    monkeypatch.setattr(NoProgress, "note", lambda self, text: notes.append(text))
+    select([str(pool)], model=tiny_model, method="random", output=tmp_path / "run", progress=NoProgress())
+    assert (tmp_path / "run" / "manifest.json").exists() and "the choice is complete, its report is not: no" in notes[
+        -1
+    ]
 
 
 def test_what_is_no_run_is_refused(tmp_path, run):
@@ -274,6 +324,15 @@ def test_embeddings_that_do_not_fit_are_refused(run, tmp_path, content, reason):
     np.save(tmp_path / "bad.npy", content, allow_pickle=True)
     with pytest.raises(ConfigError, match=reason):
         build(run, NoProgress(), tmp_path / "bad.npy")
+
+
+def test_several_arrays_in_one_file_and_an_empty_one_are_refused(run, tmp_path):
+    np.savez(tmp_path / "several.npz", np.zeros((150, 2)))
+    with pytest.raises(ConfigError, match="holds several arrays"):
+        build(run, NoProgress(), tmp_path / "several.npz")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        build(run, NoProgress(), tmp_path / "empty.npy")
 
 
 def test_long_curves_are_thinned_and_correlations_need_variety():

@@ -10,6 +10,9 @@ import click
 if TYPE_CHECKING:
     from spice_select.report.content import Audit, Finding
 
+NAMED = 8
+"""Rows of a group that are named."""
+
 REPORT_EPILOG = """\b
 Examples:
   spice-select report chosen
@@ -52,7 +55,9 @@ def report_command(directory: str, embeddings: str | None) -> None:
 
 @click.command("audit", epilog=AUDIT_EPILOG)
 @click.argument("directory", metavar="DIR")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Lines of each list.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Lines of each list, at most 100."
+)
 @click.option(
     "--same",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True),
@@ -99,10 +104,13 @@ def _print(audit: "Audit", limit: int) -> None:
     click.echo(audit.scope)
     click.echo(f"\nmost opposed to the picks: {len(audit.conflicts)}")
     _print_findings(audit.conflicts, limit)
-    rows = sum(len(group.rows) for group in audit.duplicates)
-    click.echo(f"\ngroups of near-duplicates: {len(audit.duplicates):,}, {rows:,} rows")
-    for group in audit.duplicates[:limit]:
-        click.echo(f"  {len(group.rows)} rows, cosine {group.cosine:.3f} or more: {', '.join(group.ids)}")
+    if audit.duplicates is None:
+        click.echo("\nnear-duplicates: not known, no gradients are there to compare")
+    else:
+        click.echo(f"\ngroups of near-duplicates: {audit.groups:,}")
+        for group in audit.duplicates[:limit]:
+            more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
+            click.echo(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {', '.join(group.ids[:NAMED])}{more}")
     click.echo(f"\noutliers: {len(audit.outliers)}")
     _print_findings(audit.outliers, limit)
 

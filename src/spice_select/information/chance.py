@@ -52,7 +52,7 @@ def subset_information(features: FeatureRows, rows: Tensor, alpha: float, before
         block = features.take(rows)
         return _log_det(alpha * (block @ block.T))
     moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
-    step = max(1, BLOCK_BYTES // (8 * features.dim))
+    step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))
     for start in range(0, len(rows), step):
         block = features.take(rows[start : start + step])
         moment.addmm_(block.T, block)

@@ -3,7 +3,7 @@
 Contract: pure functions of features and of what `Selection` records; float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -12,9 +12,12 @@ from torch import Tensor
 from spice_select.information.features import FeatureRows
 from spice_select.information.validation import GramLike, read_gram, spectrum
 
+CHECKED = 200
+"""Most steps at which Theorem 4's bound is looked at; of more, these are spread over all and stand for them."""
+
 
 class Theorem4(NamedTuple):
-    """Steps looked at, those that meet the theorem's condition, and those of them at which its bound held."""
+    """Steps, those that meet the theorem's condition, and those of them at which its bound held."""
 
     steps: int
     condition: int
@@ -49,24 +52,42 @@ def theorem4(features: FeatureRows, squares: Tensor, picks: Sequence[int], epsil
         alpha: absolute.
 
     """
-    reach = 1.0 + alpha * float(squares.max()) if len(squares) else 1.0
-    before = torch.zeros(0, features.dim, dtype=torch.float64, device=features.device)
-    condition = held = 0
-    for step, pick in enumerate(picks):
-        vector = features.take(torch.tensor([pick], device=features.device))
-        if step:
-            # S only grows and rho with it: once the condition fails it fails for good.
-            remainder = 1.0 - alpha * _largest_eigenvalue(before) * reach
-            if remainder <= 0.0:
-                break
-            condition += 1
-            products = (before @ vector[0]).square().sum()
-            bound = alpha**2 * float(products) / (1.0 + alpha * float(squares[pick])) / remainder
-            held += abs(float(epsilon[pick])) <= bound * (1 + 1e-9) + 1e-12
-        before = torch.cat([before, vector])
-    return Theorem4(max(len(picks) - 1, 0), condition, held)
+    if not picks:
+        return Theorem4(0, 0, 0)
+    reach = 1.0 + alpha * float(squares.max())
+    vectors = features.take(torch.tensor(picks, device=features.device))
+
+    def remainder(step: int) -> float:
+        """The denominator of C before pick `step`; it falls as S grows."""
+        return 1.0 - alpha * _largest_eigenvalue(vectors[:step]) * reach
+
+    met = _first(range(1, len(picks)), lambda step: remainder(step) <= 0.0) - 1
+    held = 0
+    for step in _spread(met):
+        products = float((vectors[:step] @ vectors[step]).square().sum())
+        bound = alpha**2 * products / (1.0 + alpha * float(squares[picks[step]])) / remainder(step)
+        held += abs(float(epsilon[picks[step]])) <= bound * (1 + 1e-9) + 1e-12
+    looked_at = len(_spread(met))
+    return Theorem4(len(picks) - 1, met, held if looked_at == met else round(held * met / looked_at))
+
+
+def _first(steps: range, fails: Callable[[int], bool]) -> int:
+    """The first of `steps` that fails where all after it fail too; the end where none does. By bisection."""
+    low, high = steps.start, steps.stop
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fails(middle) else (middle + 1, high)
+    return low
+
+
+def _spread(met: int) -> list[int]:
+    """Steps 1 to `met`, or `CHECKED` of them."""
+    count = min(met, CHECKED)
+    return [1 + place * met // count for place in range(count)]
 
 
 def _largest_eigenvalue(vectors: Tensor) -> float:
+    if not vectors.shape[1]:
+        return 0.0  # nothing but zero gradients
     small = vectors @ vectors.T if len(vectors) <= vectors.shape[1] else vectors.T @ vectors
     return float(cast(Tensor, torch.linalg.eigvalsh(small))[-1])

@@ -78,14 +78,10 @@ def novel_sum(unit: Tensor, density: Tensor) -> float:
     if count < 2:
         return 0.0
     weights = 1.0 / torch.arange(1, count, dtype=torch.float64)
-    weights /= weights.sum()
-    total = 0.0
-    for i in range(count):
-        distances = (1.0 - unit @ unit[i]).clamp(min=0.0)
-        others = torch.cat([torch.arange(i), torch.arange(i + 1, count)])
-        order = others[distances[others].argsort(stable=True)]
-        total += float((weights * density[order] * distances[order]).sum())
-    return total / count
+    distances = (1.0 - unit @ unit.T).clamp(min=0.0).fill_diagonal_(-1.0)  # a row itself comes first, and is left out
+    ordered = distances.sort(dim=1, stable=True)
+    novelty = (density[ordered.indices[:, 1:]] * ordered.values[:, 1:]) @ (weights / weights.sum())
+    return float(novelty.mean())
 
 
 def directions_clustered(unit: Tensor, clusters: int, generator: torch.Generator, rounds: int = 30) -> Tensor:

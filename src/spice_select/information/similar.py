@@ -19,40 +19,76 @@ _BLOCK = 2048
 
 
 def similar_groups(features: FeatureRows, least: float) -> list[tuple[list[int], float]]:
-    """Rows linked by cosines of at least `least`, each group with the lowest cosine that links it.
+    """Rows linked by cosines of at least `least`, each group with the lowest cosine of a link that made it.
 
     A row belongs to one group at most: who is linked to a member is a member. Rows of length zero have no direction
-    and belong to none. Groups stand in the order of their first rows.
+    and belong to none. Groups stand in the order of their first rows. Pairs of one group are not looked at again, so
+    many copies of one row cost little.
 
     Args:
         features: n rows of d numbers.
         least: above 0, at most 1.
 
     """
-    parent = list(range(features.rows))
-    links = list(similar_pairs(features, least))
-    for one, other, _ in links:
-        parent[_root(parent, other)] = _root(parent, one)
-    groups: dict[int, set[int]] = {}
-    lowest: dict[int, float] = {}
-    for one, other, cosine in links:
-        root = _root(parent, one)
-        groups.setdefault(root, set()).update((one, other))
-        lowest[root] = min(lowest.get(root, 1.0), cosine)
-    return sorted((sorted(members), lowest[root]) for root, members in groups.items())
+    groups = _Groups(features.rows)
+    small, bar = _comparable(features, least)
+    for pairs in _likely_pairs(small, bar):
+        for start in range(0, len(pairs), _BLOCK):
+            part = groups.apart(pairs[start : start + _BLOCK])
+            for one, other, cosine in _verified(features, part, least):
+                groups.join(one, other, cosine)
+    return groups.result()
+
+
+class _Groups:
+    """Disjoint sets of rows, and the lowest cosine that joined each."""
+
+    def __init__(self, rows: int) -> None:
+        self._parent = list(range(rows))
+        self._lowest = [1.0] * rows
+
+    def apart(self, pairs: Tensor) -> Tensor:
+        """Those of `pairs` [p, 2] whose rows are not in one group yet."""
+        listed = cast("list[list[int]]", pairs.tolist())
+        return pairs[[place for place, (one, other) in enumerate(listed) if self._root(one) != self._root(other)]]
+
+    def join(self, one: int, other: int, cosine: float) -> None:
+        """Make one group of the groups of two rows."""
+        kept, gone = self._root(one), self._root(other)
+        if kept != gone:
+            self._parent[gone] = kept
+            self._lowest[kept] = min(self._lowest[kept], self._lowest[gone], cosine)
+
+    def result(self) -> list[tuple[list[int], float]]:
+        """The groups of two rows or more."""
+        members: dict[int, list[int]] = {}
+        for row in range(len(self._parent)):
+            members.setdefault(self._root(row), []).append(row)
+        return sorted((rows, self._lowest[root]) for root, rows in members.items() if len(rows) > 1)
+
+    def _root(self, row: int) -> int:
+        while self._parent[row] != row:
+            self._parent[row] = self._parent[self._parent[row]]
+            row = self._parent[row]
+        return row
 
 
 def similar_pairs(features: FeatureRows, least: float) -> Iterator[tuple[int, int, float]]:
     """Pairs i < j of rows with a cosine of at least `least`, and it."""
     small, bar = _comparable(features, least)
-    for start in range(0, features.rows, _BLOCK):
+    for pairs in _likely_pairs(small, bar):
+        for start in range(0, len(pairs), _BLOCK):
+            yield from _verified(features, pairs[start : start + _BLOCK], least)
+
+
+def _likely_pairs(small: Tensor, bar: float) -> Iterator[Tensor]:
+    """Pairs i < j [p, 2] of directions with a cosine of at least `bar`, block by block."""
+    for start in range(0, len(small), _BLOCK):
         block = small[start : start + _BLOCK]
-        for first in range(start, features.rows, _BLOCK):
+        for first in range(start, len(small), _BLOCK):
             near = (block @ small[first : first + _BLOCK].T >= bar).nonzero()
             pairs = near + torch.tensor([start, first], device=near.device)
-            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-            for low in range(0, len(pairs), _BLOCK):
-                yield from _verified(features, pairs[low : low + _BLOCK], least)
+            yield pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def _comparable(features: FeatureRows, least: float) -> tuple[Tensor, float]:
@@ -73,16 +109,11 @@ def _directions(rows: Tensor) -> Tensor:
 
 
 def _verified(features: FeatureRows, pairs: Tensor, least: float) -> Iterator[tuple[int, int, float]]:
+    if not len(pairs):
+        return
     one, other = features.take(pairs[:, 0]), features.take(pairs[:, 1])
     lengths = cast(Tensor, one.norm(dim=1)) * cast(Tensor, other.norm(dim=1))
     cosines = cast("list[float]", ((one * other).sum(dim=1) / lengths).clamp(max=1.0).tolist())
     for (i, j), cosine in zip(cast("list[list[int]]", pairs.tolist()), cosines, strict=True):
         if cosine >= least - 1e-12:
             yield i, j, cosine
-
-
-def _root(parent: list[int], row: int) -> int:
-    while parent[row] != row:
-        parent[row] = parent[parent[row]]
-        row = parent[row]
-    return row

@@ -11,13 +11,16 @@ import numpy.typing as npt
 from spice_select.information.similar import similar_groups
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
-from spice_select.report.answers import suspects_of
+from spice_select.report.answers import answers_known, suspects_of
 from spice_select.report.content import Audit, Finding, Group, Neighbour
 from spice_select.report.evidence import Evidence, PoolEvidence
 from spice_select.report.stories import Near, neighbours_of
 
 LISTED = 100
 """Most entries of a list."""
+
+SHOWN = 50
+"""Most rows of a group that are listed."""
 
 SAME = 0.65
 """Cosine of two gradients from which on rows count as nearly the same; benchmarks/audit.py measures what that finds."""
@@ -39,28 +42,36 @@ def audit_of(evidence: Evidence, same: float = SAME) -> Audit | None:
         same: least cosine of two rows that count as nearly the same.
 
     """
-    if all(record.measures is None for record in evidence.records):
+    if all(record.measures is None for record in evidence.records) and not answers_known(evidence):
         return None
     lines, records = evidence.lines, evidence.records
     opposed = _most_opposed(records)
     near = neighbours_of([row for row, _ in opposed], evidence.pools(), lines)
+    duplicates = _duplicates(evidence.pools(), lines, same)
     norms = {row: norm for record in records for row, norm in _norms(record)}
-    pools = 1 if evidence.store is not None else len(records)
     return Audit(
-        scope=_scope(pools),
+        scope=_scope(evidence),
         conflicts=[_conflict(row, value, lines, near) for row, value in opposed],
-        duplicates=_duplicates(evidence.pools(), lines, same),
+        duplicates=None if duplicates is None else duplicates[:LISTED],
+        groups=len(duplicates or []),
         outliers=_outliers(norms, lines),
         suspects=suspects_of(evidence, LISTED),
     )
 
 
-def _scope(pools: int) -> str:
+def _scope(evidence: Evidence) -> str:
+    if all(record.measures is None for record in evidence.records):
+        return "No gradients were computed: rows were not compared."
+    rows = sum(len(record.rows) for record in evidence.records if record.picks)
+    pools = sum(1 for record in evidence.records if record.picks)
+    left = "" if rows == len(evidence.lines) else f" {len(evidence.lines) - rows:,} rows were not compared at all."
+    if evidence.missing:
+        left += " " + " ".join(evidence.missing)
     if pools == 1:
-        return "Every row was compared with every other."
+        return f"Every row was compared with every other.{left}"
     return (
         f"Rows were compared within their candidate pool, one of {pools:,}: duplicates in two pools are not seen. "
-        "For all pairs choose with --pool-size all, or from a gradient store."
+        f"For all pairs choose with --pool-size all, or from a gradient store.{left}"
     )
 
 
@@ -89,14 +100,21 @@ def _finding(line: Line, value: float, reason: str, others: Sequence[Neighbour] 
     return Finding(line.index, line.id, line.source, line.location, value, reason, others)
 
 
-def _duplicates(pools: Iterable[PoolEvidence], lines: Sequence[Line], same: float) -> list[Group]:
-    """Groups of rows linked by cosines of at least `same`, largest first."""
-    found: list[Group] = []
+def _duplicates(pools: Iterable[PoolEvidence], lines: Sequence[Line], same: float) -> list[Group] | None:
+    """Groups of rows linked by cosines of at least `same`, largest first; None where there is no pool."""
+    groups: list[tuple[list[int], float]] = []
+    none = True
     for pool in pools:
+        none = False
         for members, least in similar_groups(pool.plain, same):
-            rows = sorted(pool.record.rows[member] for member in members)
-            found.append(Group(rows, [lines[row].id for row in rows], [lines[row].source for row in rows], least))
-    return sorted(found, key=lambda group: (-len(group.rows), group.rows))
+            groups.append((sorted(pool.record.rows[member] for member in members), least))
+    groups.sort(key=lambda group: (-len(group[0]), group[0]))
+    return None if none else [_group(rows, least, lines) for rows, least in groups]
+
+
+def _group(rows: Sequence[int], least: float, lines: Sequence[Line]) -> Group:
+    shown = rows[:SHOWN]
+    return Group(len(rows), shown, [lines[row].id for row in shown], [lines[row].source for row in shown], least)
 
 
 def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding]:

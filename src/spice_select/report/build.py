@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spice_select.errors import SpiceSelectError
+from spice_select.information import SelectionInputError
 from spice_select.output.atomic import write_text
 from spice_select.output.directory import FIGURES, REPORT
 from spice_select.progress import Progress
-from spice_select.report.audit import audit_of
+from spice_select.report.audit import SHOWN, audit_of
 from spice_select.report.composition import LANGUAGE_ROWS, composition_of
 from spice_select.report.content import Audit, Report, Theory
 from spice_select.report.diversity import diversity_of, embedding_diversity
@@ -91,6 +93,17 @@ def write_page(report: Report, directory: Path) -> Path:
     return directory / REPORT
 
 
+def close_with_page(directory: Path, progress: Progress) -> None:
+    """Write the page of a run that has just finished; where that fails a note says so, and the run stays finished."""
+    try:
+        write_page(build(directory, progress), directory)
+    except (SpiceSelectError, SelectionInputError) as error:
+        reason = str(error).splitlines()[0]
+        progress.note(
+            f"the choice is complete, its report is not: {reason}\n`spice-select report {directory}` tries again"
+        )
+
+
 def _texts(evidence: Evidence, notes: list[str]) -> dict[int, Turns]:
     """Texts of all rows, or of so many that languages can be told."""
     rows = len(evidence.lines)
@@ -127,7 +140,8 @@ def _named(audit: Audit | None) -> list[int]:
     """Rows that an audit points at."""
     if audit is None:
         return []
-    return [finding.row for found in (audit.conflicts, audit.outliers, audit.suspects) for finding in found]
+    findings = [finding.row for found in (audit.conflicts, audit.outliers, audit.suspects) for finding in found]
+    return findings + [row for group in audit.duplicates or [] for row in group.rows[:SHOWN]]
 
 
 def _facts(evidence: Evidence, theory: Theory | None) -> list[tuple[str, str, str]]:
@@ -155,7 +169,7 @@ def _facts(evidence: Evidence, theory: Theory | None) -> list[tuple[str, str, st
     )
     random_rows = next((rival for rival in theory.rivals if rival.name.startswith("random")), None)
     if random_rows is not None and random_rows.information > 0:
-        ratio = theory.information / random_rows.information
-        beside = f"{theory.information:,.1f} nats against {random_rows.information:,.1f}"
+        ratio = theory.compared / random_rows.information
+        beside = f"{theory.compared:,.1f} nats against {random_rows.information:,.1f}"
         facts.append(("information", f"{ratio:.2f} times random", beside))
     return facts

@@ -15,6 +15,7 @@ import torch
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.information import random_draws, select_in_order, subset_information
+from spice_select.information.survey import second_moment
 from spice_select.output.atomic import write_text
 from spice_select.report.comparison import Comparison, Contender
 from spice_select.report.content import Curve, Diversity
@@ -52,9 +53,7 @@ def compare(directories: Sequence[Path]) -> Comparison:
     tallies = [_Tally() for _ in runs]
     if judge is not None:
         _measure(runs[judge], [run.picked for run in runs], tallies)
-        unseen = [sum(map(len, tally.gains)) < len(run.picked) for run, tally in zip(runs, tallies, strict=True)]
-        if any(unseen):
-            notes.append(f"Rows in candidate pools of which {names[judge]} kept no gradients are not measured.")
+        notes += _limits(names[judge], runs, tallies)
     settings = _settings([run.config for run in runs])
     contenders = [
         _contender(name, run, told, tally, [other.picked for other in runs])
@@ -84,6 +83,7 @@ class _Tally:
 
     information: float = 0.0
     random: float = 0.0
+    measured: int = 0  # rows that have gradients there
     conflicts: list[float] = field(default_factory=list[float])
     gains: list[list[float]] = field(default_factory=list[list[float]])
     diversity: list[Diversity] = field(default_factory=list[Diversity])
@@ -98,6 +98,16 @@ def _measure(judge: Evidence, choices: Sequence[Sequence[int]], tallies: Sequenc
         tally.diversity = diversity_of(pools, len(judge.records), judge.config.seed)
 
 
+def _limits(judge: str, runs: Sequence[Evidence], tallies: Sequence[_Tally]) -> list[str]:
+    """What the measures do not cover."""
+    notes: list[str] = []
+    if any(tally.measured < len(run.picked) for run, tally in zip(runs, tallies, strict=True)):
+        notes.append(f"Rows of which {judge} has no gradients (left out there, or not kept) are not measured.")
+    if any(len(gains) == MOST_STEPS for tally in tallies for gains in tally.gains):
+        notes.append(f"Gain and conflict are followed over the first {MOST_STEPS:,} picks of a candidate pool.")
+    return notes
+
+
 def _within(pool: PoolEvidence, chosen: Iterable[int]) -> list[int]:
     """Places in a pool of those of `chosen` rows that belong to it, in the order of picking."""
     place = {row: i for i, row in enumerate(pool.record.rows)}
@@ -108,9 +118,12 @@ def _add(pool: PoolEvidence, picks: Sequence[int], tally: _Tally, config: RunCon
     if not picks:
         return
     rows = torch.tensor(picks)
+    tally.measured += len(picks)
+    before = None if pool.given is None else second_moment(pool.given)
     generator = torch.Generator().manual_seed(config.seed + pool.record.pool)
-    tally.information += subset_information(pool.seen, rows, pool.alpha)
-    tally.random += float(random_draws(pool.seen, len(picks), pool.alpha, DRAWS, generator).mean())
+    tally.information += subset_information(pool.seen, rows, pool.alpha, before)
+    by_chance = random_draws(pool.seen, len(picks), pool.alpha, DRAWS, generator, pool.given)
+    tally.random += float(by_chance.mean())
     followed = pool.seen.take(rows[:MOST_STEPS])
     found = select_in_order(followed @ followed.T, range(len(followed)), pool.alpha, config.penalty)
     tally.gains.append(cast("list[float]", found.gain.tolist()))

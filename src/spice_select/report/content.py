@@ -63,7 +63,8 @@ class Theory:
         half_life: picks until the gain is at most half the first pick's, median over pools; None where it never is.
         pools: how many candidate pools the curves average.
         information: U of the picks, summed over pools, in nats.
-        rivals: other subsets of the same size.
+        compared: U of the picks in those pools whose gradients are there, which the rivals' is compared with.
+        rivals: other subsets of the same size, in these pools.
         certificate: U / bound, a lower bound on the share of the best possible U.
         curvature: total curvature c, the largest of any pool, in [0, 1].
         guarantee: (1 - e^-c) / c, of penalty 0.
@@ -78,6 +79,7 @@ class Theory:
     half_life: float | None
     pools: int
     information: float
+    compared: float
     rivals: Sequence[Rival]
     certificate: float
     curvature: float
@@ -196,8 +198,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that are nearly the same: each has a cosine of at least `cosine` with another of them."""
+    """Rows that are nearly the same: each has a cosine of at least `cosine` with another of them.
 
+    `size` is how many they are, also where fewer are listed.
+    """
+
+    size: int
     rows: Sequence[int]
     ids: Sequence[str]
     sources: Sequence[str]
@@ -211,7 +217,8 @@ class Audit:
     Attributes:
         scope: which rows could be compared with which, in words.
         conflicts: most opposed to the picks.
-        duplicates: groups of near-duplicates.
+        duplicates: groups of near-duplicates, largest first; None where no gradients are there to compare.
+        groups: how many there are, also where fewer are listed.
         outliers: zero gradients, and norms far from those of rows as long, of the same source.
         suspects: likely wrong answers.
 
@@ -219,7 +226,8 @@ class Audit:
 
     scope: str
     conflicts: Sequence[Finding]
-    duplicates: Sequence[Group]
+    duplicates: Sequence[Group] | None
+    groups: int
     outliers: Sequence[Finding]
     suspects: Sequence[Finding]
 

@@ -90,10 +90,13 @@ def embedding_diversity(path: Path, rows: int, picked: Sequence[int], seed: int)
 
 def _read_vectors(path: Path, rows: int) -> npt.NDArray[Any]:
     try:
-        vectors = cast(npt.NDArray[Any], np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError) as error:
+        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: cannot be read as a .npy file ({reason}); write it with numpy.save.") from None
+    if not isinstance(loaded, np.ndarray):
+        raise ConfigError(f"{path}: holds several arrays; write the one of the vectors with numpy.save.")
+    vectors = cast(npt.NDArray[Any], loaded)
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise ConfigError(f"{path}: holds {vectors.dtype} numbers of shape {vectors.shape}; [rows, d] is needed.")
     if len(vectors) != rows:
@@ -122,12 +125,12 @@ class _Sample:
         chosen = torch.tensor(sorted(picks))
         left = torch.ones(rows, dtype=torch.bool)
         left[chosen] = False
-        others = _drawn(left.nonzero()[:, 0], REFERENCE_ROWS, generator)
-        kept = _drawn(chosen, KEPT_ROWS, generator)
-        share = len(others) / max(1, rows - len(chosen))
-        fair = kept[: max(1, round(len(chosen) * share))]
+        unkept = left.nonzero()[:, 0]
+        others, kept = _drawn(unkept, REFERENCE_ROWS, generator), _drawn(chosen, KEPT_ROWS, generator)
+        # In the lot both sides are thinned alike.
+        share = min(len(kept) / len(chosen), len(others) / len(unkept) if len(unkept) else 1.0)
+        lot = torch.cat([kept[: max(1, round(share * len(chosen)))], others[: round(share * len(unkept))]])
         members = torch.cat([kept, others]).sort().values
-        lot = torch.cat([fair, others])
         return cls(members, _places(members, kept), _places(members, lot))
 
 
@@ -154,6 +157,7 @@ class _Tally:
         count = min(len(chosen), len(lot))
         if count == 0:
             return
+        chosen = _drawn(chosen, count, generator) if count < len(chosen) else chosen
         space = _Space(unit, local_density(unit, unit), directions_clustered(unit, _clusters(count, unit), generator))
         by_chance = [_drawn(lot, count, generator) for _ in range(self.draws)]
         for name, measure in _MEASURES.items():

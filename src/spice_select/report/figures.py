@@ -133,7 +133,7 @@ def _conflict(theory: Theory, axes: Any, colours: Palette) -> None:
 
 def _information(theory: Theory, axes: Any, colours: Palette) -> None:
     """A bar for the picks and one for each rival, with the range of draws where there are several."""
-    picks = Rival("these picks", theory.information, theory.information, theory.information)
+    picks = Rival("these picks", theory.compared, theory.compared, theory.compared)
     bars = [picks, *theory.rivals]
     fills = [colours.first, *[colours.panel] * len(theory.rivals)]
     edges = [colours.first, *[colours.second] * len(theory.rivals)]

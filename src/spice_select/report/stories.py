@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from spice_select.information.diversity import unit_rows
 from spice_select.output.records import PoolRecord
@@ -16,6 +17,8 @@ from spice_select.store.tables import StoredChat
 
 NEIGHBOURS = 3
 """Picks that are named as nearest, and as most opposed."""
+
+_BLOCK = 256
 
 Near = tuple[list[Neighbour], list[Neighbour]]
 """Picks that a row overlaps with, and picks that it opposes."""
@@ -84,19 +87,27 @@ def neighbours_of(rows: Iterable[int], pools: Iterable[PoolEvidence], lines: Seq
 def _near(pool: PoolEvidence, places: Sequence[int], lines: Sequence[Line]) -> dict[int, Near]:
     record = pool.record
     picks, of_picks = unit_rows(pool.plain.take(torch.tensor(record.picks)))
-    members, of_members = unit_rows(pool.plain.take(torch.tensor(places)))
-    cosines = cast("list[list[float]]", (members @ picks.T).clamp(-1.0, 1.0).tolist())
     picked = [record.rows[record.picks[pick]] for pick in cast("list[int]", of_picks.tolist())]
     found: dict[int, Near] = {}
-    for member, line in zip(cast("list[int]", of_members.tolist()), cosines, strict=True):
-        row = record.rows[places[member]]
-        others = [
-            Neighbour(pick, lines[pick].id, cosine) for pick, cosine in zip(picked, line, strict=True) if pick != row
-        ]
-        others.sort(key=lambda other: -other.cosine)
-        overlaps = [other for other in others[:NEIGHBOURS] if other.cosine > 0]
-        found[row] = (overlaps, [other for other in others[: -NEIGHBOURS - 1 : -1] if other.cosine < 0])
+    for start in range(0, len(places), _BLOCK):
+        some = places[start : start + _BLOCK]
+        members, of_members = unit_rows(pool.plain.take(torch.tensor(some)))
+        cosines = (members @ picks.T).clamp(-1.0, 1.0)
+        count = min(NEIGHBOURS + 1, len(picked))  # one more: a pick is its own nearest
+        nearest, furthest = cosines.topk(count, dim=1), cosines.topk(count, dim=1, largest=False)
+        for i, member in enumerate(cast("list[int]", of_members.tolist())):
+            row = record.rows[some[member]]
+            overlaps = _named(nearest.values[i], nearest.indices[i], picked, row, lines)
+            opposes = _named(furthest.values[i], furthest.indices[i], picked, row, lines)
+            found[row] = ([other for other in overlaps if other.cosine > 0], [o for o in opposes if o.cosine < 0])
     return found
+
+
+def _named(cosines: Tensor, places: Tensor, picked: Sequence[int], row: int, lines: Sequence[Line]) -> list[Neighbour]:
+    """Up to `NEIGHBOURS` picks, `row` itself left out."""
+    pairs = zip(cast("list[int]", places.tolist()), cast("list[float]", cosines.tolist()), strict=True)
+    others = [Neighbour(picked[place], lines[picked[place]].id, cosine) for place, cosine in pairs]
+    return [other for other in others if other.row != row][:NEIGHBOURS]
 
 
 def _blank(line: Line) -> RowStory:

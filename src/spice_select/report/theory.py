@@ -9,6 +9,7 @@ import torch
 
 from spice_select.config import RunConfig
 from spice_select.information import (
+    RowLimit,
     choose_rows,
     guarantee_factor,
     half_life,
@@ -63,6 +64,8 @@ def theory_of(
             bounds.append(_theorem4(pool))
     if rivals.skipped:
         notes.append("The choice was not made again with penalty 0: among so many rows it would take too long.")
+    if rivals.pools < len(measured):
+        notes.append(f"Other choices are compared with in {rivals.pools:,} of {len(measured):,} candidate pools.")
     information = sum(measures.information for _, measures in measured)
     bound = sum(measures.bound for _, measures in measured)
     curvature = max(measures.curvature for _, measures in measured)
@@ -73,6 +76,7 @@ def theory_of(
         half_life=_median(half_lives),
         pools=len(measured),
         information=information,
+        compared=rivals.chosen,
         rivals=rivals.result(),
         certificate=information / bound if bound > 0 else 1.0,
         curvature=curvature,
@@ -146,12 +150,14 @@ class _Rivals:
     draws: torch.Tensor = field(default_factory=lambda: torch.zeros(DRAWS, dtype=torch.float64))
     norms: float = 0.0
     without_penalty: float = 0.0
+    chosen: float = 0.0  # U of the picks of the same pools
     pools: int = 0
     skipped: bool = False
 
     def add(self, pool: PoolEvidence) -> None:
         record = pool.record
         assert record.measures is not None
+        self.chosen += record.measures.information
         count = len(record.picks)
         generator = torch.Generator().manual_seed(self.config.seed + record.pool)
         self.draws += random_draws(pool.seen, count, pool.alpha, DRAWS, generator, pool.given)
@@ -166,7 +172,8 @@ class _Rivals:
         work = pool.seen.rows * len(pool.record.picks) * pool.seen.dim
         self.skipped = self.skipped or work > MOST_WORK
         if self.config.method == "spice" and self.config.penalty > 0 and not self.skipped:
-            found = choose_rows(pool.seen, survey(pool.seen), pool.limit, pool.alpha, 0.0, None, pool.given)
+            limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
+            found = choose_rows(pool.seen, survey(pool.seen), limit, pool.alpha, 0.0, None, pool.given)
             self.without_penalty += found.selection.information
 
     def result(self) -> list[Rival]:
