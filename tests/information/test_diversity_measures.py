@@ -78,7 +78,7 @@ def test_one_row_more_that_is_a_copy_adds_no_effective_row(vectors):
 def test_clusters_that_lie_far_apart_are_found(clusters, seed):
     rng = np.random.default_rng(seed)
     centre = np.arange(clusters).repeat(6)
-    vectors = np.eye(8)[centre] + 0.01 * rng.standard_normal((len(centre), 8))
+    vectors = np.eye(8)[centre] + 1e-6 * rng.standard_normal((len(centre), 8))
     found = directions_clustered(directions(vectors), clusters, torch.Generator().manual_seed(seed)).numpy()
     assert len(set(zip(centre, found, strict=True))) == clusters == len(set(found))
     again = directions_clustered(directions(vectors), clusters, torch.Generator().manual_seed(seed)).numpy()
