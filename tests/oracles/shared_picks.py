@@ -7,7 +7,8 @@ import sys
 
 import torch
 
-from spice_select.information.feature_selection import FeatureSelection, choose_rows, random_feature_information
+from spice_select.information.chance import random_feature_information
+from spice_select.information.feature_selection import FeatureSelection, choose_rows
 from spice_select.information.features import TensorFeatures
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
 from spice_select.information.principal import principal_directions, projected
