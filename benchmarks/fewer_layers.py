@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 
 import torch
-from report import machine, write_section
 from torch import Tensor
 
+from report import machine, write_section
 from spice_select.config import RunConfig, resolve
 from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.information import (

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from gradient_speed import training_step
-from report import machine, spread, write_section
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from report import machine, spread, write_section
 from spice_select.config import RunConfig
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.output.atomic import write_bytes

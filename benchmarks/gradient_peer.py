@@ -113,6 +113,7 @@ def main() -> None:
     import importlib.metadata
 
     import torch
+
     from report import machine, spread, write_section
 
     found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from report import machine, spread, write_section
 
+from report import machine, spread, write_section
 from spice_select.config import RunConfig
 from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.gradients.loss import TokenRow, collate, response_losses

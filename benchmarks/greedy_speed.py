@@ -21,6 +21,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from greedy_arms import ARMS
+
 from report import machine, write_section
 
 HERE = Path(__file__).parent

@@ -22,9 +22,9 @@ import zlib
 from collections.abc import Callable
 
 import torch
-from report import machine, write_section
 from torch import Tensor
 
+from report import machine, write_section
 from spice_select.config import RunConfig
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import GramAccumulator, HeldGradients

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import torch
-from report import machine, write_section
 
+from report import machine, write_section
 from spice_select.amounts import GIB
 
 CASES: dict[str, tuple[int | None, list[str]]] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from projection import choices, picks
-from report import machine, write_section
 from safetensors.torch import load
 from torch import Tensor
 
+from report import machine, write_section
 from spice_select import GradientStore, select_from_gram
 from spice_select.information import gradient_scales, information, principal_rank, relative_alpha
 from spice_select.information.eager import EagerGreedy

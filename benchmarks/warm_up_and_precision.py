@@ -14,9 +14,9 @@ import time
 
 import numpy as np
 import torch
-from report import machine, write_section
 from torch import Tensor
 
+from report import machine, write_section
 from spice_select.config import RunConfig, resolve
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import GramAccumulator, HeldGradients
