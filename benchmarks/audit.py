@@ -79,7 +79,7 @@ def run(pool: Path, output: Path) -> None:
 
 
 def duplicate_lines(evidence: Evidence, pairs: dict[str, set[frozenset[str]]]) -> list[str]:
-    (pool,) = evidence.pools()
+    (pool,) = evidence.pools
     ids = [evidence.lines[row].id for row in pool.record.rows]
     ranked = sorted(similar_pairs(pool.plain, 0.3), key=lambda pair: -pair[2])
     found = [(frozenset((ids[one], ids[other])), cosine) for one, other, cosine in ranked]

@@ -13,7 +13,6 @@ from spice_select.information import (
     gram_features,
     half_life,
     random_draws,
-    random_feature_information,
     select_in_order,
     subset_information,
     theorem4,
@@ -36,13 +35,11 @@ def test_information_of_a_subset_follows_its_definition(vectors, alpha, data):
 
 
 @given(generic_pools(), st.integers(0, 99))
-def test_draws_are_what_their_mean_is_of(vectors, seed):
+def test_no_draw_has_more_information_than_all_rows(vectors, seed):
     features, count = TensorFeatures(torch.from_numpy(vectors)), max(1, len(vectors) // 2)
     draws = random_draws(features, count, 1.0, 5, torch.Generator().manual_seed(seed))
-    mean = random_feature_information(features, count, 1.0, 5, torch.Generator().manual_seed(seed))
-    assert len(draws) == 5 and mean == pytest.approx(float(draws.mean()))
     whole = subset_information(features, torch.arange(len(vectors)), 1.0)
-    assert float(draws.max()) <= whole + 1e-9
+    assert len(draws) == 5 and float(draws.max()) <= whole + 1e-9
 
 
 @settings(deadline=None)

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from spice_select.information.chance import random_feature_information
+from spice_select.information.chance import random_draws
 from spice_select.information.feature_selection import FeatureSelection, choose_rows
 from spice_select.information.features import TensorFeatures
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
@@ -51,7 +51,7 @@ def choose(seed: int, ranks: Ranks) -> tuple[FeatureSelection, float]:
         known = survey(features, ranks)
     found = choose_rows(features, known, limit, 0.7, penalty, stop_ratio, given, ranks=ranks)
     generator = torch.Generator().manual_seed(seed)
-    by_chance = random_feature_information(features, len(found.selection.indices), 0.7, 5, generator, given, ranks)
+    by_chance = random_draws(features, len(found.selection.indices), 0.7, 5, generator, given, ranks)
     return found, by_chance
 
 

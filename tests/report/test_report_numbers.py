@@ -209,7 +209,7 @@ def test_a_choice_from_all_rows_has_the_same_report_of_its_store(tiny_model, poo
     """One pool, gradients from the store: information and neighbours agree with the store's own features."""
     select([str(pool)], model=tiny_model, pool_size="all", dim=64, output=tmp_path / "all")
     evidence, report = open_run(tmp_path / "all"), build(tmp_path / "all", NoProgress())
-    (one,) = evidence.pools()
+    (one,) = evidence.pools
     features = evidence.store.block(0, 150).numpy()
     picks = evidence.picked
     story = report.rows[picks[0]]
@@ -276,8 +276,8 @@ def test_gradients_of_zero_and_a_pool_kept_whole_still_have_a_report(run, tmp_pa
 def test_all_rows_are_as_diverse_as_all_rows(run):
     """Where everything is kept, random rows of the same number are the same rows."""
     evidence = open_run(run)
-    pools = [(pool, range(len(pool.record.rows))) for pool in evidence.pools()]
-    for line in diversity_of(pools, len(pools), 0):
+    pools = [(pool, range(len(pool.record.rows))) for pool in evidence.pools]
+    for line in diversity_of(pools, 0):
         assert line.kept == pytest.approx(line.random, rel=1e-9), line.name
 
 

@@ -1,7 +1,7 @@
 """The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
 
 from spice_select.information.certificate import Certificate, guarantee_factor
-from spice_select.information.chance import random_draws, random_feature_information, subset_information
+from spice_select.information.chance import random_draws, subset_information
 from spice_select.information.diagnostics import Theorem4, gram_features, half_life, theorem4
 from spice_select.information.feature_selection import (
     FeatureSelection,
@@ -47,7 +47,6 @@ __all__ = [
     "principal_rank",
     "projected",
     "random_draws",
-    "random_feature_information",
     "random_information",
     "relative_alpha",
     "scale_gram",

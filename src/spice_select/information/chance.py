@@ -11,19 +11,6 @@ from spice_select.information.ranks import ALONE, Ranks
 from spice_select.information.survey import second_moment
 
 
-def random_feature_information(
-    features: FeatureRows,
-    budget: int,
-    alpha: float,
-    draws: int,
-    generator: torch.Generator,
-    given: FeatureRows | None = None,
-    ranks: Ranks = ALONE,
-) -> float:
-    """Mean of `random_draws`, as `random_information` on a Gram matrix."""
-    return float(random_draws(features, budget, alpha, draws, generator, given, ranks).mean())
-
-
 def random_draws(
     features: FeatureRows,
     budget: int,
@@ -33,7 +20,7 @@ def random_draws(
     given: FeatureRows | None = None,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """U(S) of `draws` uniformly random subsets of `budget` rows, [draws] in nats.
+    """U(S) of `draws` uniformly random subsets of `budget` rows, [draws] in nats; their mean is `random_information`.
 
     With `given` rows it is what random rows add to them, U(given + S) - U(given).
     """

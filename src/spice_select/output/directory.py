@@ -28,6 +28,9 @@ MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 REPORT = "report.html"
 FIGURES = "figures"
+PAGE_BYTES = 3_000_000
+"""Most that the page of a report takes."""
+
 CHECKPOINT = "checkpoint"
 FORMAT = "spice-select run"
 """What a manifest's field `format` says."""

@@ -8,7 +8,7 @@ predict; one that belongs to another answer does not. Losses lie in `checkpoint/
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from spice_select.errors import ConfigError, OutputError
 from spice_select.output.atomic import write_text
@@ -23,6 +23,9 @@ from spice_select.report.evidence import Evidence
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.ordered import response_and_prompt_losses
 from spice_select.store.tables import StoredChat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILE = "answers.json"
 FORMAT_VERSION = 1
@@ -87,7 +90,7 @@ def answers_known(evidence: Evidence) -> bool:
     return (evidence.directory / CHECKPOINT / FILE).exists()
 
 
-def _pool_of(chats: Sequence[StoredChat], max_length: int, tokenizer: Any) -> Pool:
+def _pool_of(chats: Sequence[StoredChat], max_length: int, tokenizer: "PreTrainedTokenizerBase") -> Pool:
     rows = [{"id": chat.id, **_as_row(chat.conversation)} for chat in chats]
     return read_pool([rows], tokenizer, PoolOptions(format="messages", max_length=max_length))
 

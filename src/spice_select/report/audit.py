@@ -46,33 +46,33 @@ def audit_of(evidence: Evidence, same: float = SAME) -> Audit | None:
         return None
     lines, records = evidence.lines, evidence.records
     opposed = _most_opposed(records)
-    near = neighbours_of([row for row, _ in opposed], evidence.pools(), lines)
-    duplicates = _duplicates(evidence.pools(), lines, same)
+    near = neighbours_of([row for row, _ in opposed], evidence.pools, lines)
+    duplicates = _duplicates(evidence.pools, lines, same)
     norms = {row: norm for record in records for row, norm in _norms(record)}
     return Audit(
         scope=_scope(evidence),
         conflicts=[_conflict(row, value, lines, near) for row, value in opposed],
-        duplicates=None if duplicates is None else duplicates[:LISTED],
-        groups=len(duplicates or []),
+        duplicates=duplicates[:LISTED] if evidence.pools else None,
+        groups=len(duplicates),
         outliers=_outliers(norms, lines),
         suspects=suspects_of(evidence, LISTED),
     )
 
 
 def _scope(evidence: Evidence) -> str:
-    if all(record.measures is None for record in evidence.records):
-        return "No gradients were computed: rows were not compared."
-    rows = sum(len(record.rows) for record in evidence.records if record.picks)
-    pools = sum(1 for record in evidence.records if record.picks)
-    left = "" if rows == len(evidence.lines) else f" {len(evidence.lines) - rows:,} rows were not compared at all."
-    if evidence.missing:
-        left += " " + " ".join(evidence.missing)
-    if pools == 1:
-        return f"Every row was compared with every other.{left}"
-    return (
-        f"Rows were compared within their candidate pool, one of {pools:,}: duplicates in two pools are not seen. "
-        f"For all pairs choose with --pool-size all, or from a gradient store.{left}"
-    )
+    rows = sum(len(pool.record.rows) for pool in evidence.pools)
+    if rows == 0:
+        return " ".join(["No gradients are there: rows were not compared.", *evidence.missing])
+    left = len(evidence.lines) - rows
+    said = ["" if left == 0 else f"{left:,} rows were not compared at all.", *evidence.missing]
+    if len(evidence.pools) > 1:
+        how = (
+            f"Rows were compared within their candidate pool, one of {len(evidence.pools):,}: duplicates in two pools "
+            "are not seen. For all pairs choose with --pool-size all, or from a gradient store."
+        )
+    else:
+        how = "Every row was compared with every other."
+    return " ".join(filter(None, [how, *said]))
 
 
 def _norms(record: PoolRecord) -> Iterable[tuple[int, float]]:
@@ -100,16 +100,15 @@ def _finding(line: Line, value: float, reason: str, others: Sequence[Neighbour] 
     return Finding(line.index, line.id, line.source, line.location, value, reason, others)
 
 
-def _duplicates(pools: Iterable[PoolEvidence], lines: Sequence[Line], same: float) -> list[Group] | None:
-    """Groups of rows linked by cosines of at least `same`, largest first; None where there is no pool."""
-    groups: list[tuple[list[int], float]] = []
-    none = True
-    for pool in pools:
-        none = False
-        for members, least in similar_groups(pool.plain, same):
-            groups.append((sorted(pool.record.rows[member] for member in members), least))
+def _duplicates(pools: Sequence[PoolEvidence], lines: Sequence[Line], same: float) -> list[Group]:
+    """Groups of rows linked by cosines of at least `same`, largest first."""
+    groups = [
+        (sorted(pool.record.rows[member] for member in members), least)
+        for pool in pools
+        for members, least in similar_groups(pool.plain, same)
+    ]
     groups.sort(key=lambda group: (-len(group[0]), group[0]))
-    return None if none else [_group(rows, least, lines) for rows, least in groups]
+    return [_group(rows, least, lines) for rows, least in groups]
 
 
 def _group(rows: Sequence[int], least: float, lines: Sequence[Line]) -> Group:

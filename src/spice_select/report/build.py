@@ -4,7 +4,8 @@ from spice_select.report.build import build, write
 write(build(Path("chosen")), Path("chosen"))
 """
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ import numpy as np
 from spice_select.errors import SpiceSelectError
 from spice_select.information import SelectionInputError
 from spice_select.output.atomic import write_text
-from spice_select.output.directory import FIGURES, REPORT
+from spice_select.output.directory import FIGURES, PAGE_BYTES, REPORT
 from spice_select.progress import Progress
-from spice_select.report.audit import SHOWN, audit_of
+from spice_select.report.audit import audit_of
 from spice_select.report.composition import LANGUAGE_ROWS, composition_of
 from spice_select.report.content import Audit, Report, Theory
 from spice_select.report.diversity import diversity_of, embedding_diversity
@@ -27,8 +28,8 @@ from spice_select.report.theory import theory_of
 PAGE_ROWS = 2000
 """Most rows that can be looked up in a page."""
 
-PAGE_TEXT = 1_600_000
-"""About how many characters of rows a page may hold; with everything else it stays under 3 MB."""
+PAGE_TEXT = PAGE_BYTES // 2
+"""About how many bytes of rows' texts a page may hold; the rest is for everything else."""
 
 LONGEST_TEXT = 2000
 """Most characters of a prompt or a response, also where there is room."""
@@ -50,13 +51,13 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     evidence = open_run(directory)
     notes = list(evidence.missing)
     progress.note("report: information and conflict")
-    theory = theory_of(evidence.records, evidence.pools(), evidence.config, notes)
+    theory = theory_of(evidence.records, evidence.pools, evidence.config, notes)
     progress.note("report: what was chosen")
     texts = _texts(evidence, notes)
     composition = composition_of(evidence.lines, evidence.records, {row: text.response for row, text in texts.items()})
     progress.note("report: diversity")
     seed = evidence.config.seed
-    diversity = diversity_of(((pool, pool.record.picks) for pool in evidence.pools()), len(evidence.records), seed)
+    diversity = diversity_of([(pool, pool.record.picks) for pool in evidence.pools], seed)
     if embeddings is not None:
         diversity += embedding_diversity(embeddings, len(evidence.lines), evidence.picked, seed)
     progress.note("report: rows that conflict, and duplicates")
@@ -64,8 +65,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     rows = _rows_of_page(evidence, audit)
     unknown = [row for row in rows if row not in texts]
     texts |= _turns(evidence, unknown)
-    near = neighbours_of(rows, evidence.pools(), evidence.lines)
-    most = max(120, min(LONGEST_TEXT, PAGE_TEXT // (2 * max(1, len(rows)))))
+    near = neighbours_of(rows, evidence.pools, evidence.lines)
     return Report(
         title=directory.resolve().name,
         facts=_facts(evidence, theory),
@@ -73,7 +73,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
         theory=theory,
         composition=composition,
         diversity=diversity,
-        rows=stories_of(rows, evidence.lines, evidence.records, near, texts, most),
+        rows=stories_of(rows, evidence.lines, evidence.records, near, texts, _room(rows, texts)),
         all_rows=len(evidence.lines),
         audit=audit,
     )
@@ -81,9 +81,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
 
 def write(report: Report, directory: Path) -> list[Path]:
     """Write the page, and the figures as SVG and PNG; earlier ones are replaced. Returns what was written."""
-    folder = directory / FIGURES
-    folder.mkdir(exist_ok=True)
-    figures = draw(report, folder)
+    figures = draw(report, directory / FIGURES)
     return [write_page(report, directory), *figures]
 
 
@@ -132,6 +130,14 @@ def _rows_of_page(evidence: Evidence, audit: Audit | None) -> list[int]:
     return sorted(rows)
 
 
+def _room(rows: Sequence[int], texts: Mapping[int, Turns]) -> int:
+    """How many characters of a prompt, and of a response, the page has room for."""
+    shown = [text for row in rows if row in texts for text in (texts[row].prompt, texts[row].response)]
+    letters = sum(map(len, shown))
+    bytes_of_one = sum(len(text.encode("utf-8", "replace")) for text in shown) / letters if letters else 1.0
+    return min(LONGEST_TEXT, int(PAGE_TEXT / bytes_of_one / max(1, len(shown))))
+
+
 def _shuffled(rows: Sequence[int], seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(np.array(rows, dtype=np.int64)).tolist()
 
@@ -141,21 +147,21 @@ def _named(audit: Audit | None) -> list[int]:
     if audit is None:
         return []
     findings = [finding.row for found in (audit.conflicts, audit.outliers, audit.suspects) for finding in found]
-    return findings + [row for group in audit.duplicates or [] for row in group.rows[:SHOWN]]
+    return findings + [row for group in audit.duplicates or [] for row in group.rows]
 
 
 def _facts(evidence: Evidence, theory: Theory | None) -> list[tuple[str, str, str]]:
-    totals, config = evidence.totals, evidence.config
-    kept, rows = len(evidence.picked), len(evidence.lines)
-    tokens = sum(line.trained_tokens for line in evidence.lines)
-    kept_tokens = sum(evidence.lines[row].trained_tokens for row in evidence.picked)
+    config = evidence.config
+    tokens = [line.trained_tokens for line in evidence.lines]
+    kept = [tokens[row] for row in evidence.picked]
+    median = statistics.median(kept) if kept else 0
     facts = [
-        ("rows kept", f"{kept:,} of {rows:,}", f"method {config.method}, budget {config.budget}"),
-        ("trained tokens", f"{kept_tokens:,}", f"{kept_tokens / tokens:.1%} of the pool's {tokens:,}"),
+        ("rows kept", f"{len(kept):,} of {len(tokens):,}", f"method {config.method}, budget {config.budget}"),
+        ("trained tokens", f"{sum(kept):,}", f"{sum(kept) / sum(tokens):.1%} of the pool's {sum(tokens):,}"),
         (
             "median response",
-            f"{totals['kept_median_tokens']:g} tokens",
-            f"in the pool {totals['median_tokens']:g}; short responses have large gradients",
+            f"{median:g} tokens",
+            f"in the pool {statistics.median(tokens):g}; short responses have large gradients",
         ),
     ]
     if theory is None:

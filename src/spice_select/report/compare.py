@@ -5,6 +5,7 @@ chose is comparable only on one set of gradients: those of the first run that ha
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from spice_select.information import random_draws, select_in_order, subset_infor
 from spice_select.information.survey import second_moment
 from spice_select.output.atomic import write_text
 from spice_select.report.comparison import Comparison, Contender
-from spice_select.report.content import Curve, Diversity
+from spice_select.report.content import Diversity
 from spice_select.report.decay import draw_decays
 from spice_select.report.diversity import diversity_of
 from spice_select.report.evidence import Evidence, PoolEvidence, open_run
@@ -48,7 +49,7 @@ def compare(directories: Sequence[Path]) -> Comparison:
     names = _names(directories)
     for name, run in zip(names[1:], runs[1:], strict=True):
         _refuse_other_rows(names[0], runs[0], name, run)
-    judge = next((place for place, run in enumerate(runs) if any(True for _ in run.pools())), None)
+    judge = next((place for place, run in enumerate(runs) if run.pools), None)
     notes = [] if judge is not None else ["No run has gradients: information and conflict are not known."]
     tallies = [_Tally() for _ in runs]
     if judge is not None:
@@ -90,12 +91,11 @@ class _Tally:
 
 
 def _measure(judge: Evidence, choices: Sequence[Sequence[int]], tallies: Sequence[_Tally]) -> None:
-    for pool in judge.pools():
+    for pool in judge.pools:
         for chosen, tally in zip(choices, tallies, strict=True):
             _add(pool, _within(pool, chosen), tally, judge.config)
     for chosen, tally in zip(choices, tallies, strict=True):
-        pools = ((pool, _within(pool, chosen)) for pool in judge.pools())
-        tally.diversity = diversity_of(pools, len(judge.records), judge.config.seed)
+        tally.diversity = diversity_of([(pool, _within(pool, chosen)) for pool in judge.pools], judge.config.seed)
 
 
 def _limits(judge: str, runs: Sequence[Evidence], tallies: Sequence[_Tally]) -> list[str]:
@@ -144,14 +144,10 @@ def _contender(name: str, run: Evidence, settings: str, tally: _Tally, choices: 
         information=tally.information if measured else None,
         random_information=tally.random if measured else None,
         conflict=statistics.fmean(tally.conflicts) if measured else None,
-        gain=_curve(tally.gains),
+        gain=curve(tally.gains) if measured else None,
         diversity=tally.diversity,
         shared=[len(set(picked) & set(other)) for other in choices],
     )
-
-
-def _curve(gains: Sequence[Sequence[float]]) -> Curve | None:
-    return curve(gains) if gains else None
 
 
 def _settings(configs: Sequence[RunConfig]) -> list[str]:
@@ -168,10 +164,8 @@ def _sources(runs: Sequence[Evidence]) -> list[tuple[str, list[float]]]:
     lines = runs[0].lines
     groups = [list(range(len(lines))), *(run.picked for run in runs)]
     names = sorted({line.source for line in lines})
-    return [
-        (name, [sum(lines[row].source == name for row in rows) / max(1, len(rows)) for rows in groups])
-        for name in names
-    ]
+    counts = [Counter(lines[row].source for row in rows) for rows in groups]
+    return [(name, [count[name] / max(1, count.total()) for count in counts]) for name in names]
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:

@@ -45,7 +45,10 @@ class Correlation:
 
 @dataclass(frozen=True, slots=True)
 class BoundCheck:
-    """Theorem 4 over `steps` picks: how many met its condition, and at how many of those the bound held."""
+    """Theorem 4 over `steps` picks: how many met its condition, and at how many of those the bound held.
+
+    Where more than 200 of a pool meet it, `held` is that of 200 spread over them, scaled up.
+    """
 
     steps: int
     condition: int

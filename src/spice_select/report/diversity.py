@@ -1,6 +1,6 @@
 """How different the kept rows are from each other, beside random rows of the same number."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -46,19 +46,18 @@ DEFINITIONS = {
 }
 
 
-def diversity_of(pools: Iterable[tuple[PoolEvidence, Sequence[int]]], of: int, seed: int) -> list[Diversity]:
+def diversity_of(pools: Sequence[tuple[PoolEvidence, Sequence[int]]], seed: int) -> list[Diversity]:
     """On unscaled gradients, each candidate pool for itself, averaged by the number of kept rows.
 
     Args:
         pools: each with the places of its kept rows.
-        of: how many there may be.
         seed: of the draws.
 
     Returns:
         One for each measure; nothing where no row is kept.
 
     """
-    tally = _Tally(max(1, -(-DRAWS // max(of, 1))))
+    tally = _Tally(-(-DRAWS // max(1, len(pools))))
     for pool, places in pools:
         if places:
             generator = torch.Generator().manual_seed(seed + pool.record.pool)
@@ -122,6 +121,7 @@ class _Sample:
 
     @classmethod
     def of(cls, rows: int, picks: Sequence[int], generator: torch.Generator) -> "_Sample":
+        """Draw from `rows` rows of which those with the numbers `picks` are kept."""
         chosen = torch.tensor(sorted(picks))
         left = torch.ones(rows, dtype=torch.bool)
         left[chosen] = False
@@ -168,6 +168,7 @@ class _Tally:
         self._weight += weight
 
     def result(self, space: str) -> list[Diversity]:
+        """Means over what was added; `space` says where the vectors are from."""
         return [
             Diversity(name, DEFINITIONS[name], space, kept / self._weight, random / self._weight)
             for name, (kept, random) in self._sums.items()

@@ -1,14 +1,14 @@
 """A finished run as a report needs it: its rows, records, texts, and the gradients that it chose by.
 
 evidence = open_run("chosen")
-for pool in evidence.pools(): pool.record, pool.seen, pool.plain
+for pool in evidence.pools: pool.record, pool.seen, pool.plain
 """
 
 # pyarrow ships no annotations
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
 from spice_select.errors import ConfigError, OutputError
-from spice_select.information import FeatureRows, Limit, PartOfFeatures, RowLimit, TensorFeatures, gram_features, survey
+from spice_select.information import FeatureRows, Limit, PartOfFeatures, RowLimit, TensorFeatures, gram_features
 from spice_select.output.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
@@ -70,7 +70,6 @@ class Evidence:
     Attributes:
         directory: of the run.
         config: its options.
-        totals: of its manifest.
         lines: a line for every usable row.
         records: one a candidate pool.
         store: the gradient store it chose from, if any.
@@ -80,27 +79,27 @@ class Evidence:
 
     directory: Path
     config: RunConfig
-    totals: dict[str, Any]
     lines: list[Line]
     records: list[PoolRecord]
     store: GradientStore | None
     missing: list[str]
 
-    def pools(self) -> Iterator[PoolEvidence]:
-        """Candidate pools in which something was picked and whose gradients are there, read one after the other."""
+    @cached_property
+    def pools(self) -> list[PoolEvidence]:
+        """Candidate pools in which something was picked and whose gradients are there."""
         if self.store is not None:
-            yield self._of_store
-            return
-        checkpoint = Checkpoint(self.directory / CHECKPOINT)
+            return [self._of_store(self.store)]
+        checkpoint, found = Checkpoint(self.directory / CHECKPOINT), list[PoolEvidence]()
         for record in self.records:
             gram = checkpoint.gram(record.pool) if record.picks and record.measures is not None else None
             if gram is not None:
-                yield _of_gram(gram, record, [self.lines[row].trained_tokens for row in record.rows], self.config)
+                lengths = [self.lines[row].trained_tokens for row in record.rows]
+                found.append(_of_gram(gram, record, lengths, self.config))
+        return found
 
-    @cached_property
-    def _of_store(self) -> PoolEvidence:
-        store, record, config = self.store, self.records[0], self.config
-        assert store is not None and record.measures is not None
+    def _of_store(self, store: GradientStore) -> PoolEvidence:
+        record, config = self.records[0], self.config
+        assert record.measures is not None
         limit = limit_of(config, [self.lines[row] for row in record.rows])
         given = None if config.given is None else GradientStore.open(config.given, store.device)
         seen = as_seen(store, self.lines, record.rows, limit.most, config, given, NoProgress())
@@ -131,7 +130,6 @@ def open_run(directory: Path) -> Evidence:
     manifest = _read_manifest(directory)
     try:
         config = RunConfig.model_validate(manifest["config"])
-        totals = manifest["totals"]
     except (KeyError, ValidationError) as error:
         raise OutputError(f"{directory / MANIFEST}: cannot be used ({_first_line(error)}).") from None
     records = [record for _, record in sorted(Checkpoint(directory / CHECKPOINT).records().items())]
@@ -139,7 +137,7 @@ def open_run(directory: Path) -> Evidence:
         raise OutputError(f"{directory / CHECKPOINT}: holds no record of a candidate pool; run the selection again.")
     missing: list[str] = []
     store = _store_of(directory, manifest, config, missing)
-    evidence = Evidence(directory, config, totals, _lines(directory / SCORES), records, store, missing)
+    evidence = Evidence(directory, config, _lines(directory / SCORES), records, store, missing)
     if store is None and not missing and config.method not in WITHOUT_GRADIENTS:
         gone = _without_gram(directory, records)
         if gone:
@@ -175,11 +173,9 @@ def _store_of(directory: Path, manifest: dict[str, Any], config: RunConfig, miss
         return None
     named = manifest.get("store", {"path": str(directory / CHECKPOINT / STORE), "sha256": None})
     place = Path(named["path"])
-    digests: list[tuple[Path, str | None]] = [(place, named["sha256"])]
     try:
-        for path, digest in digests:
-            if digest is not None and file_digest(path / STORE_MANIFEST) != digest:
-                raise OutputError(f"{path}: has changed since the choice.")
+        if named["sha256"] not in (None, file_digest(place / STORE_MANIFEST)):
+            raise OutputError(f"{place}: has changed since the choice.")
         if config.given is not None:
             GradientStore.open(config.given)
         return GradientStore.open(place)
@@ -196,10 +192,10 @@ def _without_gram(directory: Path, records: Sequence[PoolRecord]) -> int:
 def _of_gram(gram: Tensor, record: PoolRecord, lengths: Sequence[int], config: RunConfig) -> PoolEvidence:
     assert record.measures is not None
     scaled = gram_as_seen(gram, lengths, record.quota, config)
-    seen = TensorFeatures(gram_features(scaled))
-    plain = TensorFeatures(gram_features(gram))
-    squares = survey(seen).squares
-    return PoolEvidence(record, seen, squares, plain, None, record.measures.alpha, RowLimit(len(record.picks)))
+    seen, plain = TensorFeatures(gram_features(scaled)), TensorFeatures(gram_features(gram))
+    return PoolEvidence(
+        record, seen, scaled.diagonal(), plain, None, record.measures.alpha, RowLimit(len(record.picks))
+    )
 
 
 def _first_line(error: Exception) -> str:

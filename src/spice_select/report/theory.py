@@ -155,6 +155,7 @@ class _Rivals:
     skipped: bool = False
 
     def add(self, pool: PoolEvidence) -> None:
+        """Measure them in one more pool."""
         record = pool.record
         assert record.measures is not None
         self.chosen += record.measures.information
@@ -177,6 +178,7 @@ class _Rivals:
             self.without_penalty += found.selection.information
 
     def result(self) -> list[Rival]:
+        """Those that were measured; none without a pool."""
         if self.pools == 0:
             return []
         mean, low, high = (float(value) for value in (self.draws.mean(), self.draws.min(), self.draws.max()))

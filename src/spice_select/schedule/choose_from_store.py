@@ -19,7 +19,7 @@ from spice_select.information import (
     principal_directions,
     principal_rank,
     projected,
-    random_feature_information,
+    random_draws,
     survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
@@ -62,11 +62,11 @@ def choose_all(
         )
         picks = len(found.selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_feature_information(features, picks, alpha, RANDOM_DRAWS, generator, before, ranks)
+        by_chance = random_draws(features, picks, alpha, RANDOM_DRAWS, generator, before, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
-    measures = measures_of(found.selection, norms, alpha, by_chance)
+    measures = measures_of(found.selection, norms, alpha, float(by_chance.mean()))
     quota = picks if config.budget_tokens is not None else limit.most
     record = PoolRecord(0, kept, list(found.selection.indices), quota, found.selection.stopped_early, 0.0, measures)
     return record, found

@@ -17,6 +17,7 @@ from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import layer_groups, most_held_bytes, rows_held
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection, project_rows
+from spice_select.output.directory import PAGE_BYTES
 from spice_select.pool.examples import Example
 from spice_select.pool.records import Chat
 from spice_select.preparation import Prepared
@@ -68,7 +69,8 @@ def forecast_pools(
     measured = measure_passes(proxy.model, examples, batches, run, worth)
     state = 4 * 3 * proxy.parameters  # factors and AdamW's moments, in float32
     saved = 2 if _last_cycle(pools, config) else 1  # an update's state is written before the last one's is removed
-    disk = _rows_on_disk(examples, config) + saved * state
+    grams = sum(8 * len(pool.rows) ** 2 for pool in pools if pool.quota)
+    disk = _rows_on_disk(examples, config) + _text_bytes(examples) + saved * state + grams
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)
     tokens = sum(len(examples[i].input_ids) for batch in batches for i in batch)
@@ -114,7 +116,7 @@ def forecast_run(prepared: Prepared, budget: int, progress: Progress) -> Forecas
     """All of a run that has not begun, warm-up included."""
     examples, config = prepared.pool.examples, prepared.config
     if config.method in WITHOUT_MODEL:
-        return _forecast(examples, {}, None, None, _rows_on_disk(examples, config))
+        return _forecast(examples, {}, None, None, _rows_on_disk(examples, config) + _text_bytes(examples))
     if config.pool_size == "all" and config.method not in WITHOUT_GRADIENTS:
         found = forecast_new_store(prepared, progress)
         return replace(found, disk=found.disk + _rows_on_disk(examples, config))
@@ -164,7 +166,8 @@ def _forecast_losses(examples: Sequence[Example], config: RunConfig, proxy: Prox
 
     measured = measure_passes(proxy.model, examples, batches, run)
     assert measured is not None  # a pool has rows
-    return _forecast(examples, {"losses": measured.seconds}, measured.memory, proxy, _rows_on_disk(examples, config))
+    disk = _rows_on_disk(examples, config) + _text_bytes(examples)
+    return _forecast(examples, {"losses": measured.seconds}, measured.memory, proxy, disk)
 
 
 def _forecast(
@@ -213,7 +216,7 @@ def text_bytes(sample: Sequence[Chat], rows: int) -> int:
 
 
 def rows_on_disk(rows: int, trained_tokens: int, texts: int, config: RunConfig) -> int:
-    """Chosen rows twice (as they were, and for trainers), and what is known of every row twice.
+    """Chosen rows twice (as they were, and for trainers), what is known of every row twice, and the report's page.
 
     Args:
         rows: of the pool.
@@ -227,4 +230,4 @@ def rows_on_disk(rows: int, trained_tokens: int, texts: int, config: RunConfig) 
         if config.budget_tokens is not None
         else config.budget_rows(rows, trained_tokens) / rows
     )
-    return int(2 * share * texts) + 2 * 150 * rows
+    return int(2 * share * texts) + 2 * 150 * rows + PAGE_BYTES

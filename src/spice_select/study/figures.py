@@ -1,26 +1,12 @@
-"""The figures of a study: held-out loss by cell, and against trained tokens. Needs matplotlib (an extra)."""
+"""The figures of a study: held-out loss by cell, and against trained tokens."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spice_select.errors import ConfigError
 from spice_select.output.atomic import replacing
 from spice_select.study.table import Line
-
-
-def require_matplotlib() -> None:
-    """Fail before hours are spent.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-
-    """
-    try:
-        import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError:
-        raise ConfigError("figures need matplotlib; run: pip install 'spice-select[study]'") from None
 
 
 def draw(table: Sequence[Line], baseline: str, directory: Path) -> list[Path]:

@@ -10,7 +10,6 @@ from spice_select.evaluation.heldout import limited
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import ModelSource, load_tokenizer, model_source
-from spice_select.study import figures
 from spice_select.study.config import StudyConfig
 from spice_select.study.remarks import overlap_remarks
 from spice_select.training.trainer import require_trl
@@ -30,14 +29,13 @@ def read_inputs(study: StudyConfig, progress: Progress) -> StudyInputs:
     """Read both, and tell about rows that are left out or overlap.
 
     Raises:
-        ConfigError: no pool or held-out rows; a budget beyond the pool; TRL or matplotlib is missing.
+        ConfigError: no pool or held-out rows; a budget beyond the pool; TRL is missing.
 
     """
     for name in ("pool", "heldout"):
         if not getattr(study, name):
             raise ConfigError(f"the study names no {name}; add '{name}: [FILE]' to its YAML or give --{name} FILE.")
     require_trl()
-    figures.require_matplotlib()
     source = model_source(model_config(study.model))
     tokenizer = load_tokenizer(source)
     options = reading_options(study)

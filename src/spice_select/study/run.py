@@ -60,7 +60,7 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
     """Run what is missing of `study` in `directory`, seed by seed, and write its table and figures.
 
     Raises:
-        ConfigError: no pool or held-out rows; a budget beyond the pool; a changed cell; matplotlib is missing.
+        ConfigError: no pool or held-out rows; a budget beyond the pool; a changed cell.
         OutputError: the directory holds another study or damaged files.
 
     """
