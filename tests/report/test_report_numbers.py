@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from oracles import diversity_oracle
 from oracles import report_oracle as oracle
 from oracles.runs import chat_rows, write_jsonl
-from spice_select import select
+from spice_select import forecast, select
 from spice_select.errors import ConfigError, OutputError
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write_page
@@ -289,6 +289,30 @@ def test_a_report_that_fails_leaves_the_run_complete(tiny_model, pool, tmp_path,
     assert (tmp_path / "run" / "manifest.json").exists() and "the choice is complete, its report is not: no" in notes[
         -1
     ]
+
+
+def test_a_page_of_many_long_rows_of_any_script_stays_small(tiny_model, tmp_path):
+    """Of more rows than a page holds some are in it, shortened by what their letters take; and it says so."""
+    question, answer = "问题" * 400, "答案" * 400
+    rows = [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": f"{i} {answer}"}]}
+        for i in range(2100)
+    ]
+    pool = write_jsonl(tmp_path / "long.jsonl", rows)
+    select([str(pool)], model=tiny_model, method="random", max_length=8192, output=tmp_path / "run")
+    report = build(tmp_path / "run", NoProgress())
+    assert len(report.rows) == 2000 and report.all_rows == 2100
+    assert sum(story.rank is not None for story in report.rows) == 210
+    page = (tmp_path / "run" / "report.html").read_bytes()
+    assert 1_000_000 < len(page) < 3_000_000 and "答案" in page.decode()
+
+
+@pytest.mark.parametrize("options", [{"pool_size": 60}, {"pool_size": "all", "dim": 64}, {"method": "random"}])
+def test_a_run_holds_no_more_than_was_forecast(tiny_model, pool, tmp_path, options):
+    needed = forecast([str(pool)], model=tiny_model, **options).disk
+    select([str(pool)], model=tiny_model, output=tmp_path / "run", **options)
+    held = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert held <= needed <= 3_000_000 + 8 * held
 
 
 def test_what_is_no_run_is_refused(tmp_path, run):

@@ -1,6 +1,6 @@
 """Rows to look at before training on them: most opposed to the picks, nearly the same, far from rows like them.
 
-What each list finds, and how much of it is right, is measured in benchmarks/audit.py.
+What each list finds, and how much of it is right, benchmarks/audit.py measures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
