@@ -14,7 +14,8 @@ def print_summary(result: RunResult, directory: str) -> None:
     console.print(_sources(result.summary))
     for label, value in _figures(result):
         console.print(Text(f"{label:<26}{value}"), soft_wrap=True)
-    console.print(Text(f"\n{directory}/README.md says how to train on it."), soft_wrap=True)
+    closing = f"{directory}/report.html shows why; README.md beside it says how to train on it."
+    console.print(Text(f"\n{closing}"), soft_wrap=True)
 
 
 def _sources(summary: Summary) -> Table:

@@ -223,6 +223,7 @@ def run_readme(target: Target, selection: Selection, table: pa.Table) -> str:
 | `selected.jsonl` | the chosen rows as they were in the pool, all their fields |
 | `{TRAIN_FILE}` | the same rows in the same order as chat messages in one schema; the trainers read this one |
 | `scores.parquet` | every row of the pool with its scores |
+| `report.html` | what was chosen, why, and how good it is; open it in a browser |
 | `manifest.json`, `run.yaml` | what was run on what, and the options that run it again |
 | `train_trl.py`, `llamafactory.yaml`, `dataset_info.json`, `axolotl.yaml` | one LoRA recipe for three trainers |
 
