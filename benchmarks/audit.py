@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from report import machine, write_section
 from spice_select.information.similar import similar_pairs
+from spice_select.proxy.loading import pick_device
 from spice_select.report.answers import suspects_of
 from spice_select.report.audit import SAME
 from spice_select.report.evidence import Evidence, open_run
@@ -128,7 +127,7 @@ def main() -> None:
     evidence = open_run(arguments.output / "chosen")
     suspects = [finding.id for finding in suspects_of(evidence, len(rows))]
     lines = [
-        machine(torch.device("cpu")),
+        machine(pick_device("auto")),
         "",
         f"{len(rows):,} rows; planted: {sum(map(len, pairs.values()))} duplicates, {len(swapped)} swapped answers. "
         f"Listed: pairs with a cosine of at least {SAME}, rows with a conflict above 0, suspects of `--answers`.",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from report import machine, write_section
+from report import machine, on, write_section
 from spice_select.config import RunConfig, resolve
 from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.information import (
@@ -38,11 +38,11 @@ from spice_select.schedule.pools import CandidatePool, cut_pools
 SETTINGS: dict[str, dict[str, object]] = {
     "all layers, float32": {},
     "another seed": {"seed": 1},
-    "bfloat16": {"dtype": "bfloat16"},
     "last:20": {"layers": "last:20"},
     "last:10": {"layers": "last:10"},
     "last:4": {"layers": "last:4"},
     "last:1": {"layers": "last:1"},
+    "bfloat16": {"dtype": "bfloat16"},
 }
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     pools = cut_pools(len(examples), 120, len(examples) // 10, seed=0)
     found = {}
     for name, options in SETTINGS.items():
-        found[name] = look(examples, pools, resolve({}, options))
+        found[name] = look(examples, pools, resolve({}, {"dtype": "float32", **options}))
         print(name, f"{found[name].seconds:.1f} s", flush=True)
     reference = found["all layers, float32"]
     lines = [
@@ -116,7 +116,7 @@ def main() -> None:
             f"| {name} | {one.parameters:,} | {one.seconds:.1f} | {reference.seconds / one.seconds:.2f} | "
             f"{shared} of {total} | {share:.3f} |"
         )
-    write_section("Fewer layers and lower precision", "fewer_layers.py", lines)
+    write_section(on("Fewer layers and lower precision", pick_device("auto")), "fewer_layers.py", lines)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,11 @@ def training_step(proxy: Proxy, rows: Sequence[TokenRow], batches: list[list[int
 
 
 def lean(models: Models, rows: Sequence[Example], batches: list[list[int]]) -> None:
-    proxy = models.apart
+    lean_step(models.apart, rows, batches)
+
+
+def lean_step(proxy: Proxy, rows: Sequence[TokenRow], batches: list[list[int]]) -> None:
+    """The same with logits only where a token is trained."""
     with trainable(proxy):
         for members in batches:
             response_losses(proxy.model, collate([rows[i] for i in members], proxy.device)).sum().backward()

@@ -25,6 +25,11 @@ def machine(device: torch.device) -> str:
     )
 
 
+def on(title: str, device: torch.device) -> str:
+    """A section of its own for what was measured on a GPU."""
+    return f"{title}, on a GPU" if device.type == "cuda" else title
+
+
 def spread(values: Sequence[float]) -> str:
     """Median, least and most of repeated ratios."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

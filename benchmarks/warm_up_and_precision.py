@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from report import machine, write_section
+from report import machine, on, write_section
 from spice_select.config import RunConfig, resolve
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import GramAccumulator, HeldGradients
@@ -99,7 +99,8 @@ def main() -> None:
         correlation = np.corrcoef(cosine, default_cosines)[0, 1]
         figures = f"{share:.3f} | {shared} | {correlation:.3f} | {np.median(cosine):.3f} | {seconds:.1f}"
         lines.append(f"| {dtype} | {steps} | {figures} |")
-    write_section("Warm-up and precision", "warm_up_and_precision.py", [machine(pick_device("auto")), "", *lines])
+    device = pick_device("auto")
+    write_section(on("Warm-up and precision", device), "warm_up_and_precision.py", [machine(device), "", *lines])
 
 
 if __name__ == "__main__":
