@@ -166,7 +166,7 @@ def _held_bytes(layer: AdaptedLayer, held: int, held_as: torch.dtype) -> int:
 
 
 def _inner_products(x: Tensor) -> Tensor:
-    """Inner products of the rows of `x`, in at least float32: sums over p numbers in bfloat16 would keep only three digits."""
+    """Inner products of all rows in at least float32: sums over p numbers in bfloat16 would keep only three digits."""
     if x.dtype not in (torch.bfloat16, torch.float16):
         return x @ x.T
     if x.device.type == "cuda":  # multiplies what is short and sums in float32: many times quicker than widening first
