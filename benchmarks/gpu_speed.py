@@ -34,9 +34,9 @@ from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.schedule.batching import with_token_budget
-from spice_select.store.layout import SHARD_ROWS, Shape, shard_bytes
+from spice_select.store.layout import Shape, shard_bytes, shard_rows
 
-DIM, PAIRS = 4096, 5
+DIM, PAIRS, PROFILED = 4096, 3, 256
 PLAIN_TOKENS = 16_384
 """Padded tokens a pass of an arm that computes logits everywhere."""
 QWEN = {
@@ -91,11 +91,12 @@ def models_of(rows: Sequence[Row], device: torch.device) -> Models:
 
 
 def store(models: Models, rows: Sequence[Row], folder: Path) -> None:
-    for number in range(0, len(rows), SHARD_ROWS):
-        shard = rows[number : number + SHARD_ROWS]
+    size = shard_rows(models.merged.device)
+    for number in range(0, len(rows), size):
+        shard = rows[number : number + size]
         batches = models.merged.batches([len(row.input_ids) for row in shard])
         found = project_rows(models.merged.model, models.merged.layers, shard, batches, models.projection)
-        write_bytes(folder / f"{number}", shard_bytes(Shape(len(shard), DIM, SHARD_ROWS), 0, *found, "none"))
+        write_bytes(folder / f"{number}", shard_bytes(Shape(len(shard), DIM, size), 0, *found, "none"))
 
 
 def plain(models: Models, rows: Sequence[Row], _: Path) -> None:
@@ -145,8 +146,8 @@ def bergson(models: Models, rows: Sequence[Row], folder: Path) -> None:
 
 Arm = Callable[[Models, Sequence[Row], Path], None]
 ARMS: dict[str, tuple[Arm, float]] = {
-    "store": (store, 1.0), "plain": (plain, 1.0), "plain, lean": (lean, 1.0), "one by one": (one_by_one, 0.03),
-    "bergson": (bergson, 0.25),
+    "store": (store, 1.0), "plain": (plain, 0.5), "plain, lean": (lean, 0.5), "one by one": (one_by_one, 0.015),
+    "bergson": (bergson, 0.15),
 }  # fmt: skip
 """Each arm, and the part of the rows that it takes."""
 
@@ -201,7 +202,7 @@ def main() -> None:
     for name, values in found.items():
         ratio = spread([own / other for own, other in zip(found["store"], values, strict=True)])
         lines.append(f"| {name} | {statistics.median(values):,.0f} | {ratio} |")
-    write_section("Gradients on a GPU", "gpu_speed.py", [*lines, "", *kernels(models, rows[: len(rows) // 4])])
+    write_section("Gradients on a GPU", "gpu_speed.py", [*lines, "", *kernels(models, rows[:PROFILED])])
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_hooks_and_gradients_leave_no_trace():
     gram_of(proxy, examples, 20)
     for name, p in proxy.model.named_parameters():
         assert p.grad is None and torch.equal(p, before[name])
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in proxy.model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in proxy.model.modules())
 
 
 def test_bfloat16_sums_are_wider_than_its_gradients():
@@ -152,7 +152,7 @@ def test_factor_gradients_are_autograds_own():
     y = (x @ w.T + 1.7 * x @ a.T @ b.T).square()
     expected = [torch.autograd.grad(y[i].sum(), (a, b), retain_graph=True) for i in range(3)]
     dy = (2 * (x @ w.T + 1.7 * x @ a.T @ b.T)).detach()
-    of_a, of_b = factor_gradients(x.detach(), dy, a.detach(), b.detach(), 1.7)
+    of_a, of_b = factor_gradients(x.detach(), dy, 1.7 * x @ a.detach().T, 1.7 * dy @ b.detach())
     torch.testing.assert_close(of_a, torch.stack([one.flatten() for one, _ in expected]))
     torch.testing.assert_close(of_b, torch.stack([other.flatten() for _, other in expected]))
 
@@ -196,6 +196,7 @@ def test_a_model_that_writes_into_a_layers_output_is_no_problem():
     for factor in proxy.factors.values():
         torch.nn.init.normal_(factor.weight, std=0.05)
     gradients = oracle_gradients(proxy, examples)
+    assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
     with merged(proxy):
         assert_same(gram_of(proxy, examples, 40), gradients @ gradients.T, 1e-5)
 
@@ -215,19 +216,33 @@ def test_what_an_adapter_learnt_is_not_rounded_away_in_bfloat16():
     assert all(torch.equal(p, weights[name]) for name, p in proxy.model.named_parameters())
 
 
-def adapted(layer):
+def adapted(layer, merged):
     a, b = (torch.nn.Linear(*sizes, bias=False).requires_grad_(False) for sizes in ((layer.in_features, 1), (1, 2)))
-    return {"layer": AdaptedLayer(layer, "a", a, "b", b, 1.0)}
+    outer = torch.nn.Sequential(layer)
+    return outer, {"layer": AdaptedLayer(outer, layer, lambda: merged, "a", a, "b", b, 1.0)}
 
 
-def test_activations_without_a_row_axis_are_refused():
-    layer = torch.nn.Linear(4, 2, bias=False)
-    with captured(adapted(layer), lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
+@pytest.mark.parametrize("merged", [True, False])
+def test_activations_without_a_row_axis_are_refused(merged):
+    layer, layers = adapted(torch.nn.Linear(4, 2, bias=False), merged)
+    with captured(layers, lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
         layer(torch.randn(6, 4))
 
 
-def test_a_layer_used_twice_is_refused():
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_layer_used_twice_is_refused(merged):
     """Its gradient is the sum of two products; each alone would be a wrong one."""
-    layer = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
-    with captured(adapted(layer), lambda *_: None), pytest.raises(ModelError, match="more than once"):
+    layer, layers = adapted(torch.nn.Linear(2, 2, bias=False).requires_grad_(False), merged)
+    with captured(layers, lambda *_: None), pytest.raises(ModelError, match="more than once"):
         layer(layer(torch.ones(1, 2, 2))).sum().backward()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_losses_while_gradients_are_taken_are_the_proxys_own(family):
+    """Layers that compute W x and B A x apart are replaced for the time of the pass; what they compute is not."""
+    proxy, examples = tiny_proxy(family), random_examples(5, seed=13)
+    batch = collate(examples, proxy.device)
+    expected = response_losses(proxy.model, batch).detach()
+    with captured(proxy.layers, lambda *_: None):
+        torch.testing.assert_close(response_losses(proxy.model, batch).detach(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(response_losses(proxy.model, batch), expected)

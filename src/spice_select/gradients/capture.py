@@ -1,14 +1,17 @@
-"""Per-sample gradients of LoRA's factors, taken by hooks during one ordinary backward pass over a batch.
+"""Per-sample gradients of LoRA's factors, taken during one ordinary backward pass over a batch.
 
 For y = W x + s B (A x) with the loss of each sample its own, dA_i = s B^T dy_i^T x_i and dB_i = s dy_i^T (x_i A^T),
 where x_i [T, in] and dy_i [T, out] are sample i's inputs and output gradients. In a batch whose summed loss has no term
-shared by two samples, the backward pass delivers dy for every sample at once. Nothing but x and dy is needed: whether
-the layer computes B A apart from W or merged into it, and autograd computes no weight's gradient.
+shared by two samples, the backward pass delivers dy for every sample at once. Nothing but x and dy is needed, and
+autograd computes no weight's gradient. Where B A is merged into W a layer runs as it is and x and dy are looked at;
+where it is not, A x and B^T dy are calculated once, for the layer's own result and for the factors' gradients, in the
+type of x: PEFT widens every activation to its factors' float32, which on a GPU takes longer than the layer itself.
 """
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +24,14 @@ Sink = Callable[[str, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class AdaptedLayer:
-    """A layer with LoRA: `module` computes W x + scaling * B (A x), with A [r, in] and B [out, r]."""
+    """A layer with LoRA: `module` computes W x + scaling * B (A x), with A [r, in] and B [out, r].
+
+    `base` computes W x alone, or all of it while `is_merged` says that B A is part of W.
+    """
 
     module: nn.Module
+    base: nn.Module
+    is_merged: Callable[[], bool]
     a_name: str
     a: nn.Linear
     b_name: str
@@ -41,26 +49,20 @@ def factors_of(layers: Mapping[str, AdaptedLayer]) -> dict[str, nn.Linear]:
     return {name: factor for layer in layers.values() for name, factor in layer.factors.items()}
 
 
-def factor_gradients(x: Tensor, dy: Tensor, a: Tensor, b: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+def factor_gradients(x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of LoRA's factors, one of each per sample.
 
     Args:
         x: inputs [m, T, in].
         dy: gradients of the summed loss with respect to the outputs [m, T, out].
-        a: A [r, in].
-        b: B [out, r].
-        scaling: LoRA's factor on B A.
+        down: scaling * A x, [m, T, r].
+        up: scaling * B^T dy, [m, T, r].
 
     Returns:
         [m, r * in] and [m, out * r] of the type of `x`: row i is the flattened gradient of sample i.
 
     """
-    # PEFT keeps factors in float32 beside layers in bfloat16.
-    down = x @ a.T.to(x.dtype)  # [m, T, r]
-    up = (dy @ b.to(dy.dtype)).mul_(scaling)  # [m, T, r]
-    of_a = torch.bmm(up.transpose(1, 2), x)
-    of_b = torch.bmm(dy.transpose(1, 2), down.mul_(scaling))
-    return of_a.flatten(1), of_b.flatten(1)
+    return torch.bmm(up.transpose(1, 2), x).flatten(1), torch.bmm(dy.transpose(1, 2), down).flatten(1)
 
 
 @contextmanager
@@ -76,40 +78,91 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
     """
     met: set[str] = set()
 
-    def once(name: str, layer: AdaptedLayer, x: Tensor, dy: Tensor) -> None:
+    def deliver(name: str, x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> None:
         if name in met:
             raise ModelError(f"layer {name} is used more than once in a forward pass: not supported as a proxy.")
         met.add(name)
-        of_a, of_b = factor_gradients(x, dy, layer.a.weight, layer.b.weight, layer.scaling)
-        sink(layer.b_name, of_b)
-        sink(layer.a_name, of_a)
+        of_a, of_b = factor_gradients(x, dy, down, up)
+        sink(layers[name].b_name, of_b)
+        sink(layers[name].a_name, of_a)
 
-    handles = [layer.module.register_forward_hook(_forward_hook(name, layer, once)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as undo:
+        for name, layer in layers.items():
+            if layer.is_merged():
+                undo.callback(layer.module.register_forward_hook(_watching(name, layer, deliver)).remove)
+            else:
+                layer.module.forward = _apart(name, layer, deliver)
+                undo.callback(vars(layer.module).pop, "forward")
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _forward_hook(
-    name: str, layer: AdaptedLayer, deliver: Callable[[str, AdaptedLayer, Tensor, Tensor], None]
+_Deliver = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
+
+
+def _watching(
+    name: str, layer: AdaptedLayer, deliver: _Deliver
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """A forward hook for a layer that is one product."""
+
     def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Keep the input, and have the output's gradient delivered."""
-        if output.dim() != 3:
-            raise ModelError(
-                f"layer {name} sees activations of shape {tuple(args[0].shape)}, not [rows, tokens, width].\n"
-                "Its samples cannot be told apart; this architecture is not supported as a proxy."
-            )
+        _refuse_flat(name, args[0], output)
         if not output.requires_grad:
             output = output.requires_grad_(True).clone()  # models may write into it, but not into a leaf
         x = args[0].detach()
 
         def on_gradient(dy: Tensor) -> None:
-            deliver(name, layer, x, dy)
+            # PEFT keeps factors in float32 beside layers in another type.
+            down, up = x @ layer.a.weight.T.to(x.dtype), dy @ layer.b.weight.to(dy.dtype)
+            deliver(name, x, dy, down.mul_(layer.scaling), up.mul_(layer.scaling))
 
         output.register_hook(on_gradient)
         return output
 
     return hook
+
+
+def _apart(name: str, layer: AdaptedLayer, deliver: _Deliver) -> Callable[[Tensor], Tensor]:
+    """What a layer with B A apart from W computes in place of its own forward."""
+
+    def forward(x: Tensor) -> Tensor:
+        output = cast(Tensor, layer.base(x))
+        _refuse_flat(name, x, output)
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        flat = cast(Tensor, _Adapter.apply(output, x, name, layer, deliver))
+        return flat.view_as(output)  # out here, for models may write into a view only where autograd made it
+
+    return forward
+
+
+class _Adapter(torch.autograd.Function):
+    """W x + scaling * B (A x), [m * T, out], from W x [m, T, out] and x.
+
+    Its backward pass delivers what the factors' gradients are made of.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, x: Tensor, name: str, layer: AdaptedLayer, deliver: _Deliver) -> Tensor:
+        a, b = layer.a.weight.to(x.dtype), layer.b.weight.to(x.dtype)
+        down = (x @ a.T).mul_(layer.scaling)
+        ctx.save_for_backward(x, down, a, b)
+        ctx.told = name, layer.scaling, deliver
+        return torch.addmm(output.flatten(0, 1), down.flatten(0, 1), b.T)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, down, a, b = ctx.saved_tensors
+        dy = grad_outputs[0].reshape(*x.shape[:2], -1)
+        name, scaling, deliver = ctx.told
+        up = (dy @ b).mul_(scaling)
+        deliver(name, x, dy, down, up)
+        return dy, up @ a if ctx.needs_input_grad[1] else None, None, None, None
+
+
+def _refuse_flat(name: str, x: Tensor, output: Tensor) -> None:
+    if output.dim() != 3:
+        raise ModelError(
+            f"layer {name} sees activations of shape {tuple(x.shape)}, not [rows, tokens, width].\n"
+            "Its samples cannot be told apart; this architecture is not supported as a proxy."
+        )

@@ -48,9 +48,10 @@ class Projection:
 
     def __call__(self, name: str, gradients: Tensor) -> Tensor:
         """Project one factor's gradients [b, p] to its part of the features, [b, d] float32; parts are summed."""
-        signed = gradients.float() * self._signs[name]  # [b, p]
+        signed = gradients * self._signs[name]  # [b, p], exact in any type
         rows, whole = len(signed), signed.shape[1] // self.dim * self.dim
-        folded = signed[:, :whole].reshape(rows, whole // self.dim, self.dim).sum(dim=1)  # [b, d]
+        blocks = signed[:, :whole].reshape(rows, whole // self.dim, self.dim)
+        folded = blocks.sum(dim=1, dtype=torch.float32)  # [b, d]
         rest = signed[:, whole:]
         folded[:, : rest.shape[1]] += rest
         return folded.roll(self._offsets[name], dims=1)
@@ -66,7 +67,7 @@ class _BatchSink:
 
     def add(self, name: str, gradients: Tensor) -> None:
         self.features += self._projection(name, gradients)
-        self.squares += gradients.float().square().sum(dim=1)
+        self.squares += torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float32).square()
 
 
 def project_rows(

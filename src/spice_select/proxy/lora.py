@@ -114,7 +114,10 @@ def _adapted(name: str, module: LoraLinear) -> AdaptedLayer:
     assert isinstance(a, nn.Linear)
     assert isinstance(b, nn.Linear)
     scaling = cast(float, module.scaling[ADAPTER])
-    return AdaptedLayer(module, f"{name}.lora_A.{ADAPTER}", a, f"{name}.lora_B.{ADAPTER}", b, scaling)
+    base = module.get_base_layer()
+    return AdaptedLayer(
+        module, base, lambda: module.merged, f"{name}.lora_A.{ADAPTER}", a, f"{name}.lora_B.{ADAPTER}", b, scaling
+    )
 
 
 def merge(proxy: Proxy) -> None:

@@ -26,7 +26,7 @@ from spice_select.proxy.lora import Proxy, merge, merged
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.losses import two_losses
 from spice_select.schedule.pools import CandidatePool, cut_pools, rows_in_a_pool, warm_up_rows
-from spice_select.store.layout import SHARD_ROWS
+from spice_select.store.layout import shard_rows
 
 WORTH = 0.05
 """Part of a run's time that measuring may take; a shorter run tells its time only when asked by `--dry-run`."""
@@ -96,7 +96,8 @@ def forecast_store(
     worth: float = math.inf,
 ) -> Forecast:
     """Projected gradients of `rows`, those still to be done; otherwise as `forecast_pools`."""
-    shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
+    size = shard_rows(proxy.device)
+    shards = [rows[start : start + size] for start in range(0, len(rows), size)]
     batches = [batch for shard in shards for batch in _batches(examples, shard, proxy)]
 
     def run(batch: Rows) -> None:
@@ -108,7 +109,7 @@ def forecast_store(
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)
     seconds = {"gradients": measured.seconds / processes}
-    shard = 3 * 4 * config.dim * min(SHARD_ROWS, len(rows))  # its batches' features, their table, its bytes
+    shard = 3 * 4 * config.dim * min(size, len(rows))  # its batches' features, their table, its bytes
     return _forecast(examples, seconds, measured.memory + shard, proxy, disk)
 
 

@@ -28,7 +28,7 @@ from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.schedule.interleaved import memory_advice, warm_up
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import PROXY, SHARD_ROWS, Shape, described, shard_path
+from spice_select.store.layout import PROXY, Shape, described, shard_path, shard_rows
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
 from spice_select.store.writing import begin, finish, once, work
@@ -51,7 +51,7 @@ def store_identity(prepared: Prepared) -> dict[str, Any]:
     return {
         **{key: getattr(config, key) for key in FEATURE_KEYS},
         "projection": METHOD,
-        "shard_rows": SHARD_ROWS,
+        "shard_rows": shard_rows(prepared.device),
         "weights": model["fingerprint"],
         "device": model["device"],
         "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
@@ -121,7 +121,7 @@ def extract(
 
     """
     pool, config = prepared.pool, prepared.config
-    shape = Shape(len(pool.examples), config.dim, SHARD_ROWS)
+    shape = Shape(len(pool.examples), config.dim, shard_rows(prepared.device))
     about = _about_store(prepared)
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
     sized = with_token_budget(proxy, config, pool.examples, store)

@@ -25,8 +25,9 @@ from spice_select.errors import OutputError
 
 FORMAT = "spice-select gradient store"
 FORMAT_VERSION = 1
-SHARD_ROWS = 256
-"""Rows of a shard: what a killed process can lose, and what processes deal out among themselves."""
+SHARD_ROWS, SHARD_ROWS_ON_GPU = 256, 2048
+"""Rows of a shard: what a killed process can lose, and what processes deal out among themselves; batches are cut inside
+it, and a GPU's are larger."""
 
 IDENTITY, POOL, TEXTS, PROXY = "identity.json", "pool.json", "pool.parquet", "proxy.safetensors"
 ROWS, MANIFEST, CLAIMS, SHARDS = "rows.parquet", "manifest.json", ".claims", "shards"
@@ -35,6 +36,11 @@ FILES = (IDENTITY, POOL, TEXTS, PROXY, ROWS)
 """What the manifest lists beside the shards."""
 
 AGAIN = "Give the same `spice-select gradients` command again: it computes only what is missing or damaged."
+
+
+def shard_rows(device: torch.device) -> int:
+    """Rows of a shard whose gradients are computed on `device`."""
+    return SHARD_ROWS_ON_GPU if device.type == "cuda" else SHARD_ROWS
 
 
 @dataclass(frozen=True, slots=True)
