@@ -3,8 +3,8 @@
 For y = W x + s B (A x) with the loss of each sample its own, dA_i = s B^T dy_i^T x_i and dB_i = s dy_i^T (x_i A^T),
 where x_i [T, in] and dy_i [T, out] are sample i's inputs and output gradients. In a batch whose summed loss has no term
 shared by two samples, the backward pass delivers dy for every sample at once. Nothing but x and dy is needed, and
-autograd computes no weight's gradient. Where B A is merged into W a layer runs as it is and x and dy are looked at;
-where it is not, A x and B^T dy are calculated once, for the layer's own result and for the factors' gradients, in the
+autograd computes no weight's gradient. A layer whose B A is merged into W runs as it is, and x and dy are looked at.
+Where it is not, A x and B^T dy are calculated once, for the layer's own result and for the factors' gradients, in the
 type of x: PEFT widens every activation to its factors' float32, which on a GPU takes longer than the layer itself.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from spice_select.errors import ModelError
 
@@ -88,11 +89,11 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
 
     with ExitStack() as undo:
         for name, layer in layers.items():
-            if layer.is_merged():
-                undo.callback(layer.module.register_forward_hook(_watching(name, layer, deliver)).remove)
-            else:
+            if type(layer.base) in (nn.Linear, Conv1D) and not layer.is_merged():
                 layer.module.forward = _apart(name, layer, deliver)
                 undo.callback(vars(layer.module).pop, "forward")
+            else:
+                undo.callback(layer.module.register_forward_hook(_watching(name, layer, deliver)).remove)
         yield
 
 
@@ -102,11 +103,11 @@ _Deliver = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
 def _watching(
     name: str, layer: AdaptedLayer, deliver: _Deliver
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    """A forward hook for a layer that is one product."""
+    """A forward hook for a layer that runs as it is."""
 
     def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Keep the input, and have the output's gradient delivered."""
-        _refuse_flat(name, args[0], output)
+        _refuse_flat(name, args[0])
         if not output.requires_grad:
             output = output.requires_grad_(True).clone()  # models may write into it, but not into a leaf
         x = args[0].detach()
@@ -123,45 +124,49 @@ def _watching(
 
 
 def _apart(name: str, layer: AdaptedLayer, deliver: _Deliver) -> Callable[[Tensor], Tensor]:
-    """What a layer with B A apart from W computes in place of its own forward."""
+    """What a plain layer with B A apart from W computes in place of its own forward."""
 
     def forward(x: Tensor) -> Tensor:
-        output = cast(Tensor, layer.base(x))
-        _refuse_flat(name, x, output)
-        if not output.requires_grad:
-            output.requires_grad_(True)
-        flat = cast(Tensor, _Adapter.apply(output, x, name, layer, deliver))
-        return flat.view_as(output)  # out here, for models may write into a view only where autograd made it
+        _refuse_flat(name, x)
+        start = torch.empty(0, requires_grad=True)  # below the first of these layers nothing is differentiated
+        flat = cast(Tensor, _Adapted.apply(x, start, name, layer, deliver))
+        return flat.view(*x.shape[:2], -1)  # not in there: models may write into a view only where autograd made it
 
     return forward
 
 
-class _Adapter(torch.autograd.Function):
-    """W x + scaling * B (A x), [m * T, out], from W x [m, T, out] and x.
-
-    Its backward pass delivers what the factors' gradients are made of.
-    """
+class _Adapted(torch.autograd.Function):
+    """W x + bias + scaling * B (A x), [m * T, out]; its backward pass delivers what factors' gradients are made of."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, x: Tensor, name: str, layer: AdaptedLayer, deliver: _Deliver) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _: Tensor, name: str, layer: AdaptedLayer, deliver: _Deliver) -> Tensor:
+        flat, weight, bias = x.flatten(0, 1), _weight(layer.base), cast(Tensor | None, layer.base.bias)
         a, b = layer.a.weight.to(x.dtype), layer.b.weight.to(x.dtype)
-        down = (x @ a.T).mul_(layer.scaling)
-        ctx.save_for_backward(x, down, a, b)
+        down = (flat @ a.T).mul_(layer.scaling)
+        ctx.save_for_backward(x, down, a, b, weight)
         ctx.told = name, layer.scaling, deliver
-        return torch.addmm(output.flatten(0, 1), down.flatten(0, 1), b.T)
+        result = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
+        return result.addmm_(down, b.T)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, down, a, b = ctx.saved_tensors
-        dy = grad_outputs[0].reshape(*x.shape[:2], -1)
+        x, down, a, b, weight = ctx.saved_tensors
         name, scaling, deliver = ctx.told
+        dy, rows = grad_outputs[0], x.shape[0]
         up = (dy @ b).mul_(scaling)
-        deliver(name, x, dy, down, up)
-        return dy, up @ a if ctx.needs_input_grad[1] else None, None, None, None
+        deliver(name, x, *(part.reshape(rows, -1, part.shape[1]) for part in (dy, down, up)))
+        dx = (dy @ weight).addmm_(up, a).view_as(x) if ctx.needs_input_grad[0] else None
+        return dx, None, None, None, None
 
 
-def _refuse_flat(name: str, x: Tensor, output: Tensor) -> None:
-    if output.dim() != 3:
+def _weight(base: nn.Module) -> Tensor:
+    """W [out, in]; transformers' Conv1D keeps it the other way round."""
+    weight = cast(Tensor, base.weight)
+    return weight.T if isinstance(base, Conv1D) else weight
+
+
+def _refuse_flat(name: str, x: Tensor) -> None:
+    if x.dim() != 3:
         raise ModelError(
             f"layer {name} sees activations of shape {tuple(x.shape)}, not [rows, tokens, width].\n"
             "Its samples cannot be told apart; this architecture is not supported as a proxy."

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spice_select.errors import ModelError
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-ROWS_AT_ONCE = 256
-"""Tokens whose logsumexp is taken at once; its temporary is as large as the logits it covers."""
+LOGITS_AT_ONCE = 1 << 23
+"""Logits that are widened and looked at together: few enough to stay in a cache from one operation to the next."""
+
+
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Without cuDNN's, which plans anew for every shape of a batch: milliseconds a layer."""
 
 
 class TokenRow(Protocol):
@@ -84,31 +89,39 @@ def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
 
     The output layer runs only on positions that predict a trained token, so logits are [n, V], never [b, T, V].
     """
-    with _output_layer_only_at(model, batch):
+    with _output_layer_only_at(model, batch), sdpa_kernel(ATTENTION):
         logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[0]  # [n, V]
-    nll = cast(Tensor, _TokenNll.apply(logits.float(), batch.targets))
+    nll = cast(Tensor, _TokenNll.apply(logits, batch.targets))
     total = torch.zeros(batch.size, dtype=nll.dtype, device=nll.device).index_add(0, batch.owner, nll)
     return total / batch.counts.clamp(min=1)
 
 
 class _TokenNll(torch.autograd.Function):
-    """Cross-entropy of each token that holds the [n, V] logits once; autograd's own form keeps three such arrays."""
+    """Cross-entropy of each token in float32 that holds the [n, V] logits once, in their own type.
+
+    Autograd's own form keeps three such arrays, all in float32.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normaliser = torch.cat(
-            [logits[i : i + ROWS_AT_ONCE].logsumexp(dim=-1) for i in range(0, max(1, len(logits)), ROWS_AT_ONCE)]
-        )
+        normaliser = torch.cat([part.float().logsumexp(dim=-1) for part in _parts(logits, logits.shape[1])])
         ctx.save_for_backward(logits, targets, normaliser)
-        return normaliser - logits.gather(1, targets[:, None]).squeeze(1)
+        return normaliser - logits.gather(1, targets[:, None]).squeeze(1).float()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         logits, targets, normaliser = ctx.saved_tensors
-        # Overwritten in place: nobody needs the logits after this.
-        gradient = logits.sub_(normaliser[:, None]).exp_()
-        gradient[torch.arange(len(targets), device=targets.device), targets] -= 1.0
-        return gradient.mul_(grad_outputs[0][:, None]), None
+        vectors = (_parts(vector, logits.shape[1]) for vector in (logits, targets, normaliser, grad_outputs[0]))
+        for part, target, subtracted, factor in zip(*vectors, strict=True):
+            gradient = part.float().sub_(subtracted[:, None]).exp_()
+            gradient[torch.arange(len(target), device=target.device), target] -= 1.0
+            part.copy_(gradient.mul_(factor[:, None]))  # overwritten in place: nobody needs the logits after this
+        return logits, None
+
+
+def _parts(tensor: Tensor, vocabulary: int) -> tuple[Tensor, ...]:
+    """`tensor` [n, ...] in views of as many tokens as have `LOGITS_AT_ONCE` logits."""
+    return torch.split(tensor, max(1, LOGITS_AT_ONCE // vocabulary))
 
 
 @contextmanager
