@@ -125,7 +125,7 @@ def main() -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in pool), encoding="utf-8")
         run(path, arguments.output / "chosen")
     evidence = open_run(arguments.output / "chosen")
-    suspects = [finding.id for finding in suspects_of(evidence, len(rows))]
+    suspects = [finding.id for finding in suspects_of(evidence)]
     lines = [
         machine(pick_device("auto")),
         "",

@@ -11,6 +11,7 @@ from spice_select.report.content import (
     Curve,
     Diversity,
     Finding,
+    Findings,
     Group,
     Neighbour,
     Report,
@@ -211,12 +212,14 @@ def _audit(rows: list[RowStory], words: Words) -> Audit:
 
     return Audit(
         scope=words("Rows were compared within their candidate pool of 120."),
-        conflicts=[finding(row, 0.4, "opposes the mean of the picks", list(row.overlaps)) for row in rows[1:5]],
+        conflicts=Findings(
+            2345, [finding(row, 0.4, "opposes the mean of the picks", list(row.overlaps)) for row in rows[1:5]]
+        ),
         duplicates=[
             Group(3, [r.index for r in rows[5:8]], [r.id for r in rows[5:8]], [r.source for r in rows[5:8]], 0.998),
             Group(60, [99_000, 99_001], [words("far"), "away"], ["facts", "facts"], 0.981),
         ],
         groups=7,
-        outliers=[finding(rows[8], 0.0, "the gradient is zero", [])],
-        suspects=[finding(rows[9], 0.7, "a near-duplicate has another answer", [Neighbour(3, rows[3].id, 0.97)])],
+        outliers=Findings(1, [finding(rows[8], 0.0, "the gradient is zero", [])]),
+        suspects=Findings(1, [finding(rows[9], 0.7, "another answer", [Neighbour(3, rows[3].id, 0.97)])]),
     )

@@ -192,8 +192,9 @@ def test_stories_say_what_the_scores_say(run, report, pool):
 def test_audit_lists_follow_their_definitions(run, report):
     rows = {row["index"]: row for row in oracle.scores(run)}
     opposed = sorted((-row["conflict"], row["index"]) for row in rows.values() if row["conflict"] > 0)
-    assert [finding.row for finding in report.audit.conflicts] == [index for _, index in opposed[:100]]
-    for finding in report.audit.conflicts:
+    assert [finding.row for finding in report.audit.conflicts.listed] == [index for _, index in opposed[:100]]
+    assert report.audit.conflicts.total == len(opposed)
+    for finding in report.audit.conflicts.listed:
         assert finding.value == rows[finding.row]["conflict"]
     together = 0
     for p in whole_pools(run):

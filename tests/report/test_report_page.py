@@ -192,6 +192,12 @@ def test_the_page_says_how_many_rows_it_holds() -> None:
     assert "This page holds" not in Parsed(page(full_report(60, 60))).text
 
 
+def test_a_list_that_is_cut_says_of_how_many() -> None:
+    """The oracle's page lists 4 of 2,345 conflicts, and all of the other lists."""
+    text = Parsed(page(full_report(60, 60))).text
+    assert "The 4 worst of 2,345." in text and text.count("worst of") == 1
+
+
 def test_the_same_report_gives_the_same_bytes(tmp_path) -> None:
     """Page and figures, whatever the user's settings of matplotlib, and those stay as they were."""
     first = page(full_report()), written(full_report(), tmp_path / "first")
@@ -301,7 +307,7 @@ def texts_of(report: Report) -> Iterator[str]:
         yield from (line.name, line.definition, line.space)
     audit = report.audit
     yield audit.scope
-    for finding in [*audit.conflicts, *audit.outliers, *audit.suspects]:
+    for finding in [*audit.conflicts.listed, *audit.outliers.listed, *audit.suspects.listed]:
         yield from (finding.id, finding.source, finding.location, finding.reason)
         yield from (other.id for other in finding.others)
     for group in audit.duplicates:

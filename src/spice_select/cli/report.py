@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from spice_select.report.content import Audit, Finding
+    from spice_select.report.content import Audit, Findings
 
 NAMED = 8
 """Rows of a group that are named."""
@@ -94,7 +94,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool)
         click.echo(f"note: {note}")
     _print(found, limit)
     if answers_known(evidence):
-        click.echo(f"\nlikely wrong answers: {len(found.suspects)}")
+        click.echo(f"\nlikely wrong answers: {found.suspects.total:,}")
         _print_findings(found.suspects, limit)
     else:
         click.echo("\nlikely wrong answers: give --answers to look for them")
@@ -102,7 +102,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool)
 
 def _print(audit: "Audit", limit: int) -> None:
     click.echo(audit.scope)
-    click.echo(f"\nmost opposed to the picks: {len(audit.conflicts)}")
+    click.echo(f"\nmost opposed to the picks: {audit.conflicts.total:,}")
     _print_findings(audit.conflicts, limit)
     if audit.duplicates is None:
         click.echo("\nnear-duplicates: not known, no gradients are there to compare")
@@ -110,12 +110,20 @@ def _print(audit: "Audit", limit: int) -> None:
         click.echo(f"\ngroups of near-duplicates: {audit.groups:,}")
         for group in audit.duplicates[:limit]:
             more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
-            click.echo(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {', '.join(group.ids[:NAMED])}{more}")
-    click.echo(f"\noutliers: {len(audit.outliers)}")
+            click.echo(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {_names(group.ids[:NAMED])}{more}")
+    click.echo(f"\noutliers: {audit.outliers.total:,}")
     _print_findings(audit.outliers, limit)
 
 
-def _print_findings(findings: "Sequence[Finding]", limit: int) -> None:
-    for finding in findings[:limit]:
-        others = f"; see {', '.join(other.id for other in finding.others)}" if finding.others else ""
-        click.echo(f"  {finding.id} ({finding.location}): {finding.reason}{others}")
+def _print_findings(findings: "Findings", limit: int) -> None:
+    for finding in findings.listed[:limit]:
+        others = f"; see {_names([other.id for other in finding.others])}" if finding.others else ""
+        click.echo(f"  {_names([finding.id])} ({_names([finding.location])}): {finding.reason}{others}")
+    if findings.total > min(limit, len(findings.listed)):
+        click.echo(f"  ... the worst {min(limit, len(findings.listed))} of {findings.total:,}")
+
+
+def _names(ids: "Sequence[str]") -> str:
+    """Names from the pool's files, which could hold codes that a terminal obeys."""
+    shown = ", ".join(ids)
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)

@@ -62,8 +62,8 @@ def measure_answers(evidence: Evidence, progress: Progress) -> None:
     write_text(evidence.directory / CHECKPOINT / FILE, json.dumps(content, allow_nan=False) + "\n")
 
 
-def suspects_of(evidence: Evidence, most: int) -> list[Finding]:
-    """The `most` rows whose answers look wrongest, by what `measure_answers` kept; nothing where it was not run.
+def suspects_of(evidence: Evidence) -> list[Finding]:
+    """Rows whose answers look wrong, wrongest first, by what `measure_answers` kept; nothing where it was not run.
 
     A row is listed where loss after the prompt / loss alone >= `SUSPICIOUS`. Rows stand in the order of
     (ratio - 1) * sqrt(trained tokens): of two equal ratios that of the longer answer is the surer.
@@ -82,7 +82,7 @@ def suspects_of(evidence: Evidence, most: int) -> list[Finding]:
             finding = Finding(line.index, line.id, line.source, line.location, ratio, reason, [])
             found.append(((ratio - 1.0) * math.sqrt(line.trained_tokens), finding))
     found.sort(key=lambda item: (-item[0], item[1].row))
-    return [finding for _, finding in found[:most]]
+    return [finding for _, finding in found]
 
 
 def answers_known(evidence: Evidence) -> bool:

@@ -12,7 +12,7 @@ from spice_select.information.similar import similar_groups
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
 from spice_select.report.answers import answers_known, suspects_of
-from spice_select.report.content import Audit, Finding, Group, Neighbour
+from spice_select.report.content import Audit, Finding, Findings, Group, Neighbour
 from spice_select.report.evidence import Evidence, PoolEvidence
 from spice_select.report.stories import Near, neighbours_of
 
@@ -45,18 +45,23 @@ def audit_of(evidence: Evidence, same: float = SAME) -> Audit | None:
     if all(record.measures is None for record in evidence.records) and not answers_known(evidence):
         return None
     lines, records = evidence.lines, evidence.records
-    opposed = _most_opposed(records)
-    near = neighbours_of([row for row, _ in opposed], evidence.pools, lines)
+    opposed = _opposed(records)
+    worst = opposed[:LISTED]
+    near = neighbours_of([row for row, _ in worst], evidence.pools, lines)
     duplicates = _duplicates(evidence.pools, lines, same)
     norms = {row: norm for record in records for row, norm in _norms(record)}
     return Audit(
         scope=_scope(evidence),
-        conflicts=[_conflict(row, value, lines, near) for row, value in opposed],
+        conflicts=Findings(len(opposed), [_conflict(row, value, lines, near) for row, value in worst]),
         duplicates=duplicates[:LISTED] if evidence.pools else None,
         groups=len(duplicates),
-        outliers=_outliers(norms, lines),
-        suspects=suspects_of(evidence, LISTED),
+        outliers=_worst(_outliers(norms, lines)),
+        suspects=_worst(suspects_of(evidence)),
     )
+
+
+def _worst(found: Sequence[Finding]) -> Findings:
+    return Findings(len(found), found[:LISTED])
 
 
 def _scope(evidence: Evidence) -> str:
@@ -79,8 +84,8 @@ def _norms(record: PoolRecord) -> Iterable[tuple[int, float]]:
     return [] if record.measures is None else zip(record.rows, record.measures.norm, strict=True)
 
 
-def _most_opposed(records: Sequence[PoolRecord]) -> list[tuple[int, float]]:
-    """Rows of the largest conflict above 0, with it."""
+def _opposed(records: Sequence[PoolRecord]) -> list[tuple[int, float]]:
+    """Rows with a conflict above 0, the largest first."""
     conflicts = [
         (row, value)
         for record in records
@@ -88,7 +93,7 @@ def _most_opposed(records: Sequence[PoolRecord]) -> list[tuple[int, float]]:
         for row, value in zip(record.rows, record.measures.conflict, strict=True)
         if value > 0
     ]
-    return sorted(conflicts, key=lambda item: (-item[1], item[0]))[:LISTED]
+    return sorted(conflicts, key=lambda item: (-item[1], item[0]))
 
 
 def _conflict(row: int, value: float, lines: Sequence[Line], near: Mapping[int, Near]) -> Finding:
@@ -133,7 +138,7 @@ def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding
                     f"its gradient is far {size} than those of rows of its length and source ({value:+.1f} deviations)"
                 )
                 far.append(_finding(lines[row], value, reason))
-    return [*zero, *sorted(far, key=lambda finding: -abs(finding.value))][:LISTED]
+    return [*zero, *sorted(far, key=lambda finding: -abs(finding.value))]
 
 
 def _by_source(norms: Mapping[int, float], lines: Sequence[Line]) -> dict[str, list[int]]:

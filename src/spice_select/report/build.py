@@ -146,7 +146,7 @@ def _named(audit: Audit | None) -> list[int]:
     """Rows that an audit points at."""
     if audit is None:
         return []
-    findings = [finding.row for found in (audit.conflicts, audit.outliers, audit.suspects) for finding in found]
+    findings = [finding.row for found in (audit.conflicts, audit.outliers, audit.suspects) for finding in found.listed]
     return findings + [row for group in audit.duplicates or [] for row in group.rows]
 
 

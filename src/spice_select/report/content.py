@@ -200,6 +200,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Findings:
+    """The worst of `total` rows."""
+
+    total: int
+    listed: Sequence[Finding]
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Rows that are nearly the same: each has a cosine of at least `cosine` with another of them.
 
@@ -228,11 +236,11 @@ class Audit:
     """
 
     scope: str
-    conflicts: Sequence[Finding]
+    conflicts: Findings
     duplicates: Sequence[Group] | None
     groups: int
-    outliers: Sequence[Finding]
-    suspects: Sequence[Finding]
+    outliers: Findings
+    suspects: Findings
 
 
 @dataclass(frozen=True, slots=True)
