@@ -24,7 +24,7 @@ from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.batches import token_budget_batches
 from spice_select.proxy.lora import attach_lora, merge
-from spice_select.schedule.batching import MOST_TOKENS, with_token_budget
+from spice_select.schedule.batching import FILE, MOST_TOKENS, with_token_budget
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
 FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
@@ -121,7 +121,7 @@ def test_the_measured_budget_fits_and_is_kept(tmp_path):
     batch = measured.batches([512] * 256)[0]
     project_rows(measured.model, measured.layers, rows, [batch], Projection(measured.factors, 64, 0))
     assert torch.cuda.max_memory_allocated() < free
-    (kept,) = tmp_path.iterdir()
+    kept = tmp_path / FILE
     kept.write_text(kept.read_text().replace(str(measured.token_budget), "1024"))
     assert with_token_budget(proxy, RunConfig(pool_size="all"), rows, tmp_path).token_budget == 1024
 
