@@ -34,7 +34,7 @@ from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.schedule.batching import with_token_budget
-from spice_select.store.layout import Shape, shard_bytes, shard_rows
+from spice_select.store.layout import SHARD_ROWS, SHARD_ROWS_ON_GPU, Shape, shard_bytes
 
 DIM, PAIRS, PROFILED = 4096, 3, 256
 PLAIN_TOKENS = 16_384
@@ -91,7 +91,7 @@ def models_of(rows: Sequence[Row], device: torch.device) -> Models:
 
 
 def store(models: Models, rows: Sequence[Row], folder: Path) -> None:
-    size = shard_rows(models.merged.device)
+    size = SHARD_ROWS_ON_GPU if models.merged.device.type == "cuda" else SHARD_ROWS
     for number in range(0, len(rows), size):
         shard = rows[number : number + size]
         batches = models.merged.batches([len(row.input_ids) for row in shard])
@@ -194,7 +194,8 @@ def main() -> None:
         machine(models.merged.device),
         "",
         f"{len(rows):,} rows, {sum(len(row.input_ids) for row in rows):,} tokens, at most "
-        f"{models.merged.token_budget:,} padded tokens a pass.",
+        f"{models.merged.token_budget:,} padded tokens a pass ({models.apart.token_budget:,} in the arms with logits "
+        "everywhere: plain and bergson). Random weights; a store's shards as of a large pool.",
         "",
         "| arm | tokens/s, median | store's over this arm's: median (min to max) |",
         "| --- | --: | --: |",

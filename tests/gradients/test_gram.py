@@ -10,7 +10,7 @@ from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, rand
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, captured, factor_gradients
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram
-from spice_select.gradients.loss import collate, response_losses
+from spice_select.gradients.loss import _TokenNll, collate, response_losses
 from spice_select.pool.batches import token_budget_batches
 from spice_select.proxy.lora import attach_lora, merge, merged
 
@@ -111,6 +111,41 @@ def test_bfloat16_sums_are_wider_than_its_gradients():
     for parameter in proxy.model.parameters():
         parameter.data = parameter.data.bfloat16()
     assert_same(gram_of(proxy, examples, 50), exact, 0.05)
+
+
+def mixed_proxy(family):
+    """As it is loaded for a GPU: weights in bfloat16, adapters in float32."""
+    proxy = tiny_proxy(family)
+    factors = {id(factor.weight) for factor in proxy.factors.values()}
+    for parameter in proxy.model.parameters():
+        if id(parameter) not in factors:
+            parameter.data = parameter.data.bfloat16()
+    return proxy
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_bfloat16_too_the_memory_limit_changes_nothing(family):
+    """Layers whose gradients are not taken in a pass compute what they compute in the others."""
+    proxy, examples = mixed_proxy(family), random_examples(9, seed=14)
+    whole = gram_of(proxy, examples, 40)
+    assert_same(gram_of(proxy, examples, 40, memory=2_000), whole, 1e-12)
+    exact = oracle_gradients(tiny_proxy(family), examples)
+    assert_same(whole, exact @ exact.T, 0.05)
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * VOCABULARY, 1 << 30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_and_their_gradients_in_parts_are_those_of_the_whole(dtype, at_once, monkeypatch):
+    monkeypatch.setattr("spice_select.gradients.loss.LOGITS_AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(10, VOCABULARY, generator=generator)).to(dtype).requires_grad_()
+    targets, weights = torch.arange(10) % VOCABULARY, torch.rand(10, generator=generator)
+    expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    (wanted,) = torch.autograd.grad(expected @ weights, logits)
+    found = _TokenNll.apply(logits.clone(), targets)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(found @ weights, logits)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
 
 
 def test_mean_loss_counts_only_trained_tokens():

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from spice_select.cli.printable import printable
 from spice_select.errors import SpiceSelectError
 from spice_select.launch import process_count, process_rank
 
@@ -58,5 +59,5 @@ def main() -> None:
 
 def _stop(message: str, code: int) -> None:
     who = f" (process {process_rank()})" if process_count() > 1 else ""
-    click.echo(f"spice-select{who}: {message}", err=True)
+    click.echo(printable(f"spice-select{who}: {message}"), err=True)
     sys.exit(code)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spice_select.cli.options import SectionedCommand, config_options, given_options
+from spice_select.cli.printable import printable
 from spice_select.config import resolve
 
 OPTIONS = ("model", "revision", "trust_remote_code", "format", "columns", "max_length")
@@ -32,10 +33,10 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     pool = read_pool(list(pools), tokenizer, options)
     console = Console(highlight=False)
     for file in pool.files:
-        console.print(Text(f"{file.name}: {file.rows:,} rows, format {file.format}"), soft_wrap=True)
+        console.print(Text(printable(f"{file.name}: {file.rows:,} rows, format {file.format}")), soft_wrap=True)
     for example in pool.examples[:rows]:
         heading = f"\n--- {example.id} ({example.row.location}): {len(example.input_ids)} tokens, "
-        console.print(Text(f"{heading}{example.trained_tokens} trained", style="bold"), soft_wrap=True)
+        console.print(Text(printable(f"{heading}{example.trained_tokens} trained"), style="bold"), soft_wrap=True)
         console.print(_marked(segments(example, tokenizer), console.is_terminal), soft_wrap=True)
     console.print()
     _print_lengths(console, "tokens", [len(example.input_ids) for example in pool.examples])
@@ -43,7 +44,7 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     console.print(f"{len(pool.examples):,} usable rows, {pool.truncated:,} cut at {config.max_length} tokens, "
                   f"{len(pool.rejected):,} rejected", soft_wrap=True)  # fmt: skip
     for bad in pool.rejected[:rejected]:
-        console.print(Text(f"  {bad.location}: {bad.reason}"), soft_wrap=True)
+        console.print(Text(printable(f"  {bad.location}: {bad.reason}")), soft_wrap=True)
     if len(pool.rejected) > rejected:
         console.print(f"  and {len(pool.rejected) - rejected:,} more", soft_wrap=True)
 
@@ -51,7 +52,7 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
 def _marked(pieces: Sequence[tuple[str, bool]], colour: bool) -> Text:
     """Trained text in green on a terminal, between ⟦ ⟧ elsewhere."""
     text = Text()
-    for piece, trained in pieces:
+    for piece, trained in ((printable(text), trained) for text, trained in pieces):
         if not trained:
             text.append(piece, style="dim")
         else:

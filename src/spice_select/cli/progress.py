@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
+from spice_select.cli.printable import printable
 from spice_select.launch import is_main_process
 from spice_select.progress import NoProgress, Progress
 
@@ -81,7 +82,7 @@ class LiveProgress:
 
     def note(self, text: str) -> None:
         """Print a line above."""
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bar.console.print(printable(text), highlight=False, markup=False)
 
     def _show(self) -> None:
         if self._task is not None:
@@ -115,4 +116,4 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)

@@ -1,11 +1,12 @@
 """`spice-select report` and `audit`: what a finished run chose and why, and rows to look at before training."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from spice_select.cli.printable import printable
 
 if TYPE_CHECKING:
     from spice_select.report.content import Audit, Findings
@@ -102,7 +103,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool)
 
 def _print(audit: "Audit", limit: int) -> None:
     click.echo(audit.scope)
-    click.echo(f"\nmost opposed to the picks: {audit.conflicts.total:,}")
+    click.echo(f"\nopposed to the picks: {audit.conflicts.total:,}")
     _print_findings(audit.conflicts, limit)
     if audit.duplicates is None:
         click.echo("\nnear-duplicates: not known, no gradients are there to compare")
@@ -110,20 +111,20 @@ def _print(audit: "Audit", limit: int) -> None:
         click.echo(f"\ngroups of near-duplicates: {audit.groups:,}")
         for group in audit.duplicates[:limit]:
             more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
-            click.echo(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {_names(group.ids[:NAMED])}{more}")
+            names = printable(", ".join(group.ids[:NAMED]))
+            click.echo(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}")
+        _say_cut(audit.groups, limit, len(audit.duplicates))
     click.echo(f"\noutliers: {audit.outliers.total:,}")
     _print_findings(audit.outliers, limit)
 
 
 def _print_findings(findings: "Findings", limit: int) -> None:
     for finding in findings.listed[:limit]:
-        others = f"; see {_names([other.id for other in finding.others])}" if finding.others else ""
-        click.echo(f"  {_names([finding.id])} ({_names([finding.location])}): {finding.reason}{others}")
-    if findings.total > min(limit, len(findings.listed)):
-        click.echo(f"  ... the worst {min(limit, len(findings.listed))} of {findings.total:,}")
+        others = f"; see {printable(', '.join(other.id for other in finding.others))}" if finding.others else ""
+        click.echo(f"  {printable(finding.id)} ({printable(finding.location)}): {finding.reason}{others}")
+    _say_cut(findings.total, limit, len(findings.listed))
 
 
-def _names(ids: "Sequence[str]") -> str:
-    """Names from the pool's files, which could hold codes that a terminal obeys."""
-    shown = ", ".join(ids)
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
+def _say_cut(total: int, limit: int, listed: int) -> None:
+    if total > min(limit, listed):
+        click.echo(f"  ... the first {min(limit, listed)} of {total:,}")

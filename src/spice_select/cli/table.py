@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spice_select.cli.printable import printable
 from spice_select.output.summary import Quality, Summary
 from spice_select.result import RunResult
 
@@ -29,7 +30,7 @@ def _sources(summary: Summary) -> Table:
         lines.append(("all", totals[0], totals[1], totals[2], totals[3]))
     for source, rows, kept, tokens, kept_tokens in lines:
         table.add_row(
-            Text(source), f"{rows:,}", f"{kept:,}", _percent(kept, rows), f"{tokens:,}", f"{kept_tokens:,}",
+            Text(printable(source)), f"{rows:,}", f"{kept:,}", _percent(kept, rows), f"{tokens:,}", f"{kept_tokens:,}",
             _percent(kept_tokens, tokens),
         )  # fmt: skip
     return table

@@ -8,7 +8,7 @@ Where it is not, A x and B^T dy are calculated once, for the layer's own result 
 type of x: PEFT widens every activation to its factors' float32, which on a GPU takes longer than the layer itself.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -67,11 +67,16 @@ def factor_gradients(x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> tuple[T
 
 
 @contextmanager
-def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
+def captured(layers: Mapping[str, AdaptedLayer], sink: Sink, wanted: Collection[str] | None = None) -> Generator[None]:
     """Within the context one backward pass hands each factor's per-sample gradients to `sink`, last layer first.
 
-    The graph starts at the first captured layer's output, so nothing below it is differentiated. No factor may require
+    The graph starts at the first wanted layer's output, so nothing below it is differentiated. No factor may require
     grad.
+
+    Args:
+        layers: all adapted layers of the model: what they compute is the same whichever are wanted.
+        sink: receives the gradients.
+        wanted: names of the layers whose gradients are taken; all when not given.
 
     Raises:
         ModelError: in the passes: a layer is used more than once, so that its gradient is a sum of several.
@@ -89,10 +94,11 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink) -> Generator[None]:
 
     with ExitStack() as undo:
         for name, layer in layers.items():
+            taken = wanted is None or name in wanted
             if type(layer.base) in (nn.Linear, Conv1D) and not layer.is_merged():
-                layer.module.forward = _apart(name, layer, deliver)
+                layer.module.forward = _apart(name, layer, deliver if taken else None)
                 undo.callback(vars(layer.module).pop, "forward")
-            else:
+            elif taken:
                 undo.callback(layer.module.register_forward_hook(_watching(name, layer, deliver)).remove)
         yield
 
@@ -123,12 +129,14 @@ def _watching(
     return hook
 
 
-def _apart(name: str, layer: AdaptedLayer, deliver: _Deliver) -> Callable[[Tensor], Tensor]:
-    """What a plain layer with B A apart from W computes in place of its own forward."""
+def _apart(name: str, layer: AdaptedLayer, deliver: _Deliver | None) -> Callable[[Tensor], Tensor]:
+    """What a plain layer with B A apart from W computes in place of its own forward; `deliver` if it is wanted."""
 
     def forward(x: Tensor) -> Tensor:
         _refuse_flat(name, x)
-        start = torch.empty(0, requires_grad=True)  # below the first of these layers nothing is differentiated
+        start = torch.empty(
+            0, requires_grad=deliver is not None
+        )  # below the first such layer nothing is differentiated
         flat = cast(Tensor, _Adapted.apply(x, start, name, layer, deliver))
         return flat.view(*x.shape[:2], -1)  # not in there: models may write into a view only where autograd made it
 
@@ -139,23 +147,25 @@ class _Adapted(torch.autograd.Function):
     """W x + bias + scaling * B (A x), [m * T, out]; its backward pass delivers what factors' gradients are made of."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, _: Tensor, name: str, layer: AdaptedLayer, deliver: _Deliver) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _: Tensor, name: str, layer: AdaptedLayer, deliver: _Deliver | None) -> Tensor:
         flat, weight, bias = x.flatten(0, 1), _weight(layer.base), cast(Tensor | None, layer.base.bias)
         a, b = layer.a.weight.to(x.dtype), layer.b.weight.to(x.dtype)
         down = (flat @ a.T).mul_(layer.scaling)
-        ctx.save_for_backward(x, down, a, b, weight)
-        ctx.told = name, layer.scaling, deliver
+        ctx.save_for_backward(a, b, weight, *((x, down) if deliver is not None else ()))
+        ctx.told = name, x.shape, layer.scaling, deliver
         result = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
         return result.addmm_(down, b.T)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, down, a, b, weight = ctx.saved_tensors
-        name, scaling, deliver = ctx.told
-        dy, rows = grad_outputs[0], x.shape[0]
+        a, b, weight, *kept = ctx.saved_tensors
+        name, shape, scaling, deliver = ctx.told
+        dy = grad_outputs[0]
         up = (dy @ b).mul_(scaling)
-        deliver(name, x, *(part.reshape(rows, -1, part.shape[1]) for part in (dy, down, up)))
-        dx = (dy @ weight).addmm_(up, a).view_as(x) if ctx.needs_input_grad[0] else None
+        if deliver is not None:
+            x, down = kept
+            deliver(name, x, *(part.reshape(*shape[:2], part.shape[1]) for part in (dy, down, up)))
+        dx = (dy @ weight).addmm_(up, a).view(shape) if ctx.needs_input_grad[0] else None
         return dx, None, None, None, None
 
 

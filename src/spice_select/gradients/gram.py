@@ -72,7 +72,7 @@ class GramAccumulator:
         if self._held:
             self._held[name][self._start : self._stop] = gradients
         if self._stop == len(self._order):
-            self._gram += _inner_products(self._held[name] if self._held else gradients).to(self._sum_device)
+            self._gram += inner_products(self._held[name] if self._held else gradients).to(self._sum_device)
 
     def next_batch(self) -> None:
         """Say that every factor of the current batch was added."""
@@ -119,7 +119,7 @@ def pool_gram(
         members = {name: layers[name] for name in group}
         accumulator = GramAccumulator(factors_of(members), batches, device, held, kept)
         for batch in batches:
-            with captured(members, accumulator.add):
+            with captured(layers, accumulator.add, members):
                 response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
             accumulator.next_batch()
             if index == len(groups) - 1:
@@ -165,7 +165,7 @@ def _held_bytes(layer: AdaptedLayer, held: int, held_as: torch.dtype) -> int:
     return held * held_as.itemsize * sum(factor.weight.numel() for factor in layer.factors.values())
 
 
-def _inner_products(x: Tensor) -> Tensor:
+def inner_products(x: Tensor) -> Tensor:
     """Inner products of all rows in at least float32: sums over p numbers in bfloat16 would keep only three digits."""
     if x.dtype not in (torch.bfloat16, torch.float16):
         return x @ x.T

@@ -90,7 +90,7 @@ def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     The output layer runs only on positions that predict a trained token, so logits are [n, V], never [b, T, V].
     """
     with _output_layer_only_at(model, batch), sdpa_kernel(ATTENTION):
-        logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits[0]  # [n, V]
+        logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits.squeeze(0)  # [n, V]
     nll = cast(Tensor, _TokenNll.apply(logits, batch.targets))
     total = torch.zeros(batch.size, dtype=nll.dtype, device=nll.device).index_add(0, batch.owner, nll)
     return total / batch.counts.clamp(min=1)

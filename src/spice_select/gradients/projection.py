@@ -69,7 +69,7 @@ class _BatchSink:
 
     def add(self, name: str, gradients: Tensor) -> None:
         self.features += self._projection(name, gradients)
-        self.squares += torch.linalg.vector_norm(gradients, dim=1, dtype=torch.float32).square()
+        self.squares += gradients.float().square().sum(dim=1)
 
 
 def project_rows(

@@ -14,7 +14,7 @@ from spice_select.costs.forecast import Forecast
 from spice_select.costs.memory import obtainable_bytes
 from spice_select.costs.speed import measure_passes
 from spice_select.gradients.capture import captured
-from spice_select.gradients.gram import layer_groups, most_held_bytes, rows_held
+from spice_select.gradients.gram import inner_products, layer_groups, most_held_bytes, rows_held
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.output.directory import PAGE_BYTES
@@ -61,7 +61,7 @@ def forecast_pools(
 
     def run(batch: Rows) -> None:
         def square(_: str, gradients: Tensor) -> None:
-            torch.mm(gradients.float(), gradients.float().T)
+            inner_products(gradients)
 
         with captured(proxy.layers, square):
             response_losses(proxy.model, collate([examples[i] for i in batch], proxy.device)).sum().backward()
@@ -96,7 +96,7 @@ def forecast_store(
     worth: float = math.inf,
 ) -> Forecast:
     """Projected gradients of `rows`, those still to be done; otherwise as `forecast_pools`."""
-    size = shard_rows(proxy.device)
+    size = shard_rows(proxy.device, len(examples), config.dim)
     shards = [rows[start : start + size] for start in range(0, len(rows), size)]
     batches = [batch for shard in shards for batch in _batches(examples, shard, proxy)]
 
@@ -108,7 +108,8 @@ def forecast_store(
     disk = 2 * config.dim * len(examples) + _text_bytes(examples)
     if measured is None:
         return _forecast(examples, None, None, proxy, disk)
-    seconds = {"gradients": measured.seconds / processes}
+    turns = math.ceil(len(shards) / processes)  # a process takes whole shards
+    seconds = {"gradients": measured.seconds * turns / max(1, len(shards))}
     shard = 3 * 4 * config.dim * min(size, len(rows))  # its batches' features, their table, its bytes
     return _forecast(examples, seconds, measured.memory + shard, proxy, disk)
 

@@ -41,7 +41,7 @@ FEATURE_KEYS = (
 )  # fmt: skip
 """Options that decide a row's features."""
 
-_OF_THE_POOL = ("data", "rows", "format", "columns")
+_OF_THE_POOL = ("data", "rows", "format", "columns", "shard_rows")
 """What two stores may differ in and still hold comparable features."""
 
 
@@ -51,7 +51,7 @@ def store_identity(prepared: Prepared) -> dict[str, Any]:
     return {
         **{key: getattr(config, key) for key in FEATURE_KEYS},
         "projection": METHOD,
-        "shard_rows": shard_rows(prepared.device),
+        "shard_rows": shard_rows(prepared.device, len(prepared.pool.examples), config.dim),
         "weights": model["fingerprint"],
         "device": model["device"],
         "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
@@ -121,7 +121,7 @@ def extract(
 
     """
     pool, config = prepared.pool, prepared.config
-    shape = Shape(len(pool.examples), config.dim, shard_rows(prepared.device))
+    shape = Shape(len(pool.examples), config.dim, shard_rows(prepared.device, len(pool.examples), config.dim))
     about = _about_store(prepared)
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
     sized = with_token_budget(proxy, config, pool.examples, store)

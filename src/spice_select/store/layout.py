@@ -26,8 +26,11 @@ from spice_select.errors import OutputError
 FORMAT = "spice-select gradient store"
 FORMAT_VERSION = 1
 SHARD_ROWS, SHARD_ROWS_ON_GPU = 256, 2048
-"""Rows of a shard: what a killed process can lose, and what processes deal out among themselves; batches are cut inside
-it, and a GPU's are larger."""
+"""Rows of a shard: what a killed process can lose, and what processes deal out among themselves. Batches are cut inside
+it, and a GPU's are larger: there a shard has up to so many, while enough shards are left to share."""
+
+SHARDS_ON_GPU, BYTES_ON_GPU = 16, 1 << 28
+"""Shards at least and float32 features at most of a shard, before it has more rows than on a CPU."""
 
 IDENTITY, POOL, TEXTS, PROXY = "identity.json", "pool.json", "pool.parquet", "proxy.safetensors"
 ROWS, MANIFEST, CLAIMS, SHARDS = "rows.parquet", "manifest.json", ".claims", "shards"
@@ -38,9 +41,11 @@ FILES = (IDENTITY, POOL, TEXTS, PROXY, ROWS)
 AGAIN = "Give the same `spice-select gradients` command again: it computes only what is missing or damaged."
 
 
-def shard_rows(device: torch.device) -> int:
-    """Rows of a shard whose gradients are computed on `device`."""
-    return SHARD_ROWS_ON_GPU if device.type == "cuda" else SHARD_ROWS
+def shard_rows(device: torch.device, rows: int, dim: int) -> int:
+    """Rows of a shard when gradients of `rows` rows are computed on `device` and projected to `dim` numbers."""
+    if device.type != "cuda":
+        return SHARD_ROWS
+    return max(SHARD_ROWS, min(SHARD_ROWS_ON_GPU, rows // SHARDS_ON_GPU, BYTES_ON_GPU // (4 * dim)))
 
 
 @dataclass(frozen=True, slots=True)
