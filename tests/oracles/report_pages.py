@@ -110,7 +110,7 @@ def bare_report() -> Report:
         diversity=[Diversity("d", "", "gradients", 0.0, 0.0)],
         rows=[row],
         all_rows=1,
-        audit=Audit("", [], None, 0, [], []),
+        audit=Audit("", Findings(0, []), None, 0, Findings(0, []), Findings(0, [])),
     )
 
 
