@@ -13,6 +13,9 @@ from oracles.gradient_oracle import (
     FAMILIES,
     VOCABULARY,
     TokenExample,
+    gram_error,
+    gram_of,
+    mixed_proxy,
     oracle_gradients,
     random_examples,
     tiny_proxy,
@@ -20,9 +23,7 @@ from oracles.gradient_oracle import (
 from oracles.runs import read_jsonl
 from spice_select import evaluate, finetune
 from spice_select.config import RunConfig
-from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.gradients.projection import Projection, project_rows
-from spice_select.pool.batches import token_budget_batches
 from spice_select.proxy.lora import attach_lora, merge
 from spice_select.schedule.batching import FILE, MOST_TOKENS, with_token_budget
 
@@ -31,24 +32,9 @@ FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", 
 
 
 def on_gpu(family, dtype=torch.float32):
-    """Weights in `dtype`, adapters and buffers in float32, as they are loaded."""
-    proxy = tiny_proxy(family)
-    factors = {id(factor.weight) for factor in proxy.factors.values()}
-    for parameter in proxy.model.parameters():
-        if id(parameter) not in factors:
-            parameter.data = parameter.data.to(dtype)
+    proxy = mixed_proxy(family, dtype)
     proxy.model.to("cuda")
     return proxy
-
-
-def gram_of(proxy, examples, budget, memory=1 << 40):
-    batches = token_budget_batches([len(example.input_ids) for example in examples], budget)
-    return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())
-
-
-def error_of(gram, expected):
-    norms = expected.diagonal().sqrt()
-    return float(((gram - expected) / (norms[:, None] * norms[None, :])).abs().max())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -57,9 +43,9 @@ def test_the_gram_matrix_is_that_of_a_cpu_one_row_at_a_time(family, budget, memo
     examples = random_examples(9, seed=1)
     gradients = oracle_gradients(tiny_proxy(family), examples)
     proxy = on_gpu(family)
-    assert error_of(gram_of(proxy, examples, budget, memory), gradients @ gradients.T) < 1e-5
+    assert gram_error(gram_of(proxy, examples, budget, memory), gradients @ gradients.T) < 1e-5
     merge(proxy)
-    assert error_of(gram_of(proxy, examples, budget, memory), gradients @ gradients.T) < 1e-5
+    assert gram_error(gram_of(proxy, examples, budget, memory), gradients @ gradients.T) < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,8 +54,8 @@ def test_bfloat16_stays_near(family):
     gradients = oracle_gradients(tiny_proxy(family), examples)
     proxy = on_gpu(family, torch.bfloat16)
     whole = gram_of(proxy, examples, 40)
-    assert error_of(whole, gradients @ gradients.T) < 0.05
-    assert error_of(gram_of(proxy, examples, 40, memory=2_000), whole) < 1e-5
+    assert gram_error(whole, gradients @ gradients.T) < 0.05
+    assert gram_error(gram_of(proxy, examples, 40, memory=2_000), whole) < 1e-5
 
 
 def test_features_are_those_of_a_cpu():
@@ -147,19 +133,8 @@ def test_a_run_chooses_what_it_chooses_on_a_cpu_whatever_the_batches(tmp_path, t
     chosen = []
     for number, machine in enumerate((["cpu"], ["cuda"], ["cuda", "--token-budget", "64"])):
         output = tmp_path / str(number)
-        spice(
-            "run",
-            chat_pool,
-            "--model",
-            tiny_model,
-            "--dtype",
-            "float32",
-            "--output",
-            output,
-            *options,
-            "--device",
-            *machine,
-        )
+        own = ["--dtype", "float32", "--output", output, "--device", *machine]
+        spice("run", chat_pool, "--model", tiny_model, *options, *own)
         chosen.append([row["id"] for row in read_jsonl(output / "selected.jsonl")])
     assert chosen[0] == chosen[1] == chosen[2] and chosen[0]
 

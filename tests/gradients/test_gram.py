@@ -6,7 +6,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import OlmoConfig, OlmoForCausalLM
 
-from oracles.gradient_oracle import FAMILIES, VOCABULARY, oracle_gradients, random_examples, tiny_proxy
+from oracles.gradient_oracle import (
+    FAMILIES,
+    VOCABULARY,
+    gram_error,
+    gram_of,
+    mixed_proxy,
+    oracle_gradients,
+    random_examples,
+    tiny_proxy,
+)
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, captured, factor_gradients
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram
@@ -17,15 +26,8 @@ from spice_select.proxy.lora import attach_lora, merge, merged
 PLENTY = 1 << 40
 
 
-def gram_of(proxy, examples, budget, memory=PLENTY):
-    batches = token_budget_batches([len(e.input_ids) for e in examples], budget)
-    return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())
-
-
 def assert_same(gram, expected, relative):
-    """Compare entries relative to |g_i| |g_j|: a wrong mask, padding leak or missing module shows at once."""
-    norms = expected.diagonal().sqrt()
-    error = ((gram - expected) / (norms[:, None] * norms[None, :])).abs().max()
+    error = gram_error(gram, expected)
     assert error < relative, f"off by {error:.2e} of |g_i||g_j|: padding, loss mask or a module is wrong"
 
 
@@ -111,16 +113,6 @@ def test_bfloat16_sums_are_wider_than_its_gradients():
     for parameter in proxy.model.parameters():
         parameter.data = parameter.data.bfloat16()
     assert_same(gram_of(proxy, examples, 50), exact, 0.05)
-
-
-def mixed_proxy(family):
-    """As it is loaded for a GPU: weights in bfloat16, adapters in float32."""
-    proxy = tiny_proxy(family)
-    factors = {id(factor.weight) for factor in proxy.factors.values()}
-    for parameter in proxy.model.parameters():
-        if id(parameter) not in factors:
-            parameter.data = parameter.data.bfloat16()
-    return proxy
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,6 +18,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from spice_select.gradients.gram import HeldGradients, pool_gram
+from spice_select.pool.batches import token_budget_batches
 from spice_select.proxy.lora import Proxy, attach_lora
 from spice_select.proxy.update import trainable
 
@@ -103,6 +105,28 @@ def tiny_proxy(family: str, seed: int = 0, b_scale: float = 0.05) -> Proxy:
         if ".lora_B." in name and b_scale:
             torch.nn.init.normal_(layer.weight, std=b_scale)
     return proxy
+
+
+def mixed_proxy(family: str, dtype: torch.dtype = torch.bfloat16) -> Proxy:
+    """`tiny_proxy` with its weights in `dtype` and its adapters and buffers in float32, as models are loaded."""
+    proxy = tiny_proxy(family)
+    factors = {id(factor.weight) for factor in proxy.factors.values()}
+    for parameter in proxy.model.parameters():
+        if id(parameter) not in factors:
+            parameter.data = parameter.data.to(dtype)
+    return proxy
+
+
+def gram_of(proxy: Proxy, examples: list[TokenExample], budget: int, memory: int = 1 << 40) -> torch.Tensor:
+    """Their Gram matrix, by batches of `budget` tokens and with `memory` bytes for gradients between them."""
+    batches = token_budget_batches([len(example.input_ids) for example in examples], budget)
+    return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())
+
+
+def gram_error(gram: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference of an entry over |g_i| |g_j|: a wrong mask, padding leak or missing module shows at once."""
+    norms = expected.diagonal().sqrt()
+    return float(((gram - expected) / (norms[:, None] * norms[None, :])).abs().max())
 
 
 FAMILIES = ("llama", "qwen2", "gemma2", "mistral", "gpt2")

@@ -22,7 +22,7 @@ from oracles import store_writer
 from oracles.store_writer import features_of, write_store
 from spice_select.errors import OutputError
 from spice_select.store.claims import claimed
-from spice_select.store.layout import CLAIMS
+from spice_select.store.layout import CLAIMS, SHARD_ROWS, SHARD_ROWS_ON_GPU, shard_rows
 from spice_select.store.reading import GradientStore, check_store
 
 ROWS, DIM = 50, 6
@@ -239,3 +239,15 @@ def test_a_failed_write_does_not_wait_for_what_others_compute(tmp_path, whole):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     write_store(place, ROWS, DIM)
     assert content(place) == whole
+
+
+@given(st.integers(0, 10**7), st.integers(1, 1 << 20))
+def test_a_gpus_shards_are_large_but_leave_enough_to_share(rows, dim):
+    """On a CPU always 256 rows; on a GPU more only where 16 shards are left and their features take 256 MB at most."""
+    assert shard_rows(torch.device("cpu"), rows, dim) == SHARD_ROWS
+    size = shard_rows(torch.device("cuda"), rows, dim)
+    assert SHARD_ROWS <= size <= SHARD_ROWS_ON_GPU
+    if size > SHARD_ROWS:
+        assert rows // size >= 16 and 4 * dim * size <= 1 << 28
+    if rows >= 10**5 and dim <= 4096:
+        assert size == SHARD_ROWS_ON_GPU

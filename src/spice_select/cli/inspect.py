@@ -52,11 +52,12 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
 def _marked(pieces: Sequence[tuple[str, bool]], colour: bool) -> Text:
     """Trained text in green on a terminal, between ⟦ ⟧ elsewhere."""
     text = Text()
-    for piece, trained in ((printable(text), trained) for text, trained in pieces):
+    for piece, trained in pieces:
+        shown = printable(piece)
         if not trained:
-            text.append(piece, style="dim")
+            text.append(shown, style="dim")
         else:
-            text.append(piece if colour else f"⟦{piece}⟧", style="green")
+            text.append(shown if colour else f"⟦{shown}⟧", style="green")
     return text
 
 

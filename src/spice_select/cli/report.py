@@ -111,8 +111,8 @@ def _print(audit: "Audit", limit: int) -> None:
         click.echo(f"\ngroups of near-duplicates: {audit.groups:,}")
         for group in audit.duplicates[:limit]:
             more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
-            names = printable(", ".join(group.ids[:NAMED]))
-            click.echo(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}")
+            names = ", ".join(group.ids[:NAMED])
+            click.echo(printable(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}"))
         _say_cut(audit.groups, limit, len(audit.duplicates))
     click.echo(f"\noutliers: {audit.outliers.total:,}")
     _print_findings(audit.outliers, limit)
@@ -120,8 +120,8 @@ def _print(audit: "Audit", limit: int) -> None:
 
 def _print_findings(findings: "Findings", limit: int) -> None:
     for finding in findings.listed[:limit]:
-        others = f"; see {printable(', '.join(other.id for other in finding.others))}" if finding.others else ""
-        click.echo(f"  {printable(finding.id)} ({printable(finding.location)}): {finding.reason}{others}")
+        others = f"; see {', '.join(other.id for other in finding.others)}" if finding.others else ""
+        click.echo(printable(f"  {finding.id} ({finding.location}): {finding.reason}{others}"))
     _say_cut(findings.total, limit, len(findings.listed))
 
 

@@ -5,12 +5,13 @@ where x_i [T, in] and dy_i [T, out] are sample i's inputs and output gradients. 
 shared by two samples, the backward pass delivers dy for every sample at once. Nothing but x and dy is needed, and
 autograd computes no weight's gradient. A layer whose B A is merged into W runs as it is, and x and dy are looked at.
 Where it is not, A x and B^T dy are calculated once, for the layer's own result and for the factors' gradients, in the
-type of x: PEFT widens every activation to its factors' float32, which on a GPU takes longer than the layer itself.
+type of x: PEFT widens every activation to its factors' float32.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -94,16 +95,18 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink, wanted: Collection[
 
     with ExitStack() as undo:
         for name, layer in layers.items():
-            taken = wanted is None or name in wanted
+            taken = partial(deliver, name) if wanted is None or name in wanted else None
+            # Subclasses may compute another thing than W x, from quantised weights for example.
             if type(layer.base) in (nn.Linear, Conv1D) and not layer.is_merged():
-                layer.module.forward = _apart(name, layer, deliver if taken else None)
+                layer.module.forward = _apart(name, layer, taken)
                 undo.callback(vars(layer.module).pop, "forward")
-            elif taken:
-                undo.callback(layer.module.register_forward_hook(_watching(name, layer, deliver)).remove)
+            elif taken is not None:
+                undo.callback(layer.module.register_forward_hook(_watching(name, layer, taken)).remove)
         yield
 
 
-_Deliver = Callable[[str, Tensor, Tensor, Tensor, Tensor], None]
+_Deliver = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+"""Receives a layer's x, dy, scaling * A x and scaling * B^T dy."""
 
 
 def _watching(
@@ -121,7 +124,7 @@ def _watching(
         def on_gradient(dy: Tensor) -> None:
             # PEFT keeps factors in float32 beside layers in another type.
             down, up = x @ layer.a.weight.T.to(x.dtype), dy @ layer.b.weight.to(dy.dtype)
-            deliver(name, x, dy, down.mul_(layer.scaling), up.mul_(layer.scaling))
+            deliver(x, dy, down.mul_(layer.scaling), up.mul_(layer.scaling))
 
         output.register_hook(on_gradient)
         return output
@@ -131,13 +134,12 @@ def _watching(
 
 def _apart(name: str, layer: AdaptedLayer, deliver: _Deliver | None) -> Callable[[Tensor], Tensor]:
     """What a plain layer with B A apart from W computes in place of its own forward; `deliver` if it is wanted."""
+    # What makes autograd record the first wanted layer, and nothing below it.
+    start = torch.empty(0, requires_grad=deliver is not None)
 
     def forward(x: Tensor) -> Tensor:
         _refuse_flat(name, x)
-        start = torch.empty(
-            0, requires_grad=deliver is not None
-        )  # below the first such layer nothing is differentiated
-        flat = cast(Tensor, _Adapted.apply(x, start, name, layer, deliver))
+        flat = cast(Tensor, _Adapted.apply(x, start, layer, deliver))
         return flat.view(*x.shape[:2], -1)  # not in there: models may write into a view only where autograd made it
 
     return forward
@@ -147,26 +149,28 @@ class _Adapted(torch.autograd.Function):
     """W x + bias + scaling * B (A x), [m * T, out]; its backward pass delivers what factors' gradients are made of."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, _: Tensor, name: str, layer: AdaptedLayer, deliver: _Deliver | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, _: Tensor, layer: AdaptedLayer, deliver: _Deliver | None) -> Tensor:
+        """The layer's output; x and A x are kept where its factors' gradients are wanted."""
         flat, weight, bias = x.flatten(0, 1), _weight(layer.base), cast(Tensor | None, layer.base.bias)
         a, b = layer.a.weight.to(x.dtype), layer.b.weight.to(x.dtype)
         down = (flat @ a.T).mul_(layer.scaling)
         ctx.save_for_backward(a, b, weight, *((x, down) if deliver is not None else ()))
-        ctx.told = name, x.shape, layer.scaling, deliver
+        ctx.told = x.shape, layer.scaling, deliver
         result = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
         return result.addmm_(down, b.T)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """The input's gradient, where anything below needs it."""
         a, b, weight, *kept = ctx.saved_tensors
-        name, shape, scaling, deliver = ctx.told
+        shape, scaling, deliver = ctx.told
         dy = grad_outputs[0]
         up = (dy @ b).mul_(scaling)
         if deliver is not None:
             x, down = kept
-            deliver(name, x, *(part.reshape(*shape[:2], part.shape[1]) for part in (dy, down, up)))
+            deliver(x, *(part.reshape(*shape[:2], part.shape[1]) for part in (dy, down, up)))
         dx = (dy @ weight).addmm_(up, a).view(shape) if ctx.needs_input_grad[0] else None
-        return dx, None, None, None, None
+        return dx, None, None, None
 
 
 def _weight(base: nn.Module) -> Tensor:

@@ -169,7 +169,7 @@ def inner_products(x: Tensor) -> Tensor:
     """Inner products of all rows in at least float32: sums over p numbers in bfloat16 would keep only three digits."""
     if x.dtype not in (torch.bfloat16, torch.float16):
         return x @ x.T
-    if x.device.type == "cuda":  # multiplies what is short and sums in float32: many times quicker than widening first
+    if x.device.type == "cuda":  # sums in float32 without a wide copy; on a CPU there is no such product
         return torch.mm(x, x.T, out_dtype=torch.float32)
     wide = x.float()
     return wide @ wide.T

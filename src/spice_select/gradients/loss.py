@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LOGITS_AT_ONCE = 1 << 23
 """Logits that are widened and looked at together: few enough to stay in a cache from one operation to the next."""
 
-
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Without cuDNN's, which plans anew for every shape of a batch: milliseconds a layer."""
 
@@ -104,18 +103,20 @@ class _TokenNll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        """Losses [n] float32 of the tokens `targets` [n]."""
         normaliser = torch.cat([part.float().logsumexp(dim=-1) for part in _parts(logits, logits.shape[1])])
         ctx.save_for_backward(logits, targets, normaliser)
         return normaliser - logits.gather(1, targets[:, None]).squeeze(1).float()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        """The logits' gradient, written over them: nobody needs them after this."""
         logits, targets, normaliser = ctx.saved_tensors
         vectors = (_parts(vector, logits.shape[1]) for vector in (logits, targets, normaliser, grad_outputs[0]))
         for part, target, subtracted, factor in zip(*vectors, strict=True):
             gradient = part.float().sub_(subtracted[:, None]).exp_()
             gradient[torch.arange(len(target), device=target.device), target] -= 1.0
-            part.copy_(gradient.mul_(factor[:, None]))  # overwritten in place: nobody needs the logits after this
+            part.copy_(gradient.mul_(factor[:, None]))
         return logits, None
 
 

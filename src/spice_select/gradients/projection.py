@@ -3,7 +3,7 @@
 Every coordinate of every factor gets a random sign and a place: coordinate i of a factor goes, with its sign, to
 place (i + the factor's offset) mod d. Then E <Pg, Ph> = <g, h> over the signs, with a standard deviation of about
 |g| |h| / sqrt(d). The signs of a factor depend on the seed, its name and its size alone, never on batches or order.
-No P x d matrix exists: folding is a product with the signs and a sum.
+No P x d matrix exists: a sign is one byte, and folding is a product and a sum.
 """
 
 import hashlib
@@ -48,9 +48,7 @@ class Projection:
 
     def __call__(self, name: str, gradients: Tensor) -> Tensor:
         """Project one factor's gradients [b, p] to its part of the features, [b, d] float32; parts are summed."""
-        if self._signs[name].dtype != gradients.dtype:  # products of one type are quicker
-            self._signs[name] = self._signs[name].to(gradients.dtype)
-        signed = gradients * self._signs[name]  # [b, p], exact
+        signed = gradients * self._signs[name]  # [b, p], exact in any type
         rows, whole = len(signed), signed.shape[1] // self.dim * self.dim
         blocks = signed[:, :whole].reshape(rows, whole // self.dim, self.dim)
         folded = blocks.sum(dim=1, dtype=torch.float32)  # [b, d]

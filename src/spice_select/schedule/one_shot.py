@@ -45,13 +45,18 @@ _OF_THE_POOL = ("data", "rows", "format", "columns", "shard_rows")
 """What two stores may differ in and still hold comparable features."""
 
 
+def _shape(prepared: Prepared) -> Shape:
+    rows, dim = len(prepared.pool.examples), prepared.config.dim
+    return Shape(rows, dim, shard_rows(prepared.device, rows, dim))
+
+
 def store_identity(prepared: Prepared) -> dict[str, Any]:
     """All that decides the content of a store."""
     config, model, packages = prepared.config, prepared.about, versions()
     return {
         **{key: getattr(config, key) for key in FEATURE_KEYS},
         "projection": METHOD,
-        "shard_rows": shard_rows(prepared.device, len(prepared.pool.examples), config.dim),
+        "shard_rows": _shape(prepared).shard_rows,
         "weights": model["fingerprint"],
         "device": model["device"],
         "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
@@ -121,7 +126,7 @@ def extract(
 
     """
     pool, config = prepared.pool, prepared.config
-    shape = Shape(len(pool.examples), config.dim, shard_rows(prepared.device, len(pool.examples), config.dim))
+    shape = _shape(prepared)
     about = _about_store(prepared)
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
     sized = with_token_budget(proxy, config, pool.examples, store)
