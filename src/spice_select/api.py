@@ -8,7 +8,8 @@ The same function stands behind `spice-select run`.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
+from spice_select.errors import OutputError
 from spice_select.information.ranks import Ranks
+from spice_select.locks import refuse_busy, sole_writer
 from spice_select.output import recipes
 from spice_select.output.directory import (
     CHECKPOINT,
@@ -130,6 +133,7 @@ def _run(
 ) -> RunResult:
     """The run; with `explain` a report closes it."""
     state = inspect_output(directory, existing)
+    refuse_busy(directory)
     watch = Stopwatch()
     with watch.time("reading"):
         prepared = prepare(inputs, config, progress)
@@ -153,42 +157,53 @@ def _run(
     with watch.time("loading"):
         proxy = prepared.proxy(progress) if needs_proxy else None
     wait_for_all(ranks)  # the first process changes the directory when all have looked at it
-    if ranks.rank == 0:
-        _open_directory(directory, state, checkpoint, identity)
-    wait_for_all(ranks)
-    if ranks.rank > 0:
-        checkpoint.verify(identity)  # fails where hosts do not share the directory
+    with _opened_directory(directory, existing, state, checkpoint, identity, ranks):
+        if state == "complete":
+            records = [record for _, record in sorted(checkpoint.records().items())]
+        else:
+            records = _choose(prepared, budget, proxy, checkpoint, given, progress, watch, ranks)
+        chosen = [pool.examples[i] for i in chosen_rows(records)]
+        summary = summarise(listing.lines, records, sum(record.quota for record in records))
+        if state != "complete" and ranks.rank == 0:
+            target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
+            run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
+            with watch.time("writing"):
+                if config.pool_size != "all" or config.method not in GREEDY:
+                    write_texts(checkpoint.directory / TEXTS, pool)
+                write_results(directory, listing, chosen, records, summary, target, run_yaml, config.parquet)
+            about = manifest(config, listing, prepared.about, records, summary, watch.seconds)
+            write_manifest(directory / MANIFEST, about)
+            checkpoint.drop_proxy()
+        wait_for_all(ranks)
+        if explain and state != "complete" and ranks.rank == 0:
+            with watch.time("report"):
+                close_with_page(directory, progress)
+        return RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
 
+
+@contextmanager
+def _opened_directory(
+    directory: Path, existing: Existing, state: State, checkpoint: Checkpoint, identity: dict[str, Any], ranks: Ranks
+) -> Generator[None]:
+    """For the block the first process alone writes in `directory`; a new run is begun there, a begun one swept."""
     if state == "complete":
-        records = [record for _, record in sorted(checkpoint.records().items())]
-    else:
-        records = _choose(prepared, budget, proxy, checkpoint, given, progress, watch, ranks)
-    chosen = [pool.examples[i] for i in chosen_rows(records)]
-    summary = summarise(listing.lines, records, sum(record.quota for record in records))
-    if state != "complete" and ranks.rank == 0:
-        target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
-        run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
-        with watch.time("writing"):
-            if config.pool_size != "all" or config.method not in GREEDY:
-                write_texts(checkpoint.directory / TEXTS, pool)
-            write_results(directory, listing, chosen, records, summary, target, run_yaml, config.parquet)
-        about = manifest(config, listing, prepared.about, records, summary, watch.seconds)
-        write_manifest(directory / MANIFEST, about)
-        checkpoint.drop_proxy()
-    wait_for_all(ranks)
-    if explain and state != "complete" and ranks.rank == 0:
-        with watch.time("report"):
-            close_with_page(directory, progress)
-    return RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
-
-
-def _open_directory(directory: Path, state: State, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
-    if state == "new":
-        ensure_writable(directory)
-        clear(directory)
-        checkpoint.start(identity)
-    else:
-        sweep(directory)
+        yield
+        return
+    with ExitStack() as stack:
+        if ranks.rank == 0:
+            ensure_writable(directory)
+            stack.enter_context(sole_writer(directory))
+            if inspect_output(directory, existing) != state:
+                raise OutputError(f"{directory}: another process has just written there; give the command again.")
+            if state == "new":
+                clear(directory)
+                checkpoint.start(identity)
+            else:
+                sweep(directory)
+        wait_for_all(ranks)
+        if ranks.rank > 0:
+            checkpoint.verify(identity)  # fails where hosts do not share the directory
+        yield
 
 
 def _choose(

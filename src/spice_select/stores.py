@@ -13,6 +13,7 @@ from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
 from spice_select.errors import ConfigError, OutputError
+from spice_select.locks import refuse_busy, sole_writer
 from spice_select.output import recipes
 from spice_select.output.directory import (
     CHECKPOINT,
@@ -139,6 +140,7 @@ def pick(
     directory = None if output is None else Path(output)
     if directory is not None:
         inspect_output(directory, existing)
+        refuse_busy(directory)
         named = [store.path if isinstance(store, GradientStore) else store, options.get("given")]
         refuse_own_stores(directory, [Path(name) for name in named if name is not None])
     with watch.time("reading"):
@@ -156,7 +158,10 @@ def pick(
         summary = summarise(listing.lines, [record], record.quota)
         result = RunResult(config, listing, chosen, [record], summary, directory, watch.seconds)
         if directory is not None and ranks.rank == 0:
-            _write(opened, result, directory, watch)
+            ensure_writable(directory)
+            with sole_writer(directory):
+                inspect_output(directory, existing)  # again: others may have written since
+                _write(opened, result, directory, watch)
         wait_for_all(ranks)
     if directory is not None and ranks.rank == 0:
         with watch.time("report"):
@@ -210,7 +215,6 @@ def _prepared(
 
 def _write(store: GradientStore, result: RunResult, directory: Path, watch: Stopwatch) -> None:
     config, listing = result.config, result.pool
-    ensure_writable(directory)
     clear(directory)
     checkpoint = Checkpoint(directory / CHECKPOINT)
     of_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}

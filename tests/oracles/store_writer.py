@@ -42,7 +42,7 @@ def write_store(store: Path, rows: int, dim: int, pause: float = 0.0, seed: int 
         return features, features.double().square().sum(dim=1)
 
     begin(store, {"seed": seed, "dim": dim, "rows": rows}, pool, notes.append)
-    once(store, PROXY, lambda: b"proxy")
+    once(store, PROXY, lambda: b"proxy", notes.append)
     work(store, shape, compute, notes.append)
     finish(store, shape, lambda path, squares: write_rows(path, lines_of(rows), torch.cat(squares).sqrt()))
     return notes

@@ -229,7 +229,7 @@ def test_a_failed_write_does_not_wait_for_what_others_compute(tmp_path, whole):
     place = tmp_path / "store"
     place.mkdir()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with claimed(place, "000000", wait=False) as other:
+    with claimed(place, "000000", wait=None) as other:
         assert other
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
         try:

@@ -5,9 +5,13 @@ import sys
 
 import click
 
+from spice_select.cli.interruption import Stopped, StoppedError, orderly_signals
 from spice_select.cli.printable import printable
 from spice_select.errors import SpiceSelectError
 from spice_select.launch import process_count, process_rank
+
+ONCE_MORE = "Give the same command again."
+"""What is said of a command that keeps nothing on its way, or had not begun."""
 
 EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run POOL --output DIR"
 
@@ -19,7 +23,29 @@ def app() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one to three lines and exit code 2."""
+    """Run the command line; a user's mistake ends in one to three lines and exit code 2, a signal in its own code."""
+    with orderly_signals():
+        try:
+            _load_commands()
+            app.main(standalone_mode=False, prog_name="spice-select")
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+        except StoppedError as error:
+            _stop(error.format_message(), error.stop.exit_code)
+        except Stopped as stop:
+            _stop(StoppedError(stop, ONCE_MORE).format_message(), stop.exit_code)
+        except click.Abort:
+            _stop("interrupted.", 130)
+        except click.ClickException as error:
+            _stop(error.format_message(), 2)
+        except SpiceSelectError as error:
+            _stop(str(error), 2)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _stop(f"{where}{error.strerror or error}; mend that and give the command again (run: with --resume).", 1)
+
+
+def _load_commands() -> None:
     # TRL reports its use to the hub unless told not to; read when huggingface_hub is first imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from spice_select.cli.compare import compare_command
@@ -38,23 +64,6 @@ def main() -> None:
         compare_command,
     ):  # fmt: skip
         app.add_command(command)
-    try:
-        app.main(standalone_mode=False, prog_name="spice-select")
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-    except click.ClickException as error:
-        _stop(error.format_message(), 2)
-    except SpiceSelectError as error:
-        _stop(str(error), 2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _stop(f"{where}{error.strerror or error}; mend that and give the command again (run: with --resume).", 1)
-    except (click.Abort, KeyboardInterrupt):
-        _stop(
-            "interrupted. A begun run goes on with --resume in place of --overwrite; gradients and a study with the\n"
-            "same command.",
-            130,
-        )
 
 
 def _stop(message: str, code: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spice_select.cli.forecast import print_forecast
+from spice_select.cli.interruption import going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.recipe import Recipe, resolve_recipe
 
@@ -84,6 +85,7 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
     recipe = resolve_recipe({name: given.pop(name) for name in Recipe.model_fields if name in given}, "command line")
 
     # Imported here so that --help and mistakes answer at once.
+    from spice_select.cli.advice import of_finetune
     from spice_select.cli.progress import progress_on
     from spice_select.launch import is_main_process
     from spice_select.training.finetune import finetune
@@ -95,7 +97,7 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
         print_forecast(found)
         return
     existing = "overwrite" if overwrite else "refuse"
-    with progress_on(sys.stderr) as progress:
+    with going_on(of_finetune(output)), progress_on(sys.stderr) as progress:
         result = finetune(list(data), output=output, recipe=recipe, existing=existing, progress=progress, **given)
     if is_main_process():
         _print(result, recipe, output)

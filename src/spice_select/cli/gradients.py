@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import click
 
 from spice_select.cli.forecast import print_forecast
+from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.launch import is_main_process
@@ -56,6 +57,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     config = resolve({"pool_size": "all"}, given_options(values), "command line")
 
     # Imported here so that --help and mistakes answer at once.
+    from spice_select.cli.advice import of_store
     from spice_select.cli.progress import progress_on
     from spice_select.stores import compute_gradients, forecast_gradients
 
@@ -64,7 +66,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
             found = forecast_gradients(list(pools), config, proxy_of=proxy_of, progress=progress)
         print_forecast(found)
         return
-    with progress_on(sys.stderr) as progress:
+    with going_on(of_store(output)), progress_on(sys.stderr) as progress:
         store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)
     if not is_main_process():
         return

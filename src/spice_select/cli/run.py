@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from spice_select.cli.forecast import print_forecast
+from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
@@ -65,6 +66,7 @@ def run_command(
 
     # Imported here so that --help, --print-config and mistakes answer at once.
     from spice_select.api import forecast, select
+    from spice_select.cli.advice import of_run
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
@@ -74,7 +76,7 @@ def run_command(
         print_forecast(found)
         return
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    with progress_on(sys.stderr) as progress:
+    with going_on(of_run(directory, overwrite=overwrite)), progress_on(sys.stderr) as progress:
         result = select(inputs, config, output=directory, existing=existing, progress=progress)
     if is_main_process():
         print_summary(result, directory)

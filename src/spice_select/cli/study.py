@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from spice_select.cli.forecast import print_forecast
+from spice_select.cli.interruption import going_on
 
 EPILOG = """\b
 study.yaml:
@@ -40,6 +41,7 @@ def study_command(
     study_file: str, output: str, pool: tuple[str, ...], heldout: tuple[str, ...], seeds: int | None, dry_run: bool
 ) -> None:
     """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML; one table and two figures come out."""
+    from spice_select.cli.advice import of_study
     from spice_select.cli.progress import progress_on
     from spice_select.study.config import load_study
     from spice_select.study.forecast import forecast_study
@@ -53,7 +55,7 @@ def study_command(
             found = forecast_study(study, Path(output), progress)
         print_forecast(found)
         return
-    with progress_on(sys.stderr) as progress:
+    with going_on(of_study(output)), progress_on(sys.stderr) as progress:
         result = run_study(study, Path(output), progress)
     console = Console(highlight=False)
     console.print(result.markdown, soft_wrap=True, markup=False)

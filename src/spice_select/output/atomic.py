@@ -7,17 +7,22 @@ removed and the target is untouched. A target that exists keeps its permission b
 an ordinary new file.
 """
 
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spice_select.errors import OutputError
 
 TEMPORARY_PATTERN = ".spice-*.tmp"
 """Names of temporary files; a killed process can leave one behind."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+_BROKEN = (errno.EIO, errno.ESTALE)
 
 
 @contextmanager
@@ -28,7 +33,7 @@ def replacing(path: Path) -> Generator[Path]:
     exist. The block may write to it in any way but must close it.
 
     Raises:
-        OutputError: the directory cannot be written to, or `path` is a directory.
+        OutputError: the directory cannot be written to, its disk is full, or `path` is a directory.
 
     """
     temporary = _new_temporary(path)
@@ -38,10 +43,13 @@ def replacing(path: Path) -> Generator[Path]:
         if path.exists():
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # what went wrong first is what must be told
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM + _NO_RIGHT + _BROKEN:
+            raise _not_written(path, error) from error
         raise
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -63,6 +71,8 @@ def _new_temporary(path: Path) -> Path:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _not_written(path, error) from error
         raise OutputError(
             f"{path.parent}: cannot be written to ({error.strerror}).\n"
             "Make the directory, or choose an output path that you may write to."
@@ -76,7 +86,16 @@ def _flush(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _flush_directory(directory: Path) -> None:
+def _not_written(path: Path, error: OSError) -> OutputError:
+    right = "Get the right to write there" if error.errno in _NO_RIGHT else "Mend the disk or the connection to it"
+    remedy = "Make room" if error.errno in _NO_ROOM else right
+    return OutputError(
+        f"{path}: cannot be written ({os.strerror(error.errno or 0)}).\n"
+        f"{remedy}, and give the same command again (run: with --resume): what is done is kept."
+    )
+
+
+def flush_directory(directory: Path) -> None:
     """Wait until `directory`'s list of names is on the disk; Windows has no such call and needs none."""
     if os.name == "nt":
         return

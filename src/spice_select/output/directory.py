@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import TEMPORARY_PATTERN
+from spice_select.locks import LOCK
+from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory
 
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
@@ -32,6 +33,9 @@ PAGE_BYTES = 3_000_000
 """Most that the page of a report takes."""
 
 CHECKPOINT = "checkpoint"
+IDENTITY = "identity.json"
+"""In the checkpoint; marks a begun run."""
+
 FORMAT = "spice-select run"
 """What a manifest's field `format` says."""
 
@@ -72,7 +76,7 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         raise OutputError(f"{directory}: is a file; choose another --output.")
     if not directory.exists() or not any(directory.iterdir()):
         return "new"
-    complete, begun = _is_manifest(directory / MANIFEST), (directory / CHECKPOINT / "identity.json").is_file()
+    complete, begun = _is_manifest(directory / MANIFEST), (directory / CHECKPOINT / IDENTITY).is_file()
     if not complete and not begun and _only_remains(directory):
         return "new"
     if not complete and not begun:
@@ -125,7 +129,8 @@ def _only_remains(directory: Path) -> bool:
     numbered = r"pool-\d+\.json|(gram|proxy)-\d+\.safetensors"
     own = re.compile(rf"{numbered}|texts\.parquet|(token_budget|answers)\.json|gradients")
     inside = (directory / CHECKPOINT).glob("*")
-    return all(path.name == CHECKPOINT or path.match(TEMPORARY_PATTERN) for path in directory.iterdir()) and all(
+    own_names = (CHECKPOINT, LOCK)
+    return all(path.name in own_names or path.match(TEMPORARY_PATTERN) for path in directory.iterdir()) and all(
         own.fullmatch(path.name) or path.match(TEMPORARY_PATTERN) for path in inside
     )
 
@@ -134,12 +139,13 @@ def clear(directory: Path) -> None:
     """Remove an earlier run's files, and nothing else that may lie beside them."""
     # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
     (directory / MANIFEST).unlink(missing_ok=True)
-    for name in FILES:
+    flush_directory(directory)  # nor may a power cut bring it back when the rest is gone
+    for name in set(FILES) - {MANIFEST}:
         (directory / name).unlink(missing_ok=True)
     _clear_figures(directory / FIGURES)
     if (directory / CHECKPOINT).is_dir():
         for path in (directory / CHECKPOINT).glob("*.*"):
-            if path.name != "identity.json":
+            if path.name != IDENTITY:
                 path.unlink()
         shutil.rmtree(directory / CHECKPOINT)
     sweep(directory)

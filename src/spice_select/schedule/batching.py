@@ -18,6 +18,7 @@ from spice_select.config import RunConfig
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.proxy.lora import TOKENS_OF_A_PASS, Proxy
+from spice_select.store.claims import quietly
 from spice_select.store.writing import once
 
 MOST_TOKENS = 65_536
@@ -57,7 +58,7 @@ def with_token_budget(proxy: Proxy, config: RunConfig, examples: Sequence[TokenR
     def measure() -> bytes:
         return json.dumps({"token_budget": _measured(proxy, examples, held)}).encode()
 
-    content = measure() if directory is None else once(directory, FILE, measure)
+    content = measure() if directory is None else once(directory, FILE, measure, quietly)
     return replace(proxy, token_budget=int(json.loads(content)["token_budget"]))
 
 

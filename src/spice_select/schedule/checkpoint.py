@@ -22,6 +22,7 @@ from torch import Tensor
 
 from spice_select.errors import OutputError
 from spice_select.output.atomic import write_bytes, write_text
+from spice_select.output.directory import IDENTITY
 from spice_select.output.records import PoolRecord
 from spice_select.output.settings import differences
 
@@ -43,7 +44,7 @@ class Checkpoint:
     def start(self, identity: dict[str, Any]) -> None:
         """Begin a new run."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_text(self.directory / "identity.json", _dump({"format_version": FORMAT_VERSION, **identity}))
+        write_text(self.directory / IDENTITY, _dump({"format_version": FORMAT_VERSION, **identity}))
 
     def verify(self, identity: dict[str, Any]) -> None:
         """Check that what is here belongs to the run that `identity` describes.
@@ -52,7 +53,7 @@ class Checkpoint:
             OutputError: names what differs.
 
         """
-        path = self.directory / "identity.json"
+        path = self.directory / IDENTITY
         saved = _read_json(path)
         wanted = json.loads(_dump({"format_version": FORMAT_VERSION, **identity}))
         differing = differences(saved, wanted)

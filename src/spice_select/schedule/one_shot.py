@@ -175,7 +175,7 @@ def _use_same_proxy(
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
-    content = once(store, PROXY, warmed)
+    content = once(store, PROXY, warmed, progress.note)
     if proxy_of is not None and content != proxy_bytes(proxy_of):
         raise ConfigError(
             f"{store}: already holds gradients of another proxy than that of {proxy_of.path}; choose another --output."

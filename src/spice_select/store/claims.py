@@ -1,44 +1,41 @@
-"""Locks by which processes share a store's work: held by the kernel, so a process that dies lets go of them.
+"""Claims by which processes share a store's work: locks in a folder of the store."""
 
-Contract: works between processes of one host, and of several on a file system that passes flock on (local disks, NFS
-since version 3 with its lock daemon, Lustre with -o flock).
-"""
-
-import fcntl
-import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from spice_select.errors import OutputError
+from spice_select.locks import claimed as locked
+from spice_select.locks import holder
 from spice_select.store.layout import CLAIMS
 
 
 @contextmanager
-def claimed(store: Path, name: str, *, wait: bool) -> Generator[bool]:
-    """Hold the claim `name` for the block; yields False, at once, where another process has it and `wait` is off."""
+def claimed(store: Path, name: str, *, wait: Callable[[str], None] | None) -> Generator[bool]:
+    """Hold the claim `name` for the block.
+
+    Where another process has it, False is yielded at once, or `wait` is told who that is and the block waits for it.
+
+    Raises:
+        OutputError: the store cannot be written to, or its file system has no locks.
+
+    """
     directory = store / CLAIMS
     try:
         directory.mkdir(exist_ok=True)
-        descriptor = os.open(directory / name, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise OutputError(
             f"{directory}: cannot be written to ({error.strerror}).\n"
             "Make room or get the right to write there, and give the same command again."
         ) from error
-    try:
-        yield _locked(descriptor, directory, wait)
-    finally:
-        os.close(descriptor)  # lets go of the lock
+    with locked(directory / name, wait=wait) as held:
+        yield held
 
 
-def _locked(descriptor: int, directory: Path, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return True
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise OutputError(
-            f"{directory}: this file system has no locks ({error.strerror}); put the store on one that has."
-        ) from error
+def holder_of(store: Path, name: str) -> str:
+    """Who has the claim `name`, or had it last."""
+    return holder(store / CLAIMS / name)
+
+
+def quietly(holder: str) -> None:
+    """How to wait for what takes no time: without a word."""

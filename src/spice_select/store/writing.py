@@ -18,9 +18,10 @@ from typing import Any
 from torch import Tensor
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import TEMPORARY_PATTERN, write_bytes, write_text
+from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_bytes, write_text
+from spice_select.output.directory import ensure_writable
 from spice_select.output.settings import differences
-from spice_select.store.claims import claimed
+from spice_select.store.claims import claimed, holder_of, quietly
 from spice_select.store.layout import (
     CLAIMS,
     FILES,
@@ -67,8 +68,8 @@ def begin(
 
     """
     check_place(store)
-    store.mkdir(parents=True, exist_ok=True)
-    with claimed(store, "begin", wait=True):
+    ensure_writable(store)
+    with claimed(store, "begin", wait=quietly):
         if not (store / IDENTITY).exists():
             (store / SHARDS).mkdir(exist_ok=True)
             write_pool(store)
@@ -76,7 +77,7 @@ def begin(
             return
         _refuse_others(store, identity)
         (store / SHARDS).mkdir(exist_ok=True)
-        with claimed(store, "finish", wait=True):
+        with claimed(store, "finish", wait=quietly):
             _drop_damaged_files(store, note)
         if not all((store / name).exists() for name in (POOL, TEXTS)):
             write_pool(store)
@@ -122,6 +123,7 @@ def _listed_files(store: Path, note: Callable[[str], None]) -> dict[str, str]:
 
 def _unfinish(store: Path) -> None:
     (store / MANIFEST).unlink(missing_ok=True)
+    flush_directory(store)  # a power cut must not bring it back when others of its files are gone
     (store / ROWS).unlink(missing_ok=True)
 
 
@@ -137,10 +139,10 @@ def check_place(store: Path) -> None:
             raise OutputError(f"{store}: holds {foreign[0]}, which is no part of a store; choose another --output.")
 
 
-def once(store: Path, name: str, make: Callable[[], bytes]) -> bytes:
-    """The content of a file that one process makes and every process uses."""
+def once(store: Path, name: str, make: Callable[[], bytes], note: Callable[[str], None]) -> bytes:
+    """The content of a file that one process makes and every process uses; `note` is told who is waited for."""
     path = store / name
-    with claimed(store, name, wait=True):
+    with claimed(store, name, wait=lambda holder: note(f"waiting for {name}, which {holder} makes")):
         if not path.exists():
             write_bytes(path, make())
     return path.read_bytes()
@@ -160,10 +162,20 @@ def work(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None
     proxy = file_digest(store / PROXY)
     _sift(store, shape, proxy, note)
     with _Publisher(store, shape, proxy) as publisher:
+        waiting = False
         while missing := publisher.missing():
-            if not any(publisher.make(shard, compute) for shard in missing):
-                publisher.settle()  # its claim must not wait for those that others hold
-                time.sleep(_PAUSE)
+            if any(publisher.make(shard, compute) for shard in missing):
+                continue
+            publisher.settle()  # its claim must not wait for those that others hold
+            if not waiting:
+                note(f"waiting for shard {missing[0]}, which {holder_of(store, claim_name(missing[0]))} computes")
+            waiting = True
+            time.sleep(_PAUSE)
+
+
+def claim_name(shard: int) -> str:
+    """Name of the claim on a shard."""
+    return f"{shard:06d}"
 
 
 def finish(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]], None]) -> None:
@@ -171,7 +183,7 @@ def finish(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]],
 
     `write_rows` writes `rows.parquet`, given the squared norms of every shard.
     """
-    with claimed(store, "finish", wait=True):
+    with claimed(store, "finish", wait=quietly):
         if (store / MANIFEST).exists():
             return
         write_rows(store / ROWS, [read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
@@ -189,7 +201,7 @@ def finish(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]],
 
 def _sift(store: Path, shape: Shape, proxy: str, note: Callable[[str], None]) -> None:
     """Remove shards that cannot be used; what a finished store says of itself goes with them."""
-    with claimed(store, "sift", wait=True):
+    with claimed(store, "sift", wait=quietly):
         for shard in range(shape.shards):
             path = shard_path(store, shard)
             try:
@@ -198,7 +210,7 @@ def _sift(store: Path, shape: Shape, proxy: str, note: Callable[[str], None]) ->
             except OutputError as error:
                 note(f"{str(error).splitlines()[0]} Computing it again.")
                 path.unlink(missing_ok=True)
-        with claimed(store, "finish", wait=True):
+        with claimed(store, "finish", wait=quietly):
             if not all(shard_path(store, shard).exists() for shard in range(shape.shards)):
                 _unfinish(store)
 
@@ -229,7 +241,7 @@ class _Publisher:
     def make(self, shard: int, compute: Compute) -> bool:
         """Compute a shard and begin to write it; False where another process has it or made it."""
         with ExitStack() as claim:
-            mine = claim.enter_context(claimed(self._store, f"{shard:06d}", wait=False))
+            mine = claim.enter_context(claimed(self._store, claim_name(shard), wait=None))
             if not mine or shard_path(self._store, shard).exists():
                 return False
             features, squares = compute(self._shape.members(shard))
@@ -252,9 +264,6 @@ def _publish(store: Path, shape: Shape, shard: int, features: Tensor, squares: T
     path = shard_path(store, shard)
     try:
         write_bytes(path, content)
-    except OSError as error:
+    except OutputError as error:
         left = (shape.shards - sum(1 for _ in (store / SHARDS).glob("*.safetensors"))) * len(content)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); the rest needs about {left / 1e6:,.0f} MB.\n"
-            "Make room and give the same command again: what is done is kept."
-        ) from error
+        raise OutputError(f"{error}\nThe shards that are left need about {left / 1e6:,.0f} MB.") from error

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from spice_select.locks import sole_writer
 from spice_select.output.atomic import write_text
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
@@ -67,9 +68,10 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
     inputs = read_inputs(study, progress)
     begin(directory, identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source)))
     work = _Work(study, directory, inputs.pool, inputs.heldout, progress)
-    for seed, cell in itertools.product(range(study.seeds), study.cells):
-        work.ensure(cell, seed)
-    return work.report()
+    with sole_writer(directory):
+        for seed, cell in itertools.product(range(study.seeds), study.cells):
+            work.ensure(cell, seed)
+        return work.report()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import TEMPORARY_PATTERN, write_text
+from spice_select.locks import LOCK
+from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_text
 
 RECORD = "finetune.json"
 FORMAT = "spice-select-finetune"
@@ -106,22 +107,28 @@ def _recorded_files(output: Path) -> set[str] | None:
 
 
 def _present(output: Path) -> set[str]:
-    """Names of what lies in `output`, without leavings of a killed process."""
+    """Names of what lies in `output`, without locks and leavings of a killed process."""
     found = output.iterdir() if output.is_dir() else ()
-    return {path.name for path in found if not path.match(TEMPORARY_PATTERN)}
+    return {path.name for path in found if not (path.match(TEMPORARY_PATTERN) or path.name.startswith(LOCK))}
 
 
 def _take_place(fresh: Path, output: Path) -> None:
     """Make the files of `fresh` those of `output`; those of a checkpoint that was there go."""
+    flush_directory(fresh)
     if not output.exists():
         fresh.rename(output)
+        flush_directory(output.parent)
         return
     old = _recorded_files(output) or set()
     (output / RECORD).unlink(missing_ok=True)  # first: a kill from here on leaves nothing that looks whole
+    flush_directory(output)
     for name in _present(output) & old:
         _remove(output / name)
     for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD):
+        if path.name == RECORD:
+            flush_directory(output)
         path.rename(output / path.name)
+    flush_directory(output)
     fresh.rmdir()
 
 

@@ -8,6 +8,7 @@ The same function stands behind `spice-select finetune`. Needs the extra `train`
 
 import importlib.metadata
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -16,6 +17,7 @@ from accelerate import PartialState
 
 from spice_select.config import EMBEDDED_MODEL
 from spice_select.launch import is_main_process
+from spice_select.locks import LOCK, sole_writer
 from spice_select.output.directory import ensure_writable
 from spice_select.output.manifest import versions
 from spice_select.progress import Progress
@@ -81,19 +83,22 @@ def finetune(
     check_output(place, existing)
     tell, recipe = of_main_process(progress), plan.recipe
     tokenizer, rows = read_rows(plan, tell)
-    ensure_writable(where_to_stage(place))
-    adapted = load_adapted(plan, tell)
+    stage = where_to_stage(place)
+    ensure_writable(stage)
+    with sole_writer(place, stage / f"{LOCK}-{place.name}") if is_main_process() else nullcontext():
+        check_output(place, existing)  # again, now that nobody else can write it
+        adapted = load_adapted(plan, tell)
 
-    steps = Steps(tell, round(rows.rows * recipe.epochs), round(rows.tokens * recipe.epochs))
-    started = time.perf_counter()
-    train(adapted, tokenizer, rows.dataset, recipe, plan.share, plan.device, plan.config.dtype, steps)
-    seconds = time.perf_counter() - started
-    result = FinetuneResult(rows.rows, rows.trained_tokens, len(steps.losses), steps.losses, seconds, place)
-    if is_main_process():
-        trained = EMBEDDED_MODEL if plan.source.name == EMBEDDED_MODEL else plan.base
-        about = {"model": trained, "revision": plan.base_revision, "dtype": plan.config.dtype}
-        record = {**about, **_record(result, recipe)}
-        write_checkpoint(place, record, lambda folder: _save(adapted, tokenizer, folder))
+        steps = Steps(tell, round(rows.rows * recipe.epochs), round(rows.tokens * recipe.epochs))
+        started = time.perf_counter()
+        train(adapted, tokenizer, rows.dataset, recipe, plan.share, plan.device, plan.config.dtype, steps)
+        seconds = time.perf_counter() - started
+        result = FinetuneResult(rows.rows, rows.trained_tokens, len(steps.losses), steps.losses, seconds, place)
+        if is_main_process():
+            trained = EMBEDDED_MODEL if plan.source.name == EMBEDDED_MODEL else plan.base
+            about = {"model": trained, "revision": plan.base_revision, "dtype": plan.config.dtype}
+            record = {**about, **_record(result, recipe)}
+            write_checkpoint(place, record, lambda folder: _save(adapted, tokenizer, folder))
     PartialState().wait_for_everyone()  # on return the checkpoint is there for every process
     return result
 

@@ -1,0 +1,97 @@
+"""What a stopped command leaves, and how to go on: one function for each command that leaves something."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from spice_select.output.directory import CHECKPOINT, IDENTITY, MANIFEST
+from spice_select.schedule.checkpoint import STORE
+from spice_select.store.layout import SHARDS
+
+AGAIN = "Nothing was begun: give the same command again."
+
+
+def of_run(directory: str, *, overwrite: bool) -> Callable[[], str]:
+    """Advice on a run into `directory`, made before it starts, when an earlier run may be there."""
+    place = Path(directory)
+    earlier = _version(place / CHECKPOINT / IDENTITY)
+
+    def advice() -> str:
+        now = _version(place / CHECKPOINT / IDENTITY)
+        if now is None:
+            return AGAIN
+        if overwrite and now == earlier:
+            return f"{directory} is as it was: give the same command again."
+        if (place / MANIFEST).exists():
+            return f"The choice in {directory} is complete.\n`spice-select report {directory}` writes its report."
+        how = "with --resume in place of --overwrite" if overwrite else "with --resume"
+        return f"{_kept(place)} in {directory}.\nThe same command {how} goes on to the same subset."
+
+    return advice
+
+
+def of_store(store: str) -> Callable[[], str]:
+    """Advice on gradients into `store`."""
+
+    def advice() -> str:
+        if not (Path(store) / SHARDS).is_dir():
+            return AGAIN
+        return f"{_shards(Path(store))} in {store}.\nThe same command computes what is missing."
+
+    return advice
+
+
+def of_pick(directory: str, *, overwrite: bool) -> Callable[[], str]:
+    """Advice on a pick into `directory`."""
+    run = of_run(directory, overwrite=overwrite)
+
+    def advice() -> str:
+        said = run()
+        if "--resume" not in said:
+            return said
+        return (
+            f"{directory} is not complete, and the store is as it was.\nThe same command with --overwrite starts anew."
+        )
+
+    return advice
+
+
+def of_study(directory: str) -> Callable[[], str]:
+    """Advice on a study into `directory`."""
+
+    def advice() -> str:
+        done = _files(Path(directory) / "cells", "*/*.json", "result of a cell", "results of cells")
+        return f"{done} kept in {directory}.\nThe same command goes on."
+
+    return advice
+
+
+def of_finetune(output: str) -> Callable[[], str]:
+    """Advice on a fine-tuning into `output`."""
+    return lambda: (
+        f"{output} is as it was: a checkpoint appears only when it is finished.\nThe same command starts anew."
+    )
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _kept(directory: Path) -> str:
+    checkpoint = directory / CHECKPOINT
+    if (checkpoint / STORE).is_dir():
+        return _shards(checkpoint / STORE)
+    return f"{_files(checkpoint, 'pool-*.json', 'candidate pool', 'candidate pools')} kept"
+
+
+def _shards(store: Path) -> str:
+    return f"{_files(store / SHARDS, '*.safetensors', 'shard', 'shards', ' of gradients')} kept"
+
+
+def _files(folder: Path, pattern: str, one: str, several: str, of: str = "") -> str:
+    count = len(list(folder.glob(pattern)))
+    return f"1 {one}{of} is" if count == 1 else f"{count:,} {several}{of} are"

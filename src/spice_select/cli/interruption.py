@@ -1,0 +1,106 @@
+"""SIGINT, SIGTERM and SIGHUP end a command in order and soon, with what is kept and how to go on.
+
+Whatever this project writes is whole or absent at every moment, so a command may be ended anywhere. The first signal
+raises `Stopped` in the main thread. Where that thread sits in code that does not come back, waiting for another process
+or in one long product, a second thread ends the process after `PATIENCE` seconds. A second signal ends it at once.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from spice_select.launch import is_main_process
+
+PATIENCE = 8.0
+"""Seconds that the main thread has for its way out."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+AT_ONCE = (
+    "spice-select: {name}: ended at once. What was done is kept: a begun run goes on with --resume, gradients and a\n"
+    "study with the same command.\n"
+)
+
+
+class Stopped(BaseException):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        """`number` of the signal."""
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What shells give for a process that this signal ended."""
+        return 128 + self.number
+
+
+class StoppedError(click.ClickException):
+    """The end of a stopped command: what to say."""
+
+    def __init__(self, stop: Stopped, advice: str) -> None:
+        """`advice` says what is kept and how to go on."""
+        word = "interrupted" if stop.number == signal.SIGINT else f"stopped by {signal.Signals(stop.number).name}"
+        super().__init__(f"{word}. {advice}")
+        self.stop = stop
+
+
+@contextmanager
+def orderly_signals() -> Generator[None]:
+    """For the block, signals raise `Stopped`; those that the caller's shell has switched off (nohup) stay off.
+
+    Outside a process's main thread, where Python takes no signals, nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, ended = os.pipe(), threading.Event()
+    os.set_blocking(heard[1], False)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, _raise_stopped)
+    earlier = signal.set_wakeup_fd(heard[1], warn_on_full_buffer=False)
+    watch = threading.Thread(target=_end_soon, args=(heard[0], ended), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(earlier)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(heard[1])  # ends the watch
+        watch.join()
+        os.close(heard[0])
+
+
+@contextmanager
+def going_on(advice: Callable[[], str]) -> Generator[None]:
+    """Give a stopped block its `advice`: what is kept, and how to go on; asked for when it stops."""
+    try:
+        yield
+    except Stopped as stop:
+        raise StoppedError(stop, advice()) from None
+
+
+def _raise_stopped(number: int, _: FrameType | None) -> None:
+    for other in SIGNALS:
+        if signal.getsignal(other) is _raise_stopped:
+            signal.signal(other, signal.SIG_DFL)  # the next one ends the process at once
+    raise Stopped(number)
+
+
+def _end_soon(heard: int, ended: threading.Event) -> None:
+    """Wait for a signal; end the process if it is still there after a while."""
+    while byte := os.read(heard, 1):
+        if byte[0] in SIGNALS and not ended.wait(PATIENCE):
+            if is_main_process():
+                os.write(2, AT_ONCE.format(name=signal.Signals(byte[0]).name).encode())
+            os._exit(128 + byte[0])

@@ -1,0 +1,235 @@
+"""Kill `run`, `gradients` and `pick` at random moments, go on, and compare with undisturbed runs, byte by byte.
+
+    python tests/faults/kills.py --kills 120 --seed 1
+
+Every process is the real command line, forked from one that has the modules loaded, so that kills fall into its work.
+After each kill every file there must be whole; a command that comes to its end must leave what an undisturbed one left.
+SIGTERM and SIGINT are sent, too: these must end in advice and their own exit code.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import importlib
+
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from oracles.runs import chat_rows, save_tiny_model, write_jsonl
+from spice_select.cli import main
+
+LOADED = [importlib.import_module(f"spice_select.{name}") for name in ("api", "stores", "cli.run", "cli.table")]
+"""What commands import when they start, loaded before they are forked."""
+
+PROXY = ["--lora-rank", "2", "--warmup-steps", "1"]
+POOLS = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+TEMPORARY = ".spice-"
+SPARED = ("manifest.json", "report.html", "run.yaml", "README.md")
+"""Files of a run that name its directory or hold seconds."""
+
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@dataclass
+class Command:
+    """A command, how it goes on after a kill, and what it must leave."""
+
+    name: str
+    first: list[str]
+    again: Callable[[Path], list[str]]
+    output: Path
+    seconds: float = 0.0
+    left: dict[str, bytes] = field(default_factory=dict)
+
+
+def start(arguments: list[str], log: Path) -> int:
+    """Fork a process that runs the command line with `arguments`; its words go to `log`."""
+    pid = os.fork()
+    if pid == 0:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.argv = ["spice-select", *arguments]
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+            code = 70
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return pid
+
+
+def finish(pid: int) -> int:
+    """Wait for a process; its exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def interrupt(pid: int, delay: float, number: int) -> int | None:
+    """Send a signal after `delay` seconds; the exit code, or None where the process had ended before."""
+    deadline = time.monotonic() + delay
+    while time.monotonic() < deadline:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return None
+        time.sleep(0.002)
+    os.kill(pid, number)
+    return finish(pid)
+
+
+def content(output: Path) -> dict[str, bytes]:
+    """What a finished command left and an undisturbed one leaves alike."""
+    own = output / "checkpoint"
+    return {
+        str(path.relative_to(output)): without_seconds(path)
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
+        and not path.name.startswith(TEMPORARY)
+        and ".claims" not in path.parts
+        and not (path.parent == output and (own.is_dir() and path.name in SPARED))
+        and not (path.parent == own and path.name == "identity.json")
+        and not (own / "gradients" in path.parents and path.name in ("manifest.json",))
+    }
+
+
+def without_seconds(path: Path) -> bytes:
+    """A file's bytes; of a pool's record, without the time it took."""
+    if path.match("checkpoint/pool-*.json"):
+        record = json.loads(path.read_text())
+        return json.dumps({key: value for key, value in record.items() if key != "seconds"}).encode()
+    return path.read_bytes()
+
+
+def check_whole(output: Path) -> None:
+    """Fail where a file under its final name is cut or damaged."""
+    for path in output.rglob("*"):
+        if not path.is_file() or path.name.startswith(TEMPORARY) or ".claims" in path.parts:
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".parquet":
+            pq.read_table(path)
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                list(file.keys())
+        elif path.suffix == ".jsonl":
+            [json.loads(line) for line in path.read_text().splitlines()]
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>"), path
+
+
+def commands(folder: Path) -> list[Command]:
+    """The commands under test."""
+    model = str(save_tiny_model(folder / "model"))
+    few = str(write_jsonl(folder / "few.jsonl", chat_rows(57)))
+    many = str(write_jsonl(folder / "many.jsonl", chat_rows(700)))
+    store = str(folder / "store")
+
+    def run(name: str, options: list[str]) -> Command:
+        output = folder / name
+        first = ["run", few, "--model", model, "--output", str(output), *options]
+
+        def again(place: Path) -> list[str]:
+            return [*first, "--resume"] if (place / "checkpoint" / "identity.json").exists() else first
+
+        return Command(name, first, again, output)
+
+    gradients = ["gradients", many, "--model", model, "--output", store, "--dim", "64", *PROXY, "--token-budget", "512"]
+    pick = ["pick", store, "--budget", "20", "--output", str(folder / "pick")]
+    return [
+        run("run", POOLS),
+        run("run-all", ["--pool-size", "all", "--dim", "64", *PROXY, "--budget", "20%"]),
+        Command("gradients", gradients, lambda _: gradients, folder / "store"),
+        Command("pick", pick, lambda place: [*pick, "--overwrite"] if place.exists() else pick, folder / "pick"),
+    ]  # fmt: skip
+
+
+def undisturbed(command: Command, log: Path) -> None:
+    """Run a command without interruption and keep what it leaves, and how long it took."""
+    started = time.monotonic()
+    code = finish(start(command.first, log))
+    assert code == 0, f"{command.name}: {log.read_text()}"
+    command.left = content(command.output)
+    command.seconds = time.monotonic() - started
+
+
+def check_message(number: int, code: int, words: str) -> None:
+    """A signal that can be answered ends in its exit code and in one to three lines, without a traceback."""
+    assert code == EXIT_CODES[signal.Signals(number)], (code, words)
+    told = words[words.index("spice-select:") :].splitlines()
+    assert 1 <= len(told) <= 3 and "Traceback" not in words, words
+    assert any(way in words for way in ("same command", "--resume", "spice-select report")), words
+
+
+def torment(command: Command, kills: int, moments: random.Random, log: Path) -> Counter[str]:
+    """Interrupt a command until it was killed so often, beginning anew whenever it comes to its end."""
+    counts: Counter[str] = Counter()
+    shutil.rmtree(command.output)
+    while counts["SIGKILL"] < kills:
+        pid = start(command.again(command.output) if command.output.exists() else command.first, log)
+        number = moments.choice([signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT])
+        code = interrupt(pid, moments.uniform(0.0, 1.1) * command.seconds, number)
+        if command.output.exists():
+            check_whole(command.output)
+        if code is None:
+            code = finish(pid)
+        if code == 0:
+            assert content(command.output) == command.left, f"{command.name}: another result than undisturbed"
+            counts["finished"] += 1
+            shutil.rmtree(command.output)
+            continue
+        assert code != 70 and code in (-signal.SIGKILL, *EXIT_CODES.values()), f"{command.name}: {log.read_text()}"
+        counts[signal.Signals(number).name] += 1
+        if number != signal.SIGKILL:
+            check_message(number, code, log.read_text())
+    pid = start(command.again(command.output) if command.output.exists() else command.first, log)
+    assert finish(pid) == 0, f"{command.name}: {log.read_text()}"
+    assert content(command.output) == command.left, f"{command.name}: another result than undisturbed"
+    counts["finished"] += 1
+    return counts
+
+
+def main_script() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=120, help="SIGKILLs over all commands")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    moments = random.Random(given.seed)
+    with tempfile.TemporaryDirectory(prefix="spice-kills-") as scratch:
+        folder, log = Path(scratch), Path(scratch) / "log.txt"
+        under_test = commands(folder)
+        total: Counter[str] = Counter()
+        for command in under_test:
+            undisturbed(command, log)
+        for command in reversed(under_test):  # the pick needs the store as it is
+            counts = torment(command, -(-given.kills // len(under_test)), moments, log)
+            print(
+                f"{command.name:10}", ", ".join(f"{name} {count}" for name, count in sorted(counts.items())), flush=True
+            )
+            total += counts
+        print(f"seed {given.seed}: " + ", ".join(f"{name} {count}" for name, count in sorted(total.items())))
+        print("every file was whole after every kill, every finished command left what an undisturbed one leaves")
+
+
+if __name__ == "__main__":
+    main_script()
