@@ -28,7 +28,10 @@ def save_steep_model(tiny_model: str, directory: Path, factor: float) -> str:
 def poisoned(rows: list[dict], places: list[int]) -> list[dict]:
     """`rows` with `POISON` in the question of those at `places`."""
     return [
-        {**row, "messages": [{"role": "user", "content": f"{POISON} {row['messages'][0]['content']}"}, row["messages"][1]]}
+        {
+            **row,
+            "messages": [{"role": "user", "content": f"{POISON} {row['messages'][0]['content']}"}, row["messages"][1]],
+        }
         if place in places
         else row
         for place, row in enumerate(rows)
@@ -36,7 +39,9 @@ def poisoned(rows: list[dict], places: list[int]) -> list[dict]:
 
 
 def _loaded(tiny_model):
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), AutoTokenizer.from_pretrained(tiny_model)
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), AutoTokenizer.from_pretrained(
+        tiny_model
+    )
 
 
 def _saved(model, tokenizer, directory: Path) -> str:
