@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState, TrainingArguments
 
 from oracles.gradient_oracle import random_examples, tiny_proxy
 from oracles.poison import poisoned, save_poisoned_model, save_steep_model
@@ -36,6 +36,7 @@ from spice_select.schedule.pools import CandidatePool
 from spice_select.store.reading import check_store
 from spice_select.study.evidence import Evidence
 from spice_select.study.picks import subset_of
+from spice_select.training.callback import Steps
 
 BAD = [3, 7, 12]
 ROWS = 20
@@ -382,6 +383,16 @@ def test_a_heldout_loss_that_is_not_finite_names_its_row(pool, bad_model):
     model = AutoModelForCausalLM.from_pretrained(bad_model).eval()
     with pytest.raises(ModelError, match=r"p.jsonl, row 4: the loss of row 'row-3' .*2 others"):
         heldout_loss(model, read_pool([str(pool)], AutoTokenizer.from_pretrained(bad_model)), resamples=2)
+
+
+@pytest.mark.parametrize("logs", [{"loss": math.nan, "grad_norm": 1.0}, {"loss": 1.0, "grad_norm": math.inf}])
+def test_fine_tuning_ends_at_a_loss_or_gradient_that_is_not_finite(logs):
+    """The step is reported as broken, so no checkpoint is written; an ordinary step is not."""
+    arguments, steps, control = TrainingArguments(), Steps(NoProgress(), 1, 1), TrainerControl()
+    steps.on_log(arguments, TrainerState(), control, {"loss": 1.0, "grad_norm": 3.0})
+    assert not steps.broken and not control.should_training_stop
+    steps.on_log(arguments, TrainerState(), control, logs)
+    assert steps.broken and control.should_training_stop
 
 
 def test_the_command_line_says_both(pool, bad_model, tmp_path):
