@@ -58,7 +58,7 @@ from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_texts
 
-MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "preset"}
+MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: they do not decide which rows are chosen."""
 
 

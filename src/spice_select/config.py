@@ -76,10 +76,7 @@ class RunConfig(BaseModel):
     # the score
     penalty: float = Field(0.1, ge=0, description="lambda, the weight of gradient conflict; stable from 0.1 to 0.5.")
     stop_ratio: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5).",
+        None, gt=0, le=1, description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5)."
     )
     scale: Scale = Field(
         "geometric",
@@ -135,6 +132,9 @@ class RunConfig(BaseModel):
     learning_rate: float = Field(2e-4, gt=0, description="AdamW's peak rate for the proxy.")
     lr_warmup_steps: int = Field(5, ge=0, description="Steps over which the rate rises linearly.")
     update_batch_size: int = Field(8, ge=1, description="Rows in one optimizer step of the proxy.")
+    on_bad_gradient: Literal["stop", "skip"] = Field(
+        "stop", description="A row whose loss or gradient is not finite: stop, or skip it: never picked, and reported."
+    )
 
     # reading and rendering
     format: str | None = Field(None, description="Row format; found per file when not given.")

@@ -16,7 +16,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "The gradients": ("dim", "seed", "proxy_of"),
     "The proxy model": (
         "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "layers",
-        "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size",
+        "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size", "on_bad_gradient",
     ),
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
     "Machine": ("token_budget",),

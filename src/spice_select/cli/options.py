@@ -28,6 +28,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "learning_rate",
         "lr_warmup_steps",
         "update_batch_size",
+        "on_bad_gradient",
     ),
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
     "Machine": ("token_budget", "gradient_memory", "parquet"),

@@ -23,6 +23,7 @@ study.yaml:
     random-tokens: {method: random, equal_tokens_to: spice}   as many trained tokens as that cell
   baseline: random
   skip_invalid: true               leave out rows that cannot be used; format and columns as for run
+  on_bad_gradient: skip            go on without rows whose loss or gradient is not finite
 \b
 A cell with a frozen proxy (no update within the pool) picks from gradients that all cells share;
 a cell whose proxy trains in between runs the whole selection. Interrupt it at any time: the same

@@ -45,6 +45,9 @@ def _figures(result: RunResult) -> list[tuple[str, str]]:
             f"{summary.kept_median_tokens:g} tokens in the picks, {summary.median_tokens:g} in the pool",
         )
     )
+    if summary.not_finite:
+        which = "their loss or gradient is not finite: column problem of scores.parquet"
+        figures.append(("rows not choosable", f"{summary.not_finite:,}; {which}"))
     if summary.quality is not None:
         figures += _quality(summary.quality)
     seconds = sum(result.seconds.values())

@@ -117,11 +117,12 @@ def heldout_loss(
         RowLoss(example.id, example.row.source, example.trained_tokens, loss)
         for example, loss in zip(pool.examples, losses, strict=True)
     ]
-    odd = next((row.id for row in rows if not np.isfinite(row.loss)), None)
-    if odd is not None:
+    odd = [example for example, loss in zip(pool.examples, losses, strict=True) if not np.isfinite(loss)]
+    if odd:
+        many = f" (nor that of {len(odd) - 1:,} others)" if len(odd) > 1 else ""
         raise ModelError(
-            f"the loss of row '{odd}' is not a finite number: the model's weights are damaged, or too coarse.\n"
-            "Try --dtype float32, or another checkpoint."
+            f"{odd[0].row.location}: the loss of row '{odd[0].id}' is not a finite number{many}.\n"
+            "The model's weights are damaged, or too coarse: try --dtype float32, or another checkpoint."
         )
     return summarise_losses(rows, resamples, seed)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spice_select.gradients.capture import AdaptedLayer, captured, factors_of
+from spice_select.gradients.finite import marked_gram
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
 if TYPE_CHECKING:
@@ -108,24 +109,30 @@ def pool_gram(
             rounding, independent from number to number, averages out of the inner products.
 
     Returns:
-        K [m, m] float64 on CPU.
+        K [m, m] float64 on CPU. Row and column of a row whose loss or gradient is not finite hold its mark
+        (`gradients/finite.py`): NaN or infinity.
 
     """
     kept = held_as or model.dtype
     groups = layer_groups(layers, rows_held(batches), memory_bytes, kept)
     device = next(model.parameters()).device
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
+    found: list[Tensor] = []  # losses of each batch, left on the device: nothing waits for them
     for index, group in enumerate(groups):
         members = {name: layers[name] for name in group}
         accumulator = GramAccumulator(factors_of(members), batches, device, held, kept)
         for batch in batches:
             with captured(layers, accumulator.add, members):
-                response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
+                losses = response_losses(model, collate([rows[i] for i in batch], device))
+                losses.sum().backward()
             accumulator.next_batch()
+            if index == 0:
+                found.append(losses.detach())
             if index == len(groups) - 1:
                 on_batch(batch)
         total += accumulator.finish().cpu()
-    return total
+    order = torch.tensor([row for batch in batches for row in batch])
+    return marked_gram(total, torch.cat(found).cpu()[order.argsort()])
 
 
 def rows_held(batches: Sequence[Sequence[int]]) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spice_select.gradients.capture import AdaptedLayer, captured
+from spice_select.gradients.finite import marked_squares
 from spice_select.gradients.fitting import halving
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
@@ -63,6 +64,7 @@ class _BatchSink:
     def __init__(self, projection: Projection, size: int, device: torch.device):
         self.features = torch.zeros(size, projection.dim, device=device)
         self.squares = torch.zeros(size, device=device)
+        self.losses = torch.zeros(size, device=device)
         self._projection = projection
 
     def add(self, name: str, gradients: Tensor) -> None:
@@ -92,6 +94,8 @@ def project_rows(
 
     Returns:
         Features [n, d] float32 and squared norms |g|^2 [n] float32 of the gradients before projection, on the CPU.
+        A row whose loss or gradient is not finite has features of zero, and as squared norm its mark
+        (`gradients/finite.py`): NaN or infinity.
 
     Raises:
         ModelError: a layer is used twice in a forward pass.
@@ -103,7 +107,9 @@ def project_rows(
     def project(batch: Sequence[int]) -> list[tuple[Sequence[int], _BatchSink]]:
         sink = _BatchSink(projection, len(batch), device)
         with captured(layers, sink.add):
-            response_losses(model, collate([rows[i] for i in batch], device)).sum().backward()
+            losses = response_losses(model, collate([rows[i] for i in batch], device))
+            losses.sum().backward()
+        sink.losses = losses.detach()
         return [(batch, sink)]
 
     done: list[tuple[Sequence[int], _BatchSink]] = []
@@ -111,8 +117,12 @@ def project_rows(
         done += halving(project, batch)
         on_batch(batch)
     # Only here does this process wait for the device.
-    features, squares = torch.zeros(len(rows), projection.dim), torch.zeros(len(rows))
+    features, squares, found = torch.zeros(len(rows), projection.dim), torch.zeros(len(rows)), torch.zeros(len(rows))
     for batch, sink in done:
         features[list(batch)] = sink.features.cpu()
         squares[list(batch)] = sink.squares.cpu()
+        found[list(batch)] = sink.losses.cpu()
+    overflowed = ~torch.isfinite(features.square().sum(dim=1))
+    squares = marked_squares(squares.masked_fill(overflowed, torch.inf), found)
+    features[~torch.isfinite(squares)] = 0.0
     return features, squares

@@ -6,6 +6,7 @@ Contract: exact in float64; features are read once a subset.
 import torch
 from torch import Tensor
 
+from spice_select.information.factor import log_det_shifted
 from spice_select.information.features import BLOCK_BYTES, FeatureRows
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.information.survey import second_moment
@@ -37,16 +38,12 @@ def subset_information(features: FeatureRows, rows: Tensor, alpha: float, before
     """U(S) of the rows with these numbers; with the second moment [d, d] of given rows, what S adds to them."""
     if before is None and len(rows) <= features.dim:
         block = features.take(rows)
-        return _log_det(alpha * (block @ block.T))
+        return log_det_shifted(alpha * (block @ block.T))
     moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
     step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))
     for start in range(0, len(rows), step):
         block = features.take(rows[start : start + step])
         moment.addmm_(block.T, block)
     if before is None:
-        return _log_det(alpha * moment)
-    return _log_det(alpha * (before + moment)) - _log_det(alpha * before)
-
-
-def _log_det(scaled: Tensor) -> float:
-    return float(torch.logdet(scaled + torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device)))
+        return log_det_shifted(alpha * moment)
+    return log_det_shifted(alpha * (before + moment)) - log_det_shifted(alpha * before)

@@ -99,7 +99,7 @@ def choose_rows(
         SelectionInputError: alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
 
     """
-    strength = read_absolute_alpha(alpha, float(known.squares.sum()))
+    strength = read_absolute_alpha(alpha, known.squares)
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
     base = torch.log1p(strength * known.squares)
     if given is not None and given.dim != features.dim:

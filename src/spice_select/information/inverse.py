@@ -5,10 +5,10 @@ remainder q = g^T M g of any row falls by (w . g)^2: what a block of rows lost s
 matrix product. Where more picks lie in between than there are directions, the d x d matrix itself is the shorter way.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor
+
+from spice_select.information.factor import shifted_cholesky
 
 _FOLD = 128  # picks that wait before they enter the d x d matrix together
 
@@ -37,8 +37,7 @@ class Inverse:
 
     def start_from(self, moment: Tensor) -> None:
         """Let S hold rows already, whose sum of g g^T is `moment` [d, d]; they do not count as picks."""
-        unit = torch.eye(self._dim, dtype=moment.dtype, device=moment.device)
-        self._dense = torch.cholesky_inverse(cast(Tensor, torch.linalg.cholesky(unit + self._alpha * moment)))
+        self._dense = torch.cholesky_inverse(shifted_cholesky(self._alpha * moment))
 
     def times(self, vector: Tensor) -> Tensor:
         """M g for one vector g [d]."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spice_select.information.certificate import last_gains
+from spice_select.information.factor import shifted_cholesky
 from spice_select.information.features import FeatureRows, block_bounds
 from spice_select.information.ranks import ALONE, Ranks, own_range, own_rows
 from spice_select.information.validation import SelectionInputError, Spectrum
@@ -41,8 +42,7 @@ class Survey:
 
 def last_gains_beside(features: FeatureRows, moment: Tensor, alpha: float, ranks: Ranks = ALONE) -> Tensor:
     """-log(1 - h) for every row, [n], where `moment` [d, d] sums g g^T over all rows, these included."""
-    unit = torch.eye(features.dim, dtype=torch.float64, device=features.device)
-    factor = cast(Tensor, torch.linalg.cholesky(unit + alpha * moment))
+    factor = shifted_cholesky(alpha * moment)
     own = own_rows(features, ranks)
     result = torch.zeros(own.rows, dtype=torch.float64, device=own.device)
     for start, stop in block_bounds(own):

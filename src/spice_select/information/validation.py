@@ -18,6 +18,9 @@ GramLike = Tensor | npt.ArrayLike
 """A Gram matrix as users hold one: a tensor of any device, a numpy array, or nested sequences of numbers."""
 
 _TOLERANCE = 1e-4  # float32 sums over millions of terms stay well inside it
+LARGEST_REACH = 1e14
+"""Most that alpha |g|^2 may be: gains are exact to about 1e-15 of it, so here they still mean something."""
+
 _UNDERFLOW = 1e-12  # of the largest diagonal entry: what a squared norm below float32's range may leave behind
 
 
@@ -113,16 +116,28 @@ def spectrum(gram: CheckedGram) -> Spectrum:
 
 
 def read_alpha(alpha: float, matrix: Tensor) -> float:
-    """Check alpha (finite, not negative) and that alpha times the matrix stays within float64."""
-    return read_absolute_alpha(alpha, float(matrix.diagonal().sum()) * matrix.shape[0])
+    """`read_absolute_alpha` of the rows of a Gram matrix."""
+    return read_absolute_alpha(alpha, matrix.diagonal())
 
 
-def read_absolute_alpha(alpha: float, reach: float) -> float:
-    """Check alpha (finite, not negative) and that alpha times `reach`, the largest sum it meets, is within float64."""
+def read_absolute_alpha(alpha: float, squares: Tensor) -> float:
+    """Check alpha: finite, not negative, and times each of `squares` [n] = |g|^2 small enough for float64.
+
+    Raises:
+        SelectionInputError: it is not; the message says which, and how large it may be.
+
+    """
     number = read_number("alpha", alpha, "pass a finite number >= 0, for example relative_alpha(gram, 1.0)")
+    reach = float(squares.sum()) * len(squares)  # no sum of inner products is larger
     if not (math.isfinite(reach) and math.isfinite(number * reach)):
         raise SelectionInputError(
             f"alpha times the squared gradients overflows float64 (alpha = {number:g}); scale the gradients down."
+        )
+    row = int(squares.argmax())
+    if number * float(squares[row]) > LARGEST_REACH:
+        raise SelectionInputError(
+            f"alpha times the squared norm of row {row} is {number * float(squares[row]):.3g}; beyond "
+            f"{LARGEST_REACH:g} float64 cannot tell what rows add to each other. Lower alpha, or scale the gradients."
         )
     return number
 

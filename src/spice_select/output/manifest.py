@@ -62,6 +62,7 @@ def _pool(record: PoolRecord) -> dict[str, Any]:
     line: dict[str, Any] = {
         "pool": record.pool,
         "rows": len(record.rows),
+        "not_finite": len(record.bad),
         "quota": record.quota,
         "picked": len(record.picks),
         "stopped_early": record.stopped_early,

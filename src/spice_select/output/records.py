@@ -1,6 +1,6 @@
 """What is remembered of each candidate pool; written to the checkpoint and, joined, to the output."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from torch import Tensor
@@ -31,8 +31,22 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be chosen: `row` is its example index, `reason` a short sentence such as "its loss is ..."."""
+
+    row: int
+    id: str
+    location: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolRecord:
-    """One finished pool. `rows` are example indices; `picks` are places in `rows`, in the order they were picked."""
+    """One finished pool.
+
+    `rows` are example indices of the rows that could be chosen; `picks` are places in `rows`, in the order they were
+    picked; `bad` are the pool's rows whose loss or gradient is not finite.
+    """
 
     pool: int
     rows: list[int]
@@ -41,11 +55,17 @@ class PoolRecord:
     stopped_early: bool
     seconds: float
     measures: Measures | None
+    bad: list[BadRow] = field(default_factory=list[BadRow])
 
     @property
     def picked_rows(self) -> list[int]:
         """Example indices of the picks, in order."""
         return [self.rows[i] for i in self.picks]
+
+    @property
+    def looked_at(self) -> list[int]:
+        """Example indices of all rows of the pool, those that could not be chosen last."""
+        return [*self.rows, *(bad.row for bad in self.bad)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; floats survive JSON exactly."""
@@ -54,9 +74,9 @@ class PoolRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "PoolRecord":
         """Inverse of `to_json`."""
-        plain = {key: value for key, value in data.items() if key != "measures"}
+        plain = {key: value for key, value in data.items() if key not in ("measures", "bad")}
         measures = Measures(**data["measures"]) if data["measures"] is not None else None
-        return cls(**plain, measures=measures)
+        return cls(**plain, measures=measures, bad=[BadRow(**bad) for bad in data.get("bad", [])])
 
 
 def _floats(values: Tensor) -> list[float]:

@@ -6,6 +6,7 @@ Columns, format version 1:
     norm                                 |g_i| before scaling
     base, gain, epsilon, conflict, score at the moment of the pick; for the rest, at the end of their pool; nats
     tokens, trained_tokens
+    problem                              why the row could not be chosen, if so; null for all others
 The measured columns are null where no gradient was computed (method random, and pools without a quota).
 """
 
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("tokens", pa.int32()),
         ("trained_tokens", pa.int32()),
+        ("problem", pa.string()),
     ],
     metadata={"spice_select.format_version": "1"},
 )
@@ -60,6 +62,8 @@ def scores_table(pool: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Tabl
         for place, row in enumerate(record.rows):
             lines[row] = {"pool": record.pool, "rank": rank.get(place), "picked": place in rank}
             lines[row] |= _measured(record.measures, place)
+        for bad in record.bad:
+            lines[bad.row] |= {"pool": record.pool, "problem": bad.reason}
     return pa.Table.from_pylist([asdict(row) | line for row, line in zip(pool, lines, strict=True)], schema=SCHEMA)
 
 

@@ -36,12 +36,13 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run in figures."""
+    """A finished run in figures; `not_finite` counts rows that could not be chosen for their loss or gradient."""
 
     rows: int
     budget: int
     kept: int
     early_stops: int
+    not_finite: int
     sources: list[SourceShare]
     median_tokens: float
     kept_median_tokens: float
@@ -58,6 +59,7 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord], budget: int)
         budget=budget,
         kept=len(picked),
         early_stops=sum(record.stopped_early for record in records),
+        not_finite=sum(len(record.bad) for record in records),
         sources=_shares(lines, picked, lengths),
         median_tokens=statistics.median(lengths),
         kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,

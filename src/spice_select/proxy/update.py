@@ -1,17 +1,31 @@
 """The proxy's training between pools: AdamW on the LoRA factors over the picks, linear rise of the rate, no dropout."""
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from spice_select.errors import ModelError
+from spice_select.gradients.finite import GRADIENT, LOSS
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.proxy.lora import Proxy
 
 MAX_GRADIENT_NORM = 1.0
+
+OnBad = Callable[[Mapping[int, str]], None]
+"""Told which rows of a step, by place, cannot be trained on and why; none where only the step's sum is not finite.
+It raises to stop the training, or returns to go on without them."""
+
+
+def refuse(bad: Mapping[int, str]) -> None:
+    """Stop the training: an `OnBad`. Raises `ModelError`."""
+    rows = "; ".join(f"row {place}: {reason}" for place, reason in bad.items())
+    raise ModelError(f"a training step of the proxy is not finite ({rows or 'the sum over its rows'}).")
 
 
 @dataclass(slots=True)
@@ -35,25 +49,70 @@ class ProxyOptimizer:
             torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0),
         )
 
-    def train_on(self, rows: Sequence[TokenRow], batch_size: int, ranks: Ranks = ALONE) -> list[float]:
+    def train_on(
+        self, rows: Sequence[TokenRow], batch_size: int, ranks: Ranks = ALONE, on_bad: OnBad = refuse
+    ) -> list[float]:
         """One pass over `rows` in the order given, `batch_size` rows a step.
 
         The loss of a step is the mean over its rows of each row's own mean response loss, whatever the micro-batches
         and however many processes share them; all end with the same weights.
 
+        A step in which a loss or gradient is not finite changes nothing. `on_bad` is told of it, and unless it raises
+        the step is made again without the bad rows, or where that does not help left out.
+
         Returns:
-            The loss of each step.
+            The loss of each step that was made.
 
         """
         with trainable(self.proxy):
             starts = range(0, len(rows), batch_size)
-            losses = [self._step(rows[start : start + batch_size], ranks) for start in starts]
+            places = (range(start, min(start + batch_size, len(rows))) for start in starts)
+            made = [self._step({place: rows[place] for place in step}, ranks, on_bad) for step in places]
+        losses = [loss for loss in made if loss is not None]
         with torch.no_grad():
             for layer in self.proxy.factors.values():  # sums may round otherwise on another kind of processor
                 layer.weight.copy_(ranks.spread(layer.weight.detach(), 0))
         return losses
 
-    def _step(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
+    def _step(self, rows: Mapping[int, TokenRow], ranks: Ranks, on_bad: OnBad) -> float | None:
+        """One optimizer step on `rows`, by place; its loss, or None where none could be made."""
+        loss = self._sum_up([*rows.values()], ranks)
+        weights = [layer.weight for layer in self.proxy.factors.values()]
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM))
+        if not ranks.lowest(int(math.isfinite(loss) and math.isfinite(norm))):
+            self.adamw.zero_grad(set_to_none=True)
+            bad = self._bad_among(rows, ranks)
+            on_bad(bad)
+            rest = {place: row for place, row in rows.items() if place not in bad}
+            return self._step(rest, ranks, on_bad) if bad and rest else None
+        self.steps += 1
+        rate = self.learning_rate * min(1.0, self.steps / max(1, self.lr_warmup_steps))
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return loss
+
+    def _bad_among(self, rows: Mapping[int, TokenRow], ranks: Ranks) -> dict[int, str]:
+        """The rows whose own loss or gradient is not finite, by place, with the reason; each is looked at alone."""
+        flags = torch.zeros(len(rows), dtype=torch.int64)
+        for number, row in enumerate(rows.values()):
+            if number % ranks.size != ranks.rank:
+                continue
+            loss = response_losses(self.proxy.model, collate([row], self.proxy.device)).sum()
+            if not math.isfinite(float(loss.detach())):
+                flags[number] = 1
+                continue
+            loss.backward()
+            weights = [layer.weight for layer in self.proxy.factors.values()]
+            flags[number] = 0 if math.isfinite(float(torch.nn.utils.clip_grad_norm_(weights, 1.0))) else 2
+            self.adamw.zero_grad(set_to_none=True)
+        reasons = {1: LOSS, 2: GRADIENT}
+        told = cast(list[int], ranks.add_up(flags).tolist())
+        return {place: reasons[flag] for place, flag in zip(rows, told, strict=True) if flag}
+
+    def _sum_up(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
+        """Leave the gradient of the step's loss with the weights, and return that loss; the same in all processes."""
         own = rows[ranks.rank :: ranks.size]
         total = torch.zeros((), dtype=torch.float64)
         for micro in self.proxy.batches([len(row.input_ids) for row in own]):
@@ -63,14 +122,6 @@ class ProxyOptimizer:
             total += loss.detach().cpu()
         if ranks.size > 1:
             self._sum_gradients(ranks)
-        self.steps += 1
-        rate = self.learning_rate * min(1.0, self.steps / max(1, self.lr_warmup_steps))
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        weights = [layer.weight for layer in self.proxy.factors.values()]
-        torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
         return float(ranks.add_up(total))
 
     def _sum_gradients(self, ranks: Ranks) -> None:

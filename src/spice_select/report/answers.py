@@ -2,7 +2,8 @@
 
 Each row is read twice, the answer after its prompt and the answer alone. A fitting prompt makes an answer easier to
 predict; one that belongs to another answer does not. Losses lie in `checkpoint/answers.json`, format version 1:
-`losses`, by id, mean NLL of the answer [after its prompt, alone], in nats a token; null for one token alone.
+`losses`, by id, mean NLL of the answer [after its prompt, alone], in nats a token; null for one token alone, and for a
+loss that is not finite. Of such a row nothing is said, but that it is so.
 """
 
 import json
@@ -21,7 +22,7 @@ from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.report.content import Finding
 from spice_select.report.evidence import Evidence
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.ordered import response_and_prompt_losses
+from spice_select.schedule.ordered import bad_losses, response_and_prompt_losses
 from spice_select.store.tables import StoredChat
 
 if TYPE_CHECKING:
@@ -55,9 +56,12 @@ def measure_answers(evidence: Evidence, progress: Progress) -> None:
     proxy = Prepared(config, pool, tokenizer, {}, source, device).proxy(progress)
     losses = response_and_prompt_losses(pool.examples, with_token_budget(proxy, config, pool.examples, None), progress)
     found = {
-        example.id: [one, None if math.isnan(other) else other]
+        example.id: [one if math.isfinite(one) else None, other if math.isfinite(other) else None]
         for example, one, other in zip(pool.examples, losses.conditioned, losses.direct, strict=True)
     }
+    bad = bad_losses(pool.examples, losses)
+    if bad:
+        progress.note(f"{len(bad):,} answers cannot be judged, their loss is not finite: as {bad[0].location}")
     content = {"format_version": FORMAT_VERSION, "losses": found}
     write_text(evidence.directory / CHECKPOINT / FILE, json.dumps(content, allow_nan=False) + "\n")
 
@@ -112,7 +116,11 @@ def _kept(evidence: Evidence) -> Losses:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise OutputError(f"{path}: is of format version {content['format_version']}; delete it and audit again.")
-        pairs = cast("dict[str, tuple[float, float | None]]", content["losses"])
-        return {name: (float(one), math.nan if other is None else float(other)) for name, (one, other) in pairs.items()}
+        pairs = cast("dict[str, tuple[float | None, float | None]]", content["losses"])
+        return {name: (_number(one), _number(other)) for name, (one, other) in pairs.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

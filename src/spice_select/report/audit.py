@@ -55,7 +55,7 @@ def audit_of(evidence: Evidence, same: float = SAME) -> Audit | None:
         conflicts=Findings(len(opposed), [_conflict(row, value, lines, near) for row, value in worst]),
         duplicates=duplicates[:LISTED] if evidence.pools else None,
         groups=len(duplicates),
-        outliers=_worst(_outliers(norms, lines)),
+        outliers=_worst([*_without_norm(records, lines), *_outliers(norms, lines)]),
         suspects=_worst(suspects_of(evidence)),
     )
 
@@ -119,6 +119,11 @@ def _duplicates(pools: Sequence[PoolEvidence], lines: Sequence[Line], same: floa
 def _group(rows: Sequence[int], least: float, lines: Sequence[Line]) -> Group:
     shown = rows[:SHOWN]
     return Group(len(rows), shown, [lines[row].id for row in shown], [lines[row].source for row in shown], least)
+
+
+def _without_norm(records: Sequence[PoolRecord], lines: Sequence[Line]) -> list[Finding]:
+    """Rows that could not be chosen."""
+    return [_finding(lines[bad.row], 0.0, f"{bad.reason}: it could not be chosen") for r in records for bad in r.bad]
 
 
 def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding]:

@@ -24,6 +24,7 @@ from spice_select.report.figures import draw
 from spice_select.report.page import page
 from spice_select.report.stories import Turns, neighbours_of, stories_of, turns_of
 from spice_select.report.theory import theory_of
+from spice_select.schedule.bad_rows import NAMED
 
 PAGE_ROWS = 2000
 """Most rows that can be looked up in a page."""
@@ -49,7 +50,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
 
     """
     evidence = open_run(directory)
-    notes = list(evidence.missing)
+    notes = [*evidence.missing, *_left_out(evidence)]
     progress.note("report: information and conflict")
     theory = theory_of(evidence.records, evidence.pools, evidence.config, notes)
     progress.note("report: what was chosen")
@@ -100,6 +101,16 @@ def close_with_page(directory: Path, progress: Progress) -> None:
         progress.note(
             f"the choice is complete, its report is not: {reason}\n`spice-select report {directory}` tries again"
         )
+
+
+def _left_out(evidence: Evidence) -> list[str]:
+    """A sentence on rows that could not be chosen, if there are any."""
+    bad = [row for record in evidence.records for row in record.bad]
+    if not bad:
+        return []
+    named = ", ".join(row.id for row in bad[:NAMED])
+    more = f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
+    return [f"{len(bad):,} rows could not be chosen, their loss or gradient is not finite: {named}{more}."]
 
 
 def _texts(evidence: Evidence, notes: list[str]) -> dict[int, Turns]:

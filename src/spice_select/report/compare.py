@@ -31,7 +31,7 @@ PAGE = "comparison.html"
 MOST_STEPS = 2000
 """Picks of one candidate pool that are followed one by one."""
 
-NOT_SETTINGS = {"method", "device", "token_budget", "gradient_memory", "parquet", "skip_invalid"}
+NOT_SETTINGS = {"method", "device", "token_budget", "gradient_memory", "parquet", "skip_invalid", "on_bad_gradient"}
 """Options that are told apart from the settings, or that only concern the machine."""
 
 

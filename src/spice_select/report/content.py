@@ -156,7 +156,7 @@ class RowStory:
         prompt: what comes before the last trained turn, as text; may be shortened, ending in an ellipsis.
         response: the trained text; likewise.
         tokens: trained ones.
-        pool: its candidate pool; None where it was excluded.
+        pool: its candidate pool; None where it was excluded or could not be chosen.
         rank: 0 for the first pick of its pool; None where it was not picked.
         gain: D_x(S) at its pick, or at the end; None without gradients, as all that follows.
         base: D_x(empty).
@@ -230,7 +230,8 @@ class Audit:
         conflicts: most opposed to the picks.
         duplicates: groups of near-duplicates, largest first; None where no gradients are there to compare.
         groups: how many there are, also where fewer are listed.
-        outliers: zero gradients, and norms far from those of rows as long, of the same source.
+        outliers: rows that could not be chosen, zero gradients, and norms far from those of rows as long, of the same
+            source.
         suspects: likely wrong answers.
 
     """

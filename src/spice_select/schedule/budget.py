@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spice_select.amounts import parse_quota
 from spice_select.config import RunConfig
-from spice_select.errors import ConfigError
+from spice_select.errors import ConfigError, ModelError
 from spice_select.information import CostLimit, GroupLimit, Limit, RowLimit, SelectionInputError
+from spice_select.output.records import BadRow
 from spice_select.pool.records import Line
 from spice_select.progress import Progress
+from spice_select.schedule.bad_rows import bad_rows
 
 
 def limit_of(config: RunConfig, lines: Sequence[Line]) -> Limit:
@@ -59,6 +62,36 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
     if not kept:
         raise ConfigError(f"{config.exclude}: excludes every row of the pool; nothing is left to choose from.")
     return kept
+
+
+def choosable(
+    config: RunConfig, lines: Sequence[Line], squares: Tensor, progress: Progress
+) -> tuple[list[int], list[BadRow]]:
+    """Places of the rows that may be picked, and the rows that cannot be although nobody excluded them.
+
+    Args:
+        config: names the excluded rows, if any.
+        lines: of all rows.
+        squares: [n] their squared norms; marked (`gradients/finite.py`) where the loss or gradient is not finite.
+        progress: told of the latter.
+
+    Raises:
+        ConfigError: as `without_excluded`.
+        ModelError: none is left.
+
+    """
+    kept = without_excluded(config, lines, progress)
+    bad = bad_rows([lines[place] for place in kept], squares.cpu()[kept])
+    if not bad:
+        return kept, bad
+    if len(bad) == len(kept):
+        raise ModelError(
+            f"no row is left to choose from: the loss or gradient of each is not finite, as {bad[0].location}.\n"
+            "Make the gradients again with --dtype float32, or with another --model."
+        )
+    progress.note(f"{len(bad):,} of {len(kept):,} rows have no finite gradient and are left out, as {bad[0].location}")
+    unusable = {row.row for row in bad}
+    return [place for place in kept if lines[place].index not in unusable], bad
 
 
 def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimit:

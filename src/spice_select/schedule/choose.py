@@ -1,6 +1,8 @@
 """The choice inside one candidate pool: the method's picks on its Gram matrix, and the quantities that go with them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,14 +23,35 @@ from spice_select.information import (
 )
 from spice_select.methods import GRADIENT_METHODS
 from spice_select.output.records import PoolRecord, measures_of
+from spice_select.pool.records import Example
+from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool
 
 RANDOM_DRAWS = 16
 """Random subsets averaged for the comparison 'U against random of the same size'."""
 
 
+def choose_among_usable(
+    pool: CandidatePool, gram: Tensor, rows: Sequence[Example], config: RunConfig, seconds: float
+) -> tuple[PoolRecord, Tensor]:
+    """As `choose` on the pool's `rows` [m], without those that are marked in its Gram matrix.
+
+    Returns:
+        The record, and the Gram matrix of the rows that could be chosen.
+
+    """
+    bad = bad_rows(rows, gram.diagonal())
+    good = torch.isfinite(gram.diagonal()).nonzero()[:, 0]
+    places = cast(list[int], good.tolist())
+    left, usable = replace(pool, rows=[pool.rows[place] for place in places]), gram[good][:, good]
+    if not places:
+        return PoolRecord(pool.index, [], [], pool.quota, False, seconds, None, bad), usable
+    record = choose(left, usable, [rows[place].trained_tokens for place in places], config, seconds)
+    return replace(record, bad=bad), usable
+
+
 def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
-    """Pick the pool's quota on its Gram matrix [m, m] (unscaled); `lengths` are trained tokens [m].
+    """Pick the pool's quota, or all its rows, on its Gram matrix [m, m] (unscaled); `lengths` are trained tokens [m].
 
     `seconds` is what the gradients took, for the record.
     """
@@ -45,7 +68,7 @@ def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: R
     squared = gram.diagonal()
     scaled = gram_as_seen(gram, lengths, pool.quota, config)
     alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
-    selection = _select(scaled, gram, pool.quota, alpha, config)
+    selection = _select(scaled, gram, min(pool.quota, len(gram)), alpha, config)
     generator = torch.Generator().manual_seed(config.seed + pool.index)
     count = len(selection.indices)
     by_chance = random_information(scaled, count, alpha, RANDOM_DRAWS, generator)

@@ -26,7 +26,7 @@ from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.pool.records import Line
 from spice_select.progress import Progress
-from spice_select.schedule.budget import limit_of, without_excluded
+from spice_select.schedule.budget import choosable, limit_of
 from spice_select.schedule.one_shot import proxy_bytes
 from spice_select.store.reading import GradientStore
 
@@ -42,15 +42,16 @@ def choose_all(
     progress: Progress,
     ranks: Ranks = ALONE,
 ) -> tuple[PoolRecord, FeatureSelection]:
-    """Choose among all rows of a store that are not excluded, within budget and quota.
+    """Choose among all rows of a store that have a finite gradient and are not excluded, within budget and quota.
 
     Several processes read a range of rows each and return the same.
 
     Raises:
         ConfigError: budget, quota, excluded ids or given rows do not fit the store.
+        ModelError: no row has a finite gradient.
 
     """
-    kept = without_excluded(config, lines, progress)
+    kept, bad = choosable(config, lines, store.squared_norms(), progress)
     limit = limit_of(config, [lines[place] for place in kept])
     try:
         seen = as_seen(store, lines, kept, limit.most, config, given, progress, ranks)
@@ -68,7 +69,8 @@ def choose_all(
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
     measures = measures_of(found.selection, norms, alpha, float(by_chance.mean()))
     quota = picks if config.budget_tokens is not None else limit.most
-    record = PoolRecord(0, kept, list(found.selection.indices), quota, found.selection.stopped_early, 0.0, measures)
+    selection = found.selection
+    record = PoolRecord(0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad)
     return record, found
 
 
@@ -102,7 +104,7 @@ def as_seen(
     places = torch.tensor(kept, device=store.device)
     own = scaled_rows(store, lines, config)
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
-    before = None if given is None else scaled_rows(same_proxy(given, store), given.listing.lines, config)
+    before = None if given is None else _usable_rows(same_proxy(given, store), config)
     progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
     known = survey(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
@@ -123,8 +125,15 @@ def as_seen(
 
 def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
     """The rows of `store`, of which `lines` tell the lengths, as a choice reads them."""
-    lengths = torch.tensor([line.trained_tokens for line in lines])
-    return ScaledFeatures(store, gradient_scales(config.scale, lengths, store.squared_norms()).to(store.device))
+    lengths, squares = torch.tensor([line.trained_tokens for line in lines]), store.squared_norms()
+    known = torch.where(torch.isfinite(squares), squares, 0.0)  # features of a row without a norm are zeros anyway
+    return ScaledFeatures(store, gradient_scales(config.scale, lengths, known).to(store.device))
+
+
+def _usable_rows(store: GradientStore, config: RunConfig) -> FeatureRows:
+    """The rows of a store that have a finite gradient, scaled."""
+    rows, finite = scaled_rows(store, store.listing.lines, config), torch.isfinite(store.squared_norms())
+    return rows if bool(finite.all()) else PartOfFeatures(rows, finite.nonzero()[:, 0])
 
 
 def same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:

@@ -10,7 +10,7 @@ takes up the newest state and gives the identical subset.
 
 import json
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -28,9 +28,10 @@ from spice_select.processes import texts_of_all
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, settle, settle_step
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.choose import choose, choose_nothing
+from spice_select.schedule.choose import choose_among_usable, choose_nothing
 from spice_select.schedule.forecast import WORTH, forecast_pools
 from spice_select.schedule.pools import (
     CandidatePool,
@@ -61,6 +62,9 @@ def run_interleaved(
     Returns:
         One record a pool, in order.
 
+    Raises:
+        ModelError: a loss or gradient is not finite and `config` says to stop there; or no row at all can be used.
+
     """
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     found = json.loads(texts_of_all(ranks, _as_text(checkpoint.records().values()))[0])
@@ -72,7 +76,9 @@ def run_interleaved(
     cycles = cut_cycles(pools, config.update_every)
     for cycle, members in enumerate(cycles):
         run.cycle(cycle, members, last=cycle == len(cycles) - 1)
-    return [records[pool.index] for pool in pools]
+    ordered = [records[pool.index] for pool in pools]
+    refuse_empty_choice(ordered)
+    return ordered
 
 
 def warm_up(
@@ -106,9 +112,14 @@ def _train(
 ) -> None:
     if not rows:
         return
+
+    def on_bad(bad: Mapping[int, str]) -> None:
+        settle_step(rows, bad, label, config, progress)
+
     with memory_advice():
-        losses = optimizer.train_on(rows, config.update_batch_size, ranks)
-    progress.note(f"{label}: proxy trained on {len(rows)} rows, loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+        losses = optimizer.train_on(rows, config.update_batch_size, ranks, on_bad)
+    told = f", loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else ": no step could be made"
+    progress.note(f"{label}: proxy trained on {len(rows)} rows{told}")
 
 
 ALONE_TOO_MUCH = "A row alone is too much: lower --max-length, or take another --model."
@@ -148,7 +159,7 @@ class _Run:
         """Say how much there is to do, and how much of it an earlier run did."""
         self.progress.begin("choosing", len(self.examples), self._tokens(range(len(self.examples))))
         if self.records:
-            done = [row for record in self.records.values() for row in record.rows]
+            done = [row for record in self.records.values() for row in record.looked_at]
             self.progress.resume(len(done), self._tokens(done))
             self.progress.note(f"resuming: {len(self.records)} of {len(self.pools)} pools are done")
 
@@ -203,7 +214,7 @@ class _Run:
             if rank != self.ranks.rank:
                 for record in map(PoolRecord.from_json, json.loads(text)):
                     self.records[record.pool] = record
-                    self.progress.advance(len(record.rows), self._tokens(record.rows))
+                    self.progress.advance(len(record.looked_at), self._tokens(record.looked_at))
 
     def _bring_proxy_to(self, cycle: int, saved: int | None) -> None:
         if self.live_cycle == cycle:
@@ -240,10 +251,11 @@ class _Run:
         with self.watch.time("gradients"):
             gram = self._gram(rows, held, tell_passes=pool.index == 0)
         seconds = time.perf_counter() - start
-        self.checkpoint.save_gram(pool.index, gram)
-        lengths = [row.trained_tokens for row in rows]
+        settle(bad_rows(rows, gram.diagonal()), self.config, self.progress)
         with self.watch.time("selection"):
-            return choose(pool, gram, lengths, self.config, seconds)
+            record, usable = choose_among_usable(pool, gram, rows, self.config, seconds)
+        self.checkpoint.save_gram(pool.index, usable)
+        return record
 
     def _gram(self, rows: Sequence[Example], held: HeldGradients, tell_passes: bool) -> Tensor:
         """Gram matrix of a pool's gradients; where a GPU's memory does not suffice, in smaller batches from now on."""

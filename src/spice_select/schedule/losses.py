@@ -22,11 +22,11 @@ class ResponseAlone:
 
 
 def two_losses(rows: Sequence[Example], proxy: Proxy) -> list[tuple[float, float]]:
-    """Mean NLL of each response after its prompt, and alone (NaN for a response of one token)."""
+    """Mean NLL of each response after its prompt, and alone: NaN for one of one token, infinite where not finite."""
     alone = [ResponseAlone(row) for row in rows]
     after_prompt, by_itself = _losses(rows, proxy), _losses(alone, proxy)
     return [
-        (one, other if len(row.input_ids) > 1 else math.nan)
+        (one, math.nan if len(row.input_ids) <= 1 else other if math.isfinite(other) else math.inf)
         for one, other, row in zip(after_prompt, by_itself, alone, strict=True)
     ]
 

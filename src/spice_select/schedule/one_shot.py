@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spice_select.config import RunConfig
-from spice_select.errors import ConfigError, ModelError, OutputError
+from spice_select.errors import ConfigError, OutputError
 from spice_select.gradients.projection import METHOD, Projection, project_rows
 from spice_select.launch import is_main_process, process_count
 from spice_select.output.manifest import versions
@@ -24,11 +24,12 @@ from spice_select.preparation import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.schedule.interleaved import memory_advice, warm_up
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import PROXY, Shape, described, shard_path, shard_rows
+from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path, shard_rows
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
 from spice_select.store.writing import begin, finish, once, work
@@ -122,7 +123,7 @@ def extract(
 
     Raises:
         OutputError: the directory holds something else, or cannot be written.
-        ModelError: out of memory, or a gradient is not finite.
+        ModelError: out of memory; or a loss or gradient is not finite, and the options say to stop there.
 
     """
     pool, config = prepared.pool, prepared.config
@@ -151,7 +152,8 @@ def extract(
 
         with memory_advice(STORE_ADVICE):
             features, squares = project_rows(proxy.model, proxy.layers, rows, batches, projection, report)
-        _refuse_infinite(squares + features.square().sum(dim=1), [row.row.location for row in rows])
+        if config.on_bad_gradient == "stop":
+            settle(bad_rows(rows, squares), config, progress)  # before the shard is kept
         return features, squares
 
     missing = sorted(set(range(shape.rows)) - set(done))
@@ -161,6 +163,8 @@ def extract(
         progress.note("\n".join(forecast.lines()))
     with watch.time("gradients"):
         work(store, shape, compute, progress.note)
+    marks = torch.cat([read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
+    settle(bad_rows(pool.examples, marks), config, progress)
     lines = pool.listing().lines
     finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
 
@@ -189,15 +193,6 @@ def _use_same_proxy(
     with torch.no_grad():
         for name, layer in proxy.factors.items():
             layer.weight.copy_(weights[name])
-
-
-def _refuse_infinite(squares: Tensor, locations: Sequence[str]) -> None:
-    bad = ~torch.isfinite(squares)
-    if bool(bad.any()):
-        raise ModelError(
-            f"{locations[int(bad.nonzero()[0])]}: its gradient is not finite.\n"
-            "Try --dtype float32 or another --model, or leave the row out."
-        )
 
 
 def proxy_bytes(store: GradientStore) -> bytes:

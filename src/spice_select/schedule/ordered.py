@@ -1,14 +1,17 @@
 """The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spice_select.config import RunConfig
+from spice_select.gradients.finite import LOSS
 from spice_select.methods import ORDERS, RowFacts, take_tokens
-from spice_select.output.records import PoolRecord
+from spice_select.output.records import BadRow, PoolRecord
 from spice_select.pool.examples import Example
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
+from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, settle
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.interleaved import memory_advice
@@ -17,10 +20,15 @@ from spice_select.schedule.losses import two_losses
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean NLL of n responses after their prompts, and alone (NaN for a response of one token)."""
+    """Mean NLL of n responses after their prompts, and alone: NaN for one of one token, infinite where not finite."""
 
     conditioned: list[float]
     direct: list[float]
+
+    def bad(self) -> set[int]:
+        """Rows that have a loss which is not finite."""
+        pairs = enumerate(zip(self.conditioned, self.direct, strict=True))
+        return {row for row, (one, other) in pairs if not math.isfinite(one) or math.isinf(other)}
 
 
 def run_ordered(
@@ -37,23 +45,39 @@ def run_ordered(
     Returns:
         A single record: all rows are one pool.
 
+    Raises:
+        ModelError: a loss is not finite and `config` says to stop there; or no row can be used.
+
     """
-    losses = None
+    losses, bad = None, list[BadRow]()
     if proxy is not None:
         sized = with_token_budget(proxy, config, examples, checkpoint.directory)
         losses = response_and_prompt_losses(examples, sized, progress)
-    picks = ranked(examples, config, losses)
-    record = PoolRecord(0, list(range(len(examples))), picks, len(picks), False, 0.0, None)
+        bad = bad_losses(examples, losses)
+        settle(bad, config, progress)
+    unusable = {row.row for row in bad}
+    rows = [row for row in range(len(examples)) if row not in unusable]
+    place = {row: number for number, row in enumerate(rows)}
+    picks = [place[row] for row in ranked(examples, config, losses)]
+    record = PoolRecord(0, rows, picks, len(picks), False, 0.0, None, bad)
+    refuse_empty_choice([record])
     checkpoint.save_record(record)
     return [record]
 
 
+def bad_losses(examples: Sequence[Example], losses: Losses) -> list[BadRow]:
+    """Rows whose losses are not finite."""
+    return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
+
+
 def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None) -> list[int]:
-    """The picks of a method without gradients, best first."""
+    """The picks of a method without gradients, best first; no row whose loss is not finite is among them."""
     lengths = [example.trained_tokens for example in examples]
     known = losses or Losses([], [])
     order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
-    if config.budget_tokens is None:
+    bad = known.bad()
+    order = [row for row in order if row not in bad]
+    if config.budget_tokens is None or not order:
         return order[: config.budget_rows(len(examples), sum(lengths))]
     return take_tokens(order, lengths, config.budget_tokens)
 

@@ -18,7 +18,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -60,6 +60,9 @@ class StudyConfig(BaseModel):
     format: str | None = Field(None, description="Row format of pool and held-out files; found when not given.")
     columns: dict[str, str] = Field(default_factory=dict, description="Field of the format -> column in the files.")
     skip_invalid: bool = Field(False, description="Leave bad rows out instead of stopping.")
+    on_bad_gradient: Literal["stop", "skip"] = Field(
+        "stop", description="A row whose loss or gradient is not finite: stop, or go on without it."
+    )
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row.")
     rows_per_source: int | None = Field(None, ge=1, description="Held-out rows of each source; all when not given.")
     recipe: Recipe = Field(default_factory=Recipe, description="Fine-tuning, the same for all; its seed is the run's.")
@@ -149,6 +152,7 @@ class StudyConfig(BaseModel):
             "format": self.format,
             "columns": self.columns,
             "skip_invalid": self.skip_invalid,
+            "on_bad_gradient": self.on_bad_gradient,
             "max_length": self.max_length,
             "gradient_memory": self.gradient_memory,
             "seed": seed,

@@ -24,9 +24,10 @@ from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.interleaved import warm_up
-from spice_select.schedule.ordered import Losses, response_and_prompt_losses
+from spice_select.schedule.ordered import Losses, bad_losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
 
 LOSSES = "response-losses.json"
@@ -48,13 +49,18 @@ class Evidence:
     progress: Progress
 
     def gram(self, config: RunConfig) -> Tensor:
-        """Gram matrix [n, n] of the pool under the proxy of `config` (its seed, warm-up and LoRA), unscaled."""
+        """Gram matrix [n, n] of the pool under the proxy of `config` (its seed, warm-up and LoRA), unscaled.
+
+        Rows are marked as by `pool_gram` where the loss or gradient is not finite and `config` says to skip them.
+        """
         path = self.directory / gram_file(config)
         if path.exists():
             try:
-                return load(path.read_bytes())["gram"]
+                kept = load(path.read_bytes())["gram"]
             except (SafetensorError, KeyError) as error:
                 raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
+            settle(bad_rows(self.pool.examples, kept.diagonal()), config, self.progress)
+            return kept
         proxy = self._proxy(config)
         examples = self.pool.examples
         optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
@@ -76,6 +82,7 @@ class Evidence:
             lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
             held_as=HELD_AS,
         )
+        settle(bad_rows(examples, gram.diagonal()), config, self.progress)
         write_bytes(path, save({"gram": gram}))
         return gram
 
@@ -85,19 +92,26 @@ class Evidence:
         if path.exists():
             saved = read_json(path)
             try:
-                return Losses(_numbers(saved["conditioned"]), _numbers(saved["direct"]))
-            except (KeyError, TypeError) as error:
+                kept = self._losses(saved["conditioned"], saved["direct"])
+            except (KeyError, TypeError, ValueError) as error:
                 raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
+            settle(bad_losses(self.pool.examples, kept), config, self.progress)
+            return kept
         losses = response_and_prompt_losses(self.pool.examples, self._proxy(config), self.progress)
+        settle(bad_losses(self.pool.examples, losses), config, self.progress)
         write_json(path, {"conditioned": losses.conditioned, "direct": losses.direct})
         return losses
+
+    def _losses(self, conditioned: Sequence[float | None], direct: Sequence[float | None]) -> Losses:
+        """Losses as read: null is a loss that is not finite, or alone that of a response of one token."""
+        tokens = [example.trained_tokens for example in self.pool.examples]
+        missing = [math.inf if count > 1 else math.nan for count in tokens]
+        return Losses(
+            [math.inf if value is None else value for value in conditioned],
+            [other if value is None else value for value, other in zip(direct, missing, strict=True)],
+        )
 
     def _proxy(self, config: RunConfig) -> Proxy:
         model = load_model(model_source(config), config.dtype, pick_device(config.device))
         proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed)
         return with_token_budget(proxy, config, self.pool.examples, self.directory)
-
-
-def _numbers(saved: Sequence[float | None]) -> list[float]:
-    """Losses as read; a response of one token has none alone."""
-    return [math.nan if value is None else value for value in saved]

@@ -17,7 +17,10 @@ from spice_select.study.files import read_json, write_json
 
 FORMAT_VERSION = 1
 STUDY = "study.json"
-MAY_CHANGE = {"cells", "seeds", "baseline", "pool", "heldout", "rows_at_once", "gradient_memory", "skip_invalid"}
+MAY_CHANGE = {
+    "cells", "seeds", "baseline", "pool", "heldout", "rows_at_once", "gradient_memory", "skip_invalid",
+    "on_bad_gradient",
+}  # fmt: skip
 """Keys that may differ when a study goes on; the data's contents are compared instead of their names."""
 
 ROWS = ("pool_rows", "heldout_rows")

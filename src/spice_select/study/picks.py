@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from spice_select.api import select
 from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
+from spice_select.output.records import PoolRecord
 from spice_select.pool.examples import Pool, PoolInput
-from spice_select.schedule.choose import choose, choose_nothing
+from spice_select.schedule.bad_rows import refuse_empty_choice
+from spice_select.schedule.choose import choose_among_usable, choose_nothing
 from spice_select.schedule.ordered import ranked
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.study.evidence import Evidence
@@ -28,15 +30,15 @@ def subset_of(config: RunConfig, inputs: Sequence[PoolInput], evidence: Evidence
     if proxy_trains(config, pools):
         return sorted(select(inputs, config, progress=evidence.progress).indices)
     gram = evidence.gram(proxy)
-    subset: Subset = []
+    records: list[PoolRecord] = []
     for pool in pools:
         if pool.quota:
             part = gram[pool.rows][:, pool.rows]
-            record = choose(pool, part, [examples[row].trained_tokens for row in pool.rows], config, 0.0)
+            records.append(choose_among_usable(pool, part, [examples[row] for row in pool.rows], config, 0.0)[0])
         else:
-            record = choose_nothing(pool)
-        subset += record.picked_rows
-    return sorted(subset)
+            records.append(choose_nothing(pool))
+    refuse_empty_choice(records)
+    return sorted(row for record in records for row in record.picked_rows)
 
 
 def pools_of(config: RunConfig, pool: Pool) -> list[CandidatePool]:

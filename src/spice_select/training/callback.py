@@ -13,7 +13,9 @@ from spice_select.progress import NoProgress, Progress
 
 
 class Steps(TrainerCallback):
-    """Keeps the loss of each optimizer step, reports progress, and ends a training whose loss is no number.
+    """Keeps the loss of each optimizer step, reports progress, and ends a training whose loss or gradient is no number.
+
+    `broken` says that it did: the loss of the last step, or the norm of its gradient, is not finite.
 
     Args:
         progress: told about finished steps and epochs.
@@ -24,6 +26,7 @@ class Steps(TrainerCallback):
 
     def __init__(self, progress: Progress, rows: int, tokens: int) -> None:
         self.losses: list[float] = []
+        self.broken = False
         self._progress, self._rows, self._tokens = progress, rows, tokens
         self._told_rows = self._told_tokens = self._epoch_start = 0
 
@@ -46,8 +49,8 @@ class Steps(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         self.losses.append(float(logs["loss"]))
-        if not math.isfinite(self.losses[-1]):
-            control.should_training_stop = True
+        if not math.isfinite(self.losses[-1] + float(logs.get("grad_norm", 0.0))):
+            self.broken = control.should_training_stop = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the line on by an equal share of the rows."""

@@ -118,9 +118,9 @@ def train(
                 "out of memory in fine-tuning. Lower --rows-at-once (the result stays the same) or --max-length,\n"
                 "or load the weights with --dtype bfloat16."
             ) from error
-    if steps.losses and not abs(steps.losses[-1]) < float("inf"):
+    if steps.broken:
         raise SpiceSelectError(
-            f"the loss of step {len(steps.losses)} is not a finite number, so training was given up.\n"
+            f"the loss of step {len(steps.losses)} is not a finite number, or its gradient: training was given up.\n"
             "Lower --learning-rate, or use --dtype float32."
         )
 
