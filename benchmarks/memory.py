@@ -11,7 +11,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         """Begin."""
-        self.start = self.peak = _anonymous()
+        self.start = self.peak = anonymous()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -19,7 +19,7 @@ class PeakMemory:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         """End."""
-        self.peak = max(self.peak, _anonymous())
+        self.peak = max(self.peak, anonymous())
         self._done.set()
         self._thread.join()
 
@@ -30,10 +30,11 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.005):
-            self.peak = max(self.peak, _anonymous())
+            self.peak = max(self.peak, anonymous())
 
 
-def _anonymous() -> int:
+def anonymous() -> int:
+    """Anonymous resident memory of this process, in bytes."""
     found = re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return 1024 * int(found[1])
