@@ -65,7 +65,8 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         "new" (to start), "begun" (to resume) or "complete" (a resumed run that has nothing left to do).
 
     Raises:
-        OutputError: it exists and that was not asked for, or it is not a run's directory.
+        OutputError: it exists and that was not asked for, or it is not a run's directory; what would be replaced is
+            behind a link.
 
     """
     if directory.exists() and not directory.is_dir():
@@ -82,6 +83,7 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         remedy = "--overwrite replaces it" if complete else "--resume continues it (run), --overwrite replaces it"
         raise OutputError(f"{directory}: holds {what}; {remedy}, or choose another --output.")
     if existing == "overwrite":
+        _refuse_links(directory)
         return "new"
     return "complete" if complete else "begun"
 
@@ -131,7 +133,13 @@ def _only_remains(directory: Path) -> bool:
 
 
 def clear(directory: Path) -> None:
-    """Remove an earlier run's files, and nothing else that may lie beside them."""
+    """Remove an earlier run's files, and nothing else that may lie beside them.
+
+    Raises:
+        OutputError: a folder of the run is a link, behind which other files may lie; nothing is removed.
+
+    """
+    _refuse_links(directory)
     # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
     (directory / MANIFEST).unlink(missing_ok=True)
     for name in FILES:
@@ -143,6 +151,13 @@ def clear(directory: Path) -> None:
                 path.unlink()
         shutil.rmtree(directory / CHECKPOINT)
     sweep(directory)
+
+
+def _refuse_links(directory: Path) -> None:
+    for folder in (CHECKPOINT, FIGURES):
+        path = directory / folder
+        if path.is_symlink():
+            raise OutputError(f"{path}: is a link, not a run's folder; remove it, or choose another --output.")
 
 
 def _clear_figures(folder: Path) -> None:
