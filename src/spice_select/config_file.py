@@ -47,7 +47,8 @@ def load_yaml(path: Path) -> RunFile:
         raise ConfigError(f"{path}: pools: must be a list of files or dataset ids.")
     if output is not None and not isinstance(output, str):
         raise ConfigError(f"{path}: output: must be a directory name.")
-    if any("\0" in name for name in [*pools, output or ""]):
+    names = [*cast("list[str]", pools), output or ""]
+    if any("\0" in name for name in names):
         raise ConfigError(f"{path}: a name in pools or output holds a null character; no file has such a name.")
     return RunFile(pools=pools, output=output, options=values)  # pyright: ignore[reportUnknownArgumentType]
 

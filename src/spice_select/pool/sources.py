@@ -168,7 +168,7 @@ def _dataset_rows(dataset: datasets.Dataset, label: str) -> Iterator[RawRow]:
 
 def _without_media(dataset: datasets.Dataset) -> datasets.Dataset:
     """The dataset with pictures and sound left as they are stored: to decode one is to open whatever file it names."""
-    for name, feature in dataset.features.items():
+    for name, feature in cast("dict[str, object]", dataset.features).items():
         if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
             dataset = dataset.cast_column(name, type(feature)(decode=False))
     return dataset

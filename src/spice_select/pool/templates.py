@@ -55,8 +55,8 @@ _FIXED_VARIABLES = {"date_string": "26 Jul 2024"}
 
 # What a template may raise on data it was not written for; `raise_exception` in a template is a JinjaError.
 _RENDER_ERRORS = (
-    JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError,
-    OutOfTime,
+    JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError,
+    MemoryError, OutOfTime,
 )  # fmt: skip
 
 RENDER_SECONDS = 10.0

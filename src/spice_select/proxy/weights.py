@@ -1,7 +1,7 @@
 """Which files a model's weights may be read from: safetensors, which hold numbers and nothing else.
 
-A pickle (`pytorch_model.bin`) is a program that builds the weights; reading one means running it. torch allows a pickle a
-short list of calls, and holes in such lists were found before, so none is read here at all.
+A pickle (`pytorch_model.bin`) is a program that builds the weights; reading one means running it. torch allows a pickle
+a short list of calls, and holes in such lists were found before, so none is read here at all.
 """
 
 import json
@@ -16,8 +16,7 @@ ADAPTER, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 CONVERT = (
-    "Load it where you trust it and save it again: AutoModelForCausalLM.from_pretrained(...).save_pretrained(DIR) writes\n"
-    "safetensors."
+    "Convert it where you trust it: AutoModelForCausalLM.from_pretrained(NAME).save_pretrained(DIR) writes safetensors."
 )
 """How a user gets from a pickle to safetensors."""
 
@@ -43,7 +42,7 @@ def refuse_pickles(directory: Path) -> None:
         pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLED)
         if pickles:
             raise ModelError(
-                f"{directory}: holds its weights as pickles ({pickles[0]}), which can run any code when they are read.\n"
+                f"{directory}: holds its weights as pickles ({pickles[0]}), which can run any code when read.\n"
                 f"{CONVERT}"
             )
 
