@@ -95,9 +95,9 @@ def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
         OutputError: an input lies where the run would write.
 
     """
-    own = {(directory / name).resolve() for name in FILES}
+    own = {os.path.realpath(directory / name) for name in FILES}
     for path in inputs:
-        if Path(path).resolve() in own:
+        if os.path.realpath(path) in own:
             raise OutputError(f"{path}: is an input and would be replaced by this run; choose another --output.")
 
 

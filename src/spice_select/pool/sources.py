@@ -84,9 +84,13 @@ def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
 def _resolve(item: PoolInput) -> Source:
     if isinstance(item, str | Path):
         path = Path(item).expanduser()
-        if path.is_dir():
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except OSError as error:
+            raise PoolError(f"{one_line(str(item), 100)}: no such file ({error.strerror}).") from error
+        if is_folder:
             return _saved_dataset(path)
-        if path.is_file():
+        if is_file:
             return _file(path)
         match = _HUB_ID.fullmatch(item) if isinstance(item, str) else None
         if match and _suffix(path) not in READERS:
