@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -35,6 +36,7 @@ LOADING_ERRORS = (
     AttributeError,
     TypeError,
     SafetensorError,
+    StrictDataclassError,
 )
 """What transformers lets through from a damaged or incomplete model."""
 
