@@ -175,7 +175,10 @@ FILES = {
     "foreign parquet": (foreign_parquet, ["p.parquet", "alpha, beta"]),
     "parquet of bytes": (parquet(pa.table({"prompt": [b"\xff"], "response": [b"b"]})), ["row 1", "bytes"]),
     "null bytes alone": (file("p.jsonl", b"\0" * 5000), ["row 1", "broken JSON"]),
-    "half a surrogate pair": (file("p.jsonl", LINE + b'{"prompt": "\\ud83d", "response": "b"}'), ["row 2", "surrogate"]),
+    "half a surrogate pair": (
+        file("p.jsonl", LINE + b'{"prompt": "\\ud83d", "response": "b"}'),
+        ["row 2", "surrogate"],
+    ),
     "lists in lists": (file("p.jsonl", LINE + DEEP.encode()), ["row 2", "broken JSON"]),
     "a deep field": (file("p.jsonl", LINE + b'{"prompt": ' + b"[" * 200 + b"]" * 200 + b"}"), ["row 2", "deeper than"]),
     "a deep array": (file("p.json", DEEP.encode()), ["row 1", "broken JSON"]),

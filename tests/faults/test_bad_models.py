@@ -138,7 +138,10 @@ MODELS = {
     "tokenizer no JSON": (text("tokenizer.json", "{"), ["tokenizer"]),
     "tokenizer of nothing": (text("tokenizer.json", "{}"), ["tokenizer"]),
     "tokenizer cut": (cut("tokenizer.json", 900), ["tokenizer"]),
-    "tokenizer of an odd model": (text("tokenizer.json", '{"version": "1.0", "model": {"type": "Magic"}}'), ["tokenizer"]),
+    "tokenizer of an odd model": (
+        text("tokenizer.json", '{"version": "1.0", "model": {"type": "Magic"}}'),
+        ["tokenizer"],
+    ),
     "template of broken syntax": (template("{% for %}"), ["template"]),
     "template that refuses": (template("{{ raise_exception('never') }}"), ["never"]),
     "template of nothing": (template("hello"), ["template"]),

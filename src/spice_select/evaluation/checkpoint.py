@@ -168,7 +168,7 @@ def _base_of(directory: Path) -> tuple[str, str | None, str]:
     path = directory / record
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise ModelError(f"{path}: cannot be read as JSON; the checkpoint is damaged. Save it again.") from None
     fields = cast(dict[str, Any], content) if isinstance(content, dict) else {}
     base, revision = fields.get(key), fields.get("revision")

@@ -117,7 +117,7 @@ def _is_manifest(path: Path) -> bool:
     """Tell a run's manifest from any other file of that name."""
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and cast(dict[str, object], content).get("format") == FORMAT
 

@@ -117,5 +117,5 @@ def _kept(evidence: Evidence) -> Losses:
             raise OutputError(f"{path}: is of format version {content['format_version']}; delete it and audit again.")
         pairs = cast("dict[str, tuple[float, float | None]]", content["losses"])
         return {name: (float(one), math.nan if other is None else float(other)) for name, (one, other) in pairs.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None

@@ -81,7 +81,7 @@ def read_listing(store: Path) -> Listing:
         rejected = [Rejection(**item) for item in about["rejected"]]
         files = [SourceFile(**item) for item in about["inputs"]]
         return Listing(lines, rejected, files, int(about["truncated"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise OutputError(f"{store / POOL}: is damaged ({error}).\n{AGAIN}") from None
 
 
