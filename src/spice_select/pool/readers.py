@@ -218,9 +218,9 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        number, line, _ = next(self._found)
+        number, line, whole = next(self._found)
         self._row += len(line)
-        if self._row > streams.ROW_BYTES + 2:
+        if not whole or self._row > streams.ROW_BYTES + 2:
             raise PoolError(
                 f"{self._path.name}, line {number}: {too_long('its row')}.\n"
                 "Close the quote that may be open there, or shorten the row."

@@ -77,7 +77,7 @@ def refuse_bomb(path: Path, unpacked: int, packed: int, remedy: str) -> None:
     """
     if unpacked > UNPACKED_BYTES and unpacked > UNPACKED_TIMES * packed:
         raise PoolError(
-            f"{path.name}: {packed:,} bytes of it unpack to more than {unpacked - 1:,}; reading stopped before that "
+            f"{path.name}: {packed:,} bytes of it unpack to more than {UNPACKED_BYTES:,}; reading stopped before that "
             f"fills the memory.\n{remedy}"
         )
 

@@ -183,9 +183,8 @@ def _fits(values: object, rows: int, *, text: bool) -> bool:
         return isinstance(values, str)
     if not isinstance(values, list):
         return isinstance(values, float | int)
-    return len(cast("list[object]", values)) == rows and all(
-        isinstance(v, float | int) for v in cast("list[object]", values)
-    )
+    numbers = cast("list[object]", values)
+    return len(numbers) == rows and all(isinstance(number, float | int) for number in numbers)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
