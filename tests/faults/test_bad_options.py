@@ -144,7 +144,7 @@ def test_a_cell_that_holds_itself(pool, monkeypatch, capsys):
 
 
 def test_the_name_of_a_pool_never_leads_elsewhere(pool, tiny_model, monkeypatch, capsys):
-    """Without --output the results' directory is named after the pool, beside which it lies, whatever the name holds."""
+    """Without --output the results' directory has the pool's name, less whatever could lead elsewhere."""
     odd = pool.parent / "..\n\x1b[31m$(x).jsonl"
     odd.write_bytes(pool.read_bytes())
     monkeypatch.chdir(pool.parent)

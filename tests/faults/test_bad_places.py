@@ -123,7 +123,7 @@ PLACES = {
     "gradients of nothing": (nothing, ["gradients", "--model", "MODEL", "--output", "out"], ["pool"]),
     "gradients by another proxy": (
         nothing,
-        ["gradients", "p.jsonl", "--proxy-of", "run", "--output", "out"],
+        ["gradients", "p.jsonl", "--model", "MODEL", "--proxy-of", "run", "--output", "out"],
         ["run", "no gradient store"],
     ),
     "pick from nowhere": (nothing, ["pick", "absent", "--output", "out"], ["absent", "no gradient store"]),
@@ -186,8 +186,12 @@ PLACES = {
     "compare one": (nothing, ["compare", "run"], ["at least two"]),
     "compare with nowhere": (nothing, ["compare", "run", "absent"], ["absent", "no finished run"]),
     "compare into a file": (nothing, ["compare", "run", "run", "--output", "p.jsonl"], ["p.jsonl"]),
-    "finetune on nowhere": (nothing, ["finetune", "absent", "--output", "out"], ["absent"]),
-    "finetune on a foreign folder": (nothing, ["finetune", "foreign", "--output", "out"], ["foreign"]),
+    "finetune on nowhere": (nothing, ["finetune", "absent", "--model", "MODEL", "--output", "out"], ["absent"]),
+    "finetune on a foreign folder": (
+        nothing,
+        ["finetune", "foreign", "--model", "MODEL", "--output", "out"],
+        ["foreign"],
+    ),
     "finetune into a run": (nothing, ["finetune", "run", "--output", "run"], ["run", "not written by finetune"]),
     "finetune into a file": (nothing, ["finetune", "run", "--output", "p.jsonl"], ["p.jsonl", "is a file"]),
     "finetune into another's checkpoint": (
@@ -214,7 +218,7 @@ PLACES = {
     "evaluate unknown tasks": (nothing, ["evaluate", "MODEL", "--tasks", "magic"], ["magic"]),
     "study of nowhere": (nothing, ["study", "absent.yaml", "--output", "out"], ["absent.yaml"]),
     "study of a pool": (nothing, ["study", "p.jsonl", "--output", "out"], ["p.jsonl"]),
-    "inspect nowhere": (nothing, ["inspect", "absent.jsonl"], ["absent.jsonl"]),
+    "inspect nowhere": (nothing, ["inspect", "absent.jsonl", "--model", "MODEL"], ["absent.jsonl"]),
 }
 
 

@@ -71,10 +71,10 @@ def test_a_bomb_is_refused_and_says_how_to_go_on(small, tmp_path, kind):
     data = {".jsonl": LINE * 90_000, ".json": b"[" + LINE + (b"," + LINE) * 90_000 + b"]"}
     packed = gzip.compress(data.get(kind, b"prompt,response\n" + (b"q" * 50 + b",a\n") * 91_000))
     (tmp_path / f"p{kind}.gz").write_bytes(packed)
-    with pytest.raises(PoolError, match="unpack to more than 1,000,000.*\n.*gunzip"):
+    with pytest.raises(PoolError, match=r"unpack to more than 1,000,000.*\n.*gunzip"):
         list(READERS[kind](tmp_path / f"p{kind}.gz"))
     (tmp_path / f"plain{kind}").write_bytes(gzip.decompress(packed))
-    assert sum(1 for _ in READERS[kind](tmp_path / f"plain{kind}")) > 90_000
+    assert sum(1 for _ in READERS[kind](tmp_path / f"plain{kind}")) >= 90_000
 
 
 def test_much_text_that_packs_as_text_does_is_read(small, tmp_path):
@@ -141,7 +141,7 @@ def test_a_saved_dataset_runs_no_pickle_and_opens_no_file_that_it_names(tmp_path
     assert not marker.exists()
 
     pictured = tmp_path / "pictured"
-    picture = {"path": str(tmp_path / "no.png"), "bytes": b""}
+    picture = {"bytes": b"", "path": str(tmp_path / "no.png")}
     datasets.Dataset.from_list([{**ROW, "picture": picture}]).save_to_disk(str(pictured))
     info = json.loads((pictured / "dataset_info.json").read_text())
     info["features"]["picture"] = {"_type": "Image"}

@@ -1,4 +1,4 @@
-"""Texts that hold a family's own special tokens and forged turns, anywhere in a row: nothing but the answers is trained."""
+"""Texts that hold a family's special tokens and forged turns, anywhere in a row: nothing but the answers is trained."""
 
 import pytest
 from hypothesis import given, settings

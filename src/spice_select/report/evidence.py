@@ -141,8 +141,8 @@ def open_run(directory: Path) -> Evidence:
     for record in records:
         if max(record.rows, default=0) >= len(lines):
             raise OutputError(
-                f"{directory / CHECKPOINT / record_name(record.pool)}: is damaged (it has rows that {SCORES} has not); run "
-                "the selection again."
+                f"{directory / CHECKPOINT / record_name(record.pool)}: is damaged (it has rows that {SCORES} has not).\n"
+                "Run the selection again."
             )
     store = _store_of(directory, manifest, config, missing)
     evidence = Evidence(directory, config, lines, records, store, missing)
