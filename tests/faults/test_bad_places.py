@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from oracles.commands import refusal, snapshot
 from oracles.runs import chat_rows, write_jsonl
@@ -63,6 +64,14 @@ def edit(name: str, **values: object):
 
 def cut(name: str, keep: int):
     return lambda place: (place / name).write_bytes((place / name).read_bytes()[:keep])
+
+
+def flipped(place: Path) -> None:
+    """One number of a Gram matrix is another."""
+    path = place / "run" / "checkpoint" / "gram-000000.safetensors"
+    gram = load_file(path)["gram"].clone()
+    gram[2, 3] += 100.0
+    save_file({"gram": gram}, path)
 
 
 def nothing(place: Path) -> None:
@@ -178,6 +187,7 @@ PLACES = {
     "scores cut": (cut("run/scores.parquet", 300), ["report", "run"], ["scores.parquet"]),
     "texts cut": (cut("run/checkpoint/texts.parquet", 300), ["report", "run"], ["texts.parquet"]),
     "a gram cut": (cut("run/checkpoint/gram-000000.safetensors", 300), ["report", "run"], ["gram-000000"]),
+    "a gram of other numbers": (flipped, ["report", "run"], ["gram-000000", "symmetric"]),
     "embeddings of nowhere": (nothing, ["report", "run", "--embeddings", "absent.npy"], ["absent.npy"]),
     "embeddings of text": (nothing, ["report", "run", "--embeddings", "p.jsonl"], ["p.jsonl"]),
     "audit of nowhere": (nothing, ["audit", "absent"], ["absent", "no finished run"]),

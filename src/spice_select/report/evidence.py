@@ -22,13 +22,21 @@ from torch import Tensor
 
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
 from spice_select.errors import ConfigError, OutputError
-from spice_select.information import FeatureRows, Limit, PartOfFeatures, RowLimit, TensorFeatures, gram_features
+from spice_select.information import (
+    FeatureRows,
+    Limit,
+    PartOfFeatures,
+    RowLimit,
+    SelectionInputError,
+    TensorFeatures,
+    gram_features,
+)
 from spice_select.output.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
 from spice_select.progress import NoProgress
 from spice_select.schedule.budget import limit_of
-from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, record_name
+from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
 from spice_select.schedule.choose import gram_as_seen
 from spice_select.schedule.choose_from_store import as_seen
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
@@ -94,7 +102,11 @@ class Evidence:
             gram = checkpoint.gram(record.pool) if record.picks and record.measures is not None else None
             if gram is not None:
                 lengths = [self.lines[row].trained_tokens for row in record.rows]
-                found.append(_of_gram(gram, record, lengths, self.config))
+                try:
+                    found.append(_of_gram(gram, record, lengths, self.config))
+                except SelectionInputError as error:
+                    path = checkpoint.directory / gram_name(record.pool)
+                    raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         return found
 
     def _of_store(self, store: GradientStore) -> PoolEvidence:
@@ -141,7 +153,7 @@ def open_run(directory: Path) -> Evidence:
     for record in records:
         if max(record.rows, default=0) >= len(lines):
             raise OutputError(
-                f"{directory / CHECKPOINT / record_name(record.pool)}: is damaged (it has rows that {SCORES} has not).\n"
+                f"{directory / CHECKPOINT / record_name(record.pool)}: is damaged (rows of it are not in {SCORES}).\n"
                 "Run the selection again."
             )
     store = _store_of(directory, manifest, config, missing)
