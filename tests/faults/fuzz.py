@@ -244,6 +244,13 @@ def _loaded(line: bytes) -> object:
         return None
 
 
+def _yaml(found: object) -> str:
+    try:
+        return yaml.safe_dump(found, allow_unicode=True)
+    except RecursionError:
+        return json.dumps(found)  # which is YAML too
+
+
 def _same(one: object, other: object) -> bool:
     return repr(one) == repr(other)  # repr tells 1, 1.0 and True apart, and NaN is NaN
 
@@ -346,7 +353,7 @@ class Fuzz:
                     plain = {**yaml.safe_load(dump_yaml(RunConfig(), [], None)), **plain}
                 else:
                     plain = {"cells": {"random": {"method": "random"}, text(r): plain}, **plain}
-                content = yaml.safe_dump(plain, allow_unicode=True).encode("utf-8", "replace")
+                content = _yaml(plain).encode("utf-8", "replace")
                 path.write_bytes(mutated(r, content) if r.random() < 0.5 else content)
                 if how == 1:
                     resolve(load_yaml(path).options, {}, "fuzz")

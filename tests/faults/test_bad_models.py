@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -260,6 +262,18 @@ def test_a_template_that_loops_on_some_chats_costs_those(monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_no_alarm_outlives_the_program():
+    """A timer that goes off while Python ends would kill it: it is stopped before."""
+    code = (
+        "import atexit, signal\n"
+        "atexit.register(lambda: print(signal.getitimer(signal.ITIMER_REAL)))\n"
+        "from spice_select.pool.deadline import time_limit\n"
+        "with time_limit(10):\n    print(signal.getitimer(signal.ITIMER_REAL)[0] > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "True\n(0.0, 0.0)\n"), done.stderr
 
 
 def test_a_timer_of_somebody_else_is_left_alone():

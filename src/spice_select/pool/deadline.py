@@ -6,6 +6,7 @@ would take as long as many of them, so one that is set stays until it goes off: 
 waits on, or, with nothing to watch, leaves the signal as it was.
 """
 
+import atexit
 import os
 import signal
 import threading
@@ -26,17 +27,26 @@ class _Watch:
         self.began: float | None = None
         self.seconds = 0.0
         self.due = 0.0  # when the timer will have gone off
+        self.closes = False  # whether `close` is called at the end
 
     def set_timer(self, now: float) -> None:
         """Have `look` called in a moment, if signal and timer are nobody's or ours."""
         handler = signal.getsignal(signal.SIGALRM)
         if handler is signal.SIG_DFL and not signal.getitimer(signal.ITIMER_REAL)[0]:
             signal.signal(signal.SIGALRM, self.look)
+            if not self.closes:
+                atexit.register(self.close)
+                self.closes = True
         elif handler != self.look:
             return
         wait = min(_TICK, self.seconds / 4)
         self.due = now + 2 * wait
         signal.setitimer(signal.ITIMER_REAL, wait)
+
+    def close(self) -> None:
+        """Stop the timer: Python takes its handlers down before it ends, and a signal without one would kill it."""
+        if signal.getsignal(signal.SIGALRM) == self.look:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def look(self, _number: int, _frame: FrameType | None) -> None:
         """Take the signal."""
