@@ -5,6 +5,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -64,6 +67,16 @@ def edit(name: str, **values: object):
 
 def cut(name: str, keep: int):
     return lambda place: (place / name).write_bytes((place / name).read_bytes()[:keep])
+
+
+def no_text(place: Path) -> None:
+    """An id whose bytes are no UTF-8, in a sound Parquet file."""
+    path = place / "run" / "scores.parquet"
+    table = pq.read_table(path)
+    ids = pc.cast(
+        pa.array([b"\xb3"] * len(table), pa.binary()), options=pc.CastOptions(pa.string(), allow_invalid_utf8=True)
+    )
+    pq.write_table(table.set_column(table.column_names.index("id"), "id", ids), path)
 
 
 def flipped(place: Path) -> None:
@@ -185,6 +198,7 @@ PLACES = {
     "a record of odd rows": (edit(RECORD, rows="abc"), ["report", "run"], ["pool-000000.json"]),
     "a record of odd measures": (edit(RECORD, measures={"gain": 1}), ["report", "run"], ["pool-000000.json"]),
     "scores cut": (cut("run/scores.parquet", 300), ["report", "run"], ["scores.parquet"]),
+    "scores of no text": (no_text, ["report", "run"], ["scores.parquet", "cannot be read"]),
     "texts cut": (cut("run/checkpoint/texts.parquet", 300), ["report", "run"], ["texts.parquet"]),
     "a gram cut": (cut("run/checkpoint/gram-000000.safetensors", 300), ["report", "run"], ["gram-000000"]),
     "a gram of other numbers": (flipped, ["report", "run"], ["gram-000000", "symmetric"]),

@@ -183,7 +183,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
 def _lines(path: Path) -> list[Line]:
     try:
         columns = pq.read_table(path, columns=_COLUMNS).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({_first_line(error)}); run the selection again.") from None
     return [Line(*values) for values in zip(*(columns[name] for name in _COLUMNS), strict=True)]
 

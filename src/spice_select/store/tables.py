@@ -74,7 +74,7 @@ def read_listing(store: Path) -> Listing:
     about = read_json(store / POOL)
     try:
         columns = pq.read_table(store / ROWS, columns=[name for name, _ in _LINE]).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{store / ROWS}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
     lines = [Line(*values) for values in zip(*columns.values(), strict=True)]
     try:
@@ -99,7 +99,7 @@ def read_texts(path: Path, rows: Sequence[int], remedy: str = AGAIN) -> list[Sto
     """
     try:
         return _read_chats(pq.ParquetFile(path), rows)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({str(error).splitlines()[0]}).\n{remedy}") from None
 
 
