@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spice_select.amounts import parse_budget, parse_quota
-from spice_select.errors import ConfigError
+from spice_select.errors import ConfigError, shown
 
 Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
@@ -275,7 +275,7 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
         message = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:  # two options that do not go together
             raise ConfigError(f"{origin}: {message}.") from None
-        raise ConfigError(f"{origin}: {first['loc'][0]}: {message} (got {first['input']!r}).") from None
+        raise ConfigError(f"{origin}: {first['loc'][0]}: {message} (got {shown(first['input'])}).") from None
 
 
 def _with_preset(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def _with_preset(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     if preset is None:
         return dict(values)
     if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"{origin}: preset: {preset!r} is unknown; known: {', '.join(PRESETS)}.")
+        raise ConfigError(f"{origin}: preset: {shown(preset)} is unknown; known: {', '.join(PRESETS)}.")
     return {**PRESETS[preset], **values}
 
 

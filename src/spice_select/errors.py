@@ -1,5 +1,18 @@
 """Errors a user can meet. Each message says what is wrong, where, and what to do about it, in one to three lines."""
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shown(value: object) -> str:
+    """A user's value as a message shows it: short whatever it holds."""
+    try:
+        return _SHORT.repr(value)[:200]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a very long {type(value).__name__}"
+
 
 class SpiceSelectError(Exception):
     """Base of every error that is the user's to mend; the command line prints it and exits with code 2."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from spice_select.errors import ConfigError
+from spice_select.errors import ConfigError, shown
 
 
 class Recipe(BaseModel):
@@ -49,4 +49,4 @@ def resolve_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         key = ".".join(str(part) for part in first["loc"][:1])
         if key not in Recipe.model_fields:
             raise ConfigError(f"{origin}: unknown key '{key}'; known: {', '.join(Recipe.model_fields)}.") from None
-        raise ConfigError(f"{origin}: {key}: {first['msg']} (got {first['input']!r}).") from None
+        raise ConfigError(f"{origin}: {key}: {first['msg']} (got {shown(first['input'])}).") from None

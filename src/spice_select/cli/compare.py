@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spice_select.errors import OutputError
+
 if TYPE_CHECKING:
     from spice_select.report.comparison import Comparison, Contender
 
@@ -29,6 +31,8 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
     """
     from spice_select.report.compare import compare, write
 
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise OutputError(f"{output}: is a file; choose another --output.")
     found = compare([Path(directory) for directory in directories])
     console = Console(highlight=False)
     console.print(_measures(found))

@@ -70,7 +70,8 @@ def report_command(directory: str, embeddings: str | None) -> None:
     help="Read every row with the run's model, the answer after its prompt and alone, to find likely wrong answers. "
     "Takes about two thirds of the time that gradients take; kept in DIR for later audits and reports.",
 )
-def audit_command(directory: str, limit: int, same: float | None, answers: bool) -> None:
+@click.option("--trust-remote-code", is_flag=True, help="With --answers: allow the model's own Python code to run.")
+def audit_command(directory: str, limit: int, same: float | None, answers: bool, trust_remote_code: bool) -> None:
     """List rows of DIR's pool to look at before training: most opposed to the picks, nearly the same, outliers.
 
     DIR was written by run or pick. Duplicates are found among rows that were compared: all of them with --pool-size all
@@ -85,7 +86,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool)
     evidence = open_run(Path(directory))
     if answers:
         with progress_on(sys.stderr) as progress:
-            measure_answers(evidence, progress)
+            measure_answers(evidence, progress, trust_remote_code=trust_remote_code)
     found = audit_of(evidence, SAME if same is None else same)
     if found is None:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """`spice-select run`: from pools to a directory that trainers take as it is."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,13 @@ def run_command(
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give one of the two.")
     file = load_yaml(Path(config_file)) if config_file else RunFile()
-    config = resolve(file.options, given_options(values), config_file or "command line")
+    given = given_options(values)
+    config = resolve(file.options, given, config_file or "command line")
+    if config.trust_remote_code and not given.get("trust_remote_code"):
+        raise ConfigError(
+            f"{config_file}: asks to run the model's own Python code, which a file cannot allow.\n"
+            "Give --trust-remote-code if you have read that code, else --no-trust-remote-code."
+        )
     inputs = list(pools) or file.pools
     if not inputs:
         raise ConfigError("no POOL was given; name at least one file, directory or dataset id.")
@@ -84,5 +91,5 @@ def run_command(
 
 def _default_output(inputs: list[str]) -> str:
     first = inputs[0] if Path(inputs[0]).exists() else inputs[0].split(":")[0]
-    name = Path(first).name.split(".")[0] or "pool"
+    name = re.sub(r"[^\w -]+", "-", Path(first).name.split(".")[0]).strip("-") or "pool"
     return f"{name}-selected" if len(inputs) == 1 else f"{name}-and-{len(inputs) - 1}-more-selected"

@@ -28,12 +28,13 @@ from spice_select.proxy.loading import (
     model_source,
     quiet,
 )
+from spice_select.proxy.weights import ADAPTER as ADAPTER_WEIGHTS
+from spice_select.proxy.weights import refuse_pickled_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FINETUNE = "finetune.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 """Every tokenizer written by save_pretrained has it."""
@@ -129,6 +130,7 @@ def find_checkpoint(name: str | Path, *, revision: str | None = None, trust_remo
 
 def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote_code: bool) -> Checkpoint:
     base_name, base_revision, origin = _base_of(directory)
+    refuse_pickled_adapter(directory)
     if not (directory / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{name}: {ADAPTER_WEIGHTS} is missing; the adapter was not saved whole. Save it again.")
     _adapter_config(name, directory)
@@ -166,7 +168,7 @@ def _base_of(directory: Path) -> tuple[str, str | None, str]:
     path = directory / record
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise ModelError(f"{path}: cannot be read as JSON; the checkpoint is damaged. Save it again.") from None
     fields = cast(dict[str, Any], content) if isinstance(content, dict) else {}
     base, revision = fields.get(key), fields.get("revision")

@@ -69,7 +69,8 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         "new" (to start), "begun" (to resume) or "complete" (a resumed run that has nothing left to do).
 
     Raises:
-        OutputError: it exists and that was not asked for, or it is not a run's directory.
+        OutputError: it exists and that was not asked for, or it is not a run's directory; what would be replaced is
+            behind a link.
 
     """
     if directory.exists() and not directory.is_dir():
@@ -86,6 +87,7 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         remedy = "--overwrite replaces it" if complete else "--resume continues it (run), --overwrite replaces it"
         raise OutputError(f"{directory}: holds {what}; {remedy}, or choose another --output.")
     if existing == "overwrite":
+        _refuse_links(directory)
         return "new"
     return "complete" if complete else "begun"
 
@@ -97,9 +99,9 @@ def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
         OutputError: an input lies where the run would write.
 
     """
-    own = {(directory / name).resolve() for name in FILES}
+    own = {os.path.realpath(directory / name) for name in FILES}
     for path in inputs:
-        if Path(path).resolve() in own:
+        if os.path.realpath(path) in own:
             raise OutputError(f"{path}: is an input and would be replaced by this run; choose another --output.")
 
 
@@ -119,7 +121,7 @@ def _is_manifest(path: Path) -> bool:
     """Tell a run's manifest from any other file of that name."""
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and cast(dict[str, object], content).get("format") == FORMAT
 
@@ -136,7 +138,13 @@ def _only_remains(directory: Path) -> bool:
 
 
 def clear(directory: Path) -> None:
-    """Remove an earlier run's files, and nothing else that may lie beside them."""
+    """Remove an earlier run's files, and nothing else that may lie beside them.
+
+    Raises:
+        OutputError: a folder of the run is a link, behind which other files may lie; nothing is removed.
+
+    """
+    _refuse_links(directory)
     # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
     (directory / MANIFEST).unlink(missing_ok=True)
     flush_directory(directory)  # nor may a power cut bring it back when the rest is gone
@@ -149,6 +157,13 @@ def clear(directory: Path) -> None:
                 path.unlink()
         shutil.rmtree(directory / CHECKPOINT)
     sweep(directory)
+
+
+def _refuse_links(directory: Path) -> None:
+    for folder in (CHECKPOINT, FIGURES):
+        path = directory / folder
+        if path.is_symlink():
+            raise OutputError(f"{path}: is a link, not a run's folder; remove it, or choose another --output.")
 
 
 def _clear_figures(folder: Path) -> None:

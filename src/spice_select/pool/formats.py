@@ -27,6 +27,7 @@ from spice_select.pool.messages import (
     parse_tools,
     sharegpt_messages,
 )
+from spice_select.pool.nesting import TOO_DEEP, too_deep
 from spice_select.pool.problems import RowProblem, one_line
 
 _PROBED_ROWS = 100
@@ -98,6 +99,10 @@ def to_conversation(row: Mapping[str, Any], found: Format, columns: Mapping[str,
         if fields.value(role) is None:
             raise RowProblem(f"field '{fields.name(role)}' is missing or null")
     conversation = found.convert(fields)
+    if too_deep(
+        (conversation.messages, conversation.tools)
+    ):  # JSON text in a field can hold what the row itself cannot
+        raise RowProblem(f"a message or a tool {TOO_DEEP}")
     check_conversation(conversation, fields.name(found.required[0]), fields.name(found.required[-1]))
     return conversation
 

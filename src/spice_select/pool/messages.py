@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from spice_select.pool.nesting import TOO_DEEP, may_be_too_deep, too_deep
 from spice_select.pool.problems import RowProblem, one_line
 
 Message = dict[str, Any]
@@ -114,9 +115,12 @@ def _from_json_text(value: object, field: str) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        found: object = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise RowProblem(f"field '{field}' is text but not JSON ({one_line(str(error), 80)})") from error
+    if may_be_too_deep(value) and too_deep(found):
+        raise RowProblem(f"field '{field}' {TOO_DEEP}")
+    return found
 
 
 def _openai_message(item: object, place: str) -> Message:

@@ -6,24 +6,27 @@ unclosed CSV quote) raises `PoolError`, because reading on would lose rows in si
 """
 
 import csv
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spice_select.errors import PoolError
+from spice_select.pool import streams
+from spice_select.pool.arrays import Window, elements
+from spice_select.pool.nesting import TOO_DEEP, may_be_too_deep, too_deep
 from spice_select.pool.problems import one_line
+from spice_select.pool.streams import lines, opened, refuse_bomb, too_long
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_BOM = b"\xef\xbb\xbf"
+_SHOWN = 1000  # characters of an overlong row that are kept as what could not be parsed
+_BATCH = 128  # rows of a Parquet file decoded at once
 _ARROW_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", pa.ArrowException), OSError, UnicodeDecodeError)
 _JSON_KINDS: Mapping[type, str] = {
     list: "a list",
@@ -59,41 +62,45 @@ class RawRow:
 def read_jsonl(path: Path) -> Iterator[RawRow]:
     """One JSON object a line, UTF-8, with or without a byte order mark; blank lines are ignored."""
     number = 0
-    with _open(path) as stream:
-        for line_number, line in _lines(path, stream):
-            if not line.strip():
+    with opened(path) as stream:
+        for line_number, line, whole in lines(path, stream):
+            if whole and not line.strip():
                 continue
             number += 1
-            yield _parse_line(line, number, line_number if line_number != number else None)
+            shown = line_number if line_number != number else None
+            yield _parse_line(line, number, shown) if whole else _long_line(line, number, shown)
 
 
 def read_json(path: Path) -> Iterator[RawRow]:
     """A JSON array of objects; JSON Lines under a `.json` name is read too, one object is not."""
-    text = _whole_text(path)
-    position = _skip_space(text, 0)
-    if text.startswith("[", position):
-        yield from _array(path, text, position + 1)
-    elif _is_one_value(text):
-        fields = _fields_of_one_object(text)
+    with opened(path) as stream:
+        window = Window(path, stream)
+        start = window.after_space(0)
+        if window.text.startswith("[", start):
+            for number, value, text in elements(window, start + 1):
+                yield _object_row(value, text, number)
+            return
+        fields = _of_one_value(window, start)
+    if fields is not None:
         raise PoolError(
             f"{path.name}: holds {fields}, not rows.\n"
             "A .json pool is a list of objects; write that list alone to the file (or one object a line as .jsonl)."
         )
-    else:
-        yield from read_jsonl(path)
+    yield from read_jsonl(path)
 
 
 def read_csv(path: Path) -> Iterator[RawRow]:
     """Comma-separated text with a header line; every value is text, a cell that the row lacks is None."""
     count = 0
-    with _open(path) as stream, _long_cells():
-        lines = (_decoded(path, line, number) for number, line in _lines(path, stream))
-        reader = csv.reader(lines, strict=True)
+    with opened(path) as stream, _long_cells():
+        text = _Lines(path, lines(path, stream))
+        reader = csv.reader(text, strict=True)
         try:
             header = next(reader, None)
             _check_header(path, header)
             assert header is not None
             for cells in reader:
+                text.begin_row()
                 if not cells:
                     continue
                 count += 1
@@ -107,18 +114,37 @@ def read_csv(path: Path) -> Iterator[RawRow]:
 
 def read_parquet(path: Path) -> Iterator[RawRow]:
     """A Parquet file, row groups in order."""
-    number = 0
+    number = decoded = 0
+    remedy = "If it is meant to be like that, write its rows to a .jsonl file and name that."
     try:
         with pq.ParquetFile(path) as file:
-            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=1024)):
-                for data in cast("list[dict[str, Any]]", batch.to_pylist()):
+            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_BATCH)):
+                decoded += int(batch.nbytes)
+                refuse_bomb(path, decoded, path.stat().st_size, remedy)
+                large = batch.nbytes > streams.ROW_BYTES
+                for row in _one_by_one(batch) if large else cast("list[dict[str, Any]]", batch.to_pylist()):
                     number += 1
-                    yield RawRow(number, data)
+                    yield _checked_row(row, number)
     except _ARROW_ERRORS as error:
         raise PoolError(
             f"{path.name}: cannot be read as Parquet after row {number}: {one_line(str(error))}\n"
             "The file is damaged or of another kind; copy it again."
         ) from error
+
+
+def _one_by_one(batch: Any) -> Iterator[dict[str, Any] | None]:
+    """The rows of an Arrow batch; None in place of one that is too long."""
+    for place in range(batch.num_rows):
+        row = batch.slice(place, 1)
+        yield None if row.nbytes > streams.ROW_BYTES else row.to_pylist()[0]
+
+
+def _checked_row(row: dict[str, Any] | None, number: int) -> RawRow:
+    if row is None:
+        return RawRow(number, None, "", too_long("it"))
+    if too_deep(row):
+        return RawRow(number, None, "", TOO_DEEP)
+    return RawRow(number, row)
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[RawRow]]] = {
@@ -130,29 +156,9 @@ READERS: Mapping[str, Callable[[Path], Iterator[RawRow]]] = {
 }
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def _lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Lines with their 1-based numbers, the byte order mark taken off."""
-    number = 0
-    try:
-        for line in stream:
-            number += 1
-            yield number, line.removeprefix(_BOM) if number == 1 else line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _broken_gzip(path, number, error) from error
-
-
-def _broken_gzip(path: Path, line: int, error: Exception) -> PoolError:
-    place = f" after line {line}" if line else ""
-    return PoolError(
-        f"{path.name}: broken gzip stream{place}: {one_line(str(error))}.\n"
-        "The file is damaged, cut short, or not gzip; copy it again."
-    )
+def _long_line(line: bytes, number: int, line_number: int | None) -> RawRow:
+    shown = line[:_SHOWN].decode("utf-8", errors="replace").strip()
+    return RawRow(number, None, shown, too_long("it"), line_number)
 
 
 def _parse_line(line: bytes, number: int, line_number: int | None) -> RawRow:
@@ -175,6 +181,8 @@ def _object_row(data: object, text: str, number: int, line_number: int | None = 
     if not isinstance(data, dict):
         return RawRow(number, None, text, f"is {_kind(data)}, not an object of fields", line_number)
     row = cast("dict[str, Any]", data)
+    if may_be_too_deep(text) and too_deep(row):
+        return RawRow(number, None, text, TOO_DEEP, line_number)
     # Only a \ud8xx escape can bring a lone surrogate in, and only then is the whole row worth another look.
     if "\\ud" in text.lower() and _LONE_SURROGATE.search(json.dumps(row, ensure_ascii=False)):
         return RawRow(number, None, text, "holds half of a surrogate pair (a broken \\u escape)", line_number)
@@ -185,73 +193,43 @@ def _kind(value: object) -> str:
     return _JSON_KINDS.get(type(value), type(value).__name__)
 
 
-def _whole_text(path: Path) -> str:
+def _of_one_value(window: Window, start: int) -> str | None:
+    """What a file holds that is one JSON value; None where it is none, or more than one."""
     try:
-        with _open(path) as stream:
-            data = stream.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _broken_gzip(path, 0, error) from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise PoolError(
-            f"{path.name}: invalid UTF-8 at byte {error.start + 1} (line {line}).\nSave the file as UTF-8."
-        ) from error
-
-
-def _skip_space(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _array(path: Path, text: str, position: int) -> Iterator[RawRow]:
-    """Elements of the array one by one, so that damage is reported with its row."""
-    decoder = json.JSONDecoder()
-    number = 0
-    position = _skip_space(text, position)
-    if text.startswith("]", position):
-        return
-    while True:
-        number += 1
-        try:
-            start = _skip_space(text, position)
-            value, position = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError) as error:
-            raise PoolError(
-                f"{path.name}, row {number}: broken JSON: {one_line(str(error))}.\n"
-                "Nothing after it can be read; mend the file there."
-            ) from error
-        yield _object_row(value, text[start:position], number)
-        position = _skip_space(text, position)
-        if text.startswith("]", position):
-            break
-        if not text.startswith(",", position):
-            line = text.count("\n", 0, position) + 1
-            raise PoolError(
-                f"{path.name}, row {number}: broken JSON: ',' or ']' expected after it (line {line}).\n"
-                "Nothing after it can be read; mend the file there."
-            )
-        position += 1
-    if text[position + 1 :].strip():
-        raise PoolError(f"{path.name}: text follows the end of the JSON array (after row {number}).\nRemove it.")
-
-
-def _is_one_value(text: str) -> bool:
-    try:
-        json.loads(text)
+        value, end = window.decode(json.JSONDecoder(), start)
     except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _fields_of_one_object(text: str) -> str:
-    value = json.loads(text)
+        return None
+    if window.after_space(end) < len(window.text):
+        return None
     if not isinstance(value, dict):
         return _kind(value)
     fields = ", ".join(str(key) for key in cast("dict[str, Any]", value))
     return f"one object (fields: {one_line(fields) or 'none'})"
+
+
+class _Lines:
+    """The lines of a CSV file as text; those of one row may not be longer together than a row may be."""
+
+    def __init__(self, path: Path, found: Iterator[tuple[int, bytes, bool]]) -> None:
+        self._path, self._found = path, found
+        self._row = 0  # bytes of the row so far
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        number, line, whole = next(self._found)
+        self._row += len(line)
+        if not whole or self._row > streams.ROW_BYTES + 2:
+            raise PoolError(
+                f"{self._path.name}, line {number}: {too_long('its row')}.\n"
+                "Close the quote that may be open there, or shorten the row."
+            )
+        return _decoded(self._path, line, number)
+
+    def begin_row(self) -> None:
+        """What was read is a whole row."""
+        self._row = 0
 
 
 @contextmanager

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import datasets
+import pyarrow as pa
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from spice_select.errors import PoolError
+from spice_select.pool.nesting import TOO_DEEP, too_deep
 from spice_select.pool.problems import one_line
 from spice_select.pool.readers import READERS, RawRow
 
 PoolInput: TypeAlias = str | Path | datasets.Dataset | Sequence[Mapping[str, Any]]
+
+_DATASET_ERRORS: tuple[type[Exception], ...] = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, cast("type[Exception]", pa.ArrowException)
+)  # fmt: skip
+"""What datasets lets through from a folder whose files are damaged or made by hand."""
 
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<split>[\w.\[\]:%+-]+))?")
 _KNOWN = ", ".join(READERS) + " (text ones also .gz)"
@@ -77,16 +84,20 @@ def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
 def _resolve(item: PoolInput) -> Source:
     if isinstance(item, str | Path):
         path = Path(item).expanduser()
-        if path.is_dir():
+        try:
+            is_folder, is_file = path.is_dir(), path.is_file()
+        except OSError as error:
+            raise PoolError(f"{one_line(str(item), 100)}: no such file ({error.strerror}).") from error
+        if is_folder:
             return _saved_dataset(path)
-        if path.is_file():
+        if is_file:
             return _file(path)
         match = _HUB_ID.fullmatch(item) if isinstance(item, str) else None
         if match and _suffix(path) not in READERS:
             return _hub_dataset(match["name"], match["split"] or "train")
         raise PoolError(f"{item}: no such file.\nA hub dataset is written owner/name or owner/name:split.")
     if isinstance(item, datasets.Dataset):
-        return Source("memory", "dataset", "<memory>", None, lambda: _dataset_rows(item))
+        return Source("memory", "dataset", "<memory>", None, lambda: _dataset_rows(item, "dataset"))
     if isinstance(item, Mapping):
         raise PoolError("An input is a single mapping, not rows.\nPass rows in memory as one list: [[row, row, ...]].")
     return Source("memory", "rows", "<memory>", None, lambda: _memory_rows(item))
@@ -101,7 +112,7 @@ def _file(path: Path) -> Source:
     if suffix not in READERS or (suffix == ".parquet" and path.suffix == ".gz"):
         raise PoolError(f"{path}: the kind of file is unknown by its name.\nKnown endings: {_KNOWN}.")
     stem = path.name.removesuffix(".gz")[: -len(suffix)] or path.name
-    return Source(stem, path.name, str(path), path, lambda: READERS[suffix](path))
+    return Source(one_line(stem), one_line(path.name), str(path), path, lambda: READERS[suffix](path))
 
 
 def _saved_dataset(path: Path) -> Source:
@@ -111,12 +122,12 @@ def _saved_dataset(path: Path) -> Source:
     def rows() -> Iterator[RawRow]:
         try:
             loaded = datasets.load_from_disk(str(path))
-        except (OSError, ValueError) as error:
+        except _DATASET_ERRORS as error:
             raise PoolError(
                 f"{path}: not a dataset saved by datasets.save_to_disk: {one_line(str(error))}\n"
                 "Name the data files one by one instead of their folder."
             ) from error
-        return _dataset_rows(_train_split(loaded, str(path)))
+        return _dataset_rows(_train_split(loaded, str(path)), path.name)
 
     return Source(path.resolve().name, path.name, str(path), None, rows)
 
@@ -141,23 +152,42 @@ def _hub_dataset(name: str, split: str) -> Source:
                 "Check the name, the split and the connection (HF_HUB_OFFLINE), or download the data and name its "
                 "files."
             ) from error
-        return _dataset_rows(loaded)
+        return _dataset_rows(loaded, f"{name}:{split}")
 
     return Source(name.split("/")[1], f"{name}:{split}", f"{name}:{split}", None, rows)
 
 
-def _dataset_rows(dataset: datasets.Dataset) -> Iterator[RawRow]:
-    plain = cast("Iterable[dict[str, Any]]", dataset.with_format(None))
-    for number, data in enumerate(plain, start=1):
-        yield RawRow(number, data)
+def _dataset_rows(dataset: datasets.Dataset, label: str) -> Iterator[RawRow]:
+    number = 0
+    try:
+        for data in cast("Iterable[dict[str, Any]]", _without_media(dataset).with_format(None)):
+            number += 1
+            yield _checked(number, data)
+    except _DATASET_ERRORS as error:
+        raise PoolError(
+            f"{label}: cannot be read after row {number}: {one_line(str(error))}\n"
+            "Its files are damaged; write the dataset again."
+        ) from error
+
+
+def _without_media(dataset: datasets.Dataset) -> datasets.Dataset:
+    """The dataset with pictures and sound left as they are stored: to decode one is to open whatever file it names."""
+    for name, feature in cast("dict[str, object]", dataset.features).items():
+        if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
 
 
 def _memory_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[RawRow]:
     for number, data in enumerate(cast("Sequence[object]", rows), start=1):
         if isinstance(data, Mapping):
-            yield RawRow(number, dict(cast("Mapping[str, Any]", data)))
+            yield _checked(number, dict(cast("Mapping[str, Any]", data)))
         else:
             yield RawRow(number, None, repr(data), f"is {type(data).__name__}, not a mapping of fields")
+
+
+def _checked(number: int, data: dict[str, Any]) -> RawRow:
+    return RawRow(number, None, "", TOO_DEEP) if too_deep(data) else RawRow(number, data)
 
 
 def _named_apart(sources: list[Source]) -> list[Source]:

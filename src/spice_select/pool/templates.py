@@ -26,6 +26,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from spice_select.errors import TemplateError
+from spice_select.pool.deadline import OutOfTime, time_limit
 from spice_select.pool.messages import Message
 from spice_select.pool.problems import RenderProblem, one_line
 
@@ -53,7 +54,13 @@ PLAIN_TEMPLATE = """\
 _FIXED_VARIABLES = {"date_string": "26 Jul 2024"}
 
 # What a template may raise on data it was not written for; `raise_exception` in a template is a JinjaError.
-_RENDER_ERRORS = (JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError)
+_RENDER_ERRORS = (
+    JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError,
+    MemoryError, OutOfTime,
+)  # fmt: skip
+
+RENDER_SECONDS = 10.0
+"""Most that the rendering of one chat may take; a template is a program, and may loop."""
 
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -101,17 +108,19 @@ class ChatTemplate:
 
         Raises:
             RenderProblem: the template refuses the chat; the reason carries the template's own message.
+            TemplateError: it takes more than `RENDER_SECONDS`.
 
         """
         try:
-            text = self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools,  # pyright: ignore[reportArgumentType]
-                chat_template=self.source(tools),
-                add_generation_prompt=generation_prompt,
-                tokenize=False,
-                **self._variables,
-            )
+            with time_limit(RENDER_SECONDS):
+                text = self._tokenizer.apply_chat_template(
+                    messages,
+                    tools=tools,  # pyright: ignore[reportArgumentType]
+                    chat_template=self.source(tools),
+                    add_generation_prompt=generation_prompt,
+                    tokenize=False,
+                    **self._variables,
+                )
         except _RENDER_ERRORS as error:
             raise _refusal(error) from error
         return str(text)
@@ -125,18 +134,19 @@ class ChatTemplate:
         there.
 
         Raises:
-            RenderProblem: as for `render`.
+            RenderProblem, TemplateError: as for `render`.
 
         """
         variables: dict[str, Any] = {**self._tokenizer.special_tokens_map, **self._variables}
         try:
-            texts, spans = render_jinja_template(
-                conversations=[messages],
-                tools=tools,  # pyright: ignore[reportArgumentType]
-                chat_template=self.source(tools),
-                return_assistant_tokens_mask=True,
-                **variables,
-            )
+            with time_limit(RENDER_SECONDS):
+                texts, spans = render_jinja_template(
+                    conversations=[messages],
+                    tools=tools,  # pyright: ignore[reportArgumentType]
+                    chat_template=self.source(tools),
+                    return_assistant_tokens_mask=True,
+                    **variables,
+                )
         except _RENDER_ERRORS as error:
             raise _refusal(error) from error
         return texts[0], [(int(start), int(end)) for start, end in spans[0]]
@@ -151,7 +161,11 @@ class ChatTemplate:
         return after[: special.end()] if special else after.rstrip()
 
 
-def _refusal(error: Exception) -> RenderProblem:
+def _refusal(error: Exception) -> RenderProblem | TemplateError:
+    if isinstance(error, OutOfTime):
+        return TemplateError(
+            f"The chat template does not come to an end: {error}.\nMend the template, or use another model's tokenizer."
+        )
     return RenderProblem(f"the chat template refuses it: {one_line(str(error)) or type(error).__name__}")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -17,10 +19,13 @@ from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.errors import ModelError
 from spice_select.launch import local_rank, process_count
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
+from spice_select.proxy.weights import CONVERT, refuse_pickles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+
+_CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 
 LOADING_ERRORS = (
     OSError,
@@ -31,6 +36,7 @@ LOADING_ERRORS = (
     AttributeError,
     TypeError,
     SafetensorError,
+    StrictDataclassError,
 )
 """What transformers lets through from a damaged or incomplete model."""
 
@@ -94,15 +100,17 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
 
     Raises:
-        ModelError: it cannot be had, or is not a causal language model.
+        ModelError: it cannot be had, is not a causal language model, or has no weights but pickles.
 
     """
     precision = getattr(torch, resolved_dtype(dtype, device))
 
     def load(location: str, **arguments: Any) -> Any:
-        return AutoModelForCausalLM.from_pretrained(location, dtype=precision, **arguments)
+        return AutoModelForCausalLM.from_pretrained(location, dtype=precision, use_safetensors=True, **arguments)
 
-    with quiet():
+    if source.name != EMBEDDED_MODEL and Path(source.location).is_dir():
+        refuse_pickles(Path(source.location))
+    with quiet(), _no_conversion():
         model: PreTrainedModel = _load(source, "model", load)
     _forget_blocks(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
@@ -165,10 +173,33 @@ def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:
         return loader(source.location, **source.arguments)
     except LOADING_ERRORS as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "cannot be loaded with `safetensors`" in reason:
+            raise ModelError(
+                f"'{source.name}' has no weights as safetensors, and pickles are not read.\n{CONVERT}"
+            ) from error
+        if "trust_remote_code" in str(error) and not source.arguments.get("trust_remote_code"):
+            raise ModelError(
+                f"the {what} of '{source.name}' needs Python code that comes with it, which was not run.\n"
+                "Read that code; if you trust it, give --trust-remote-code."
+            ) from error
         raise ModelError(
             f"the {what} of '{source.name}' cannot be loaded: {reason[:300]}\n"
             "Offline, --model takes a local directory; without --model the embedded proxy needs no hub."
         ) from error
+
+
+@contextmanager
+def _no_conversion() -> Generator[None]:
+    """Within the context transformers does not ask the hub to convert a repository of pickles."""
+    before = os.environ.get(_CONVERSION)
+    os.environ[_CONVERSION] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CONVERSION]
+        else:
+            os.environ[_CONVERSION] = before
 
 
 @contextmanager

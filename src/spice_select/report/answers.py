@@ -37,8 +37,10 @@ SUSPICIOUS = 0.95
 Losses = Mapping[str, tuple[float, float]]
 
 
-def measure_answers(evidence: Evidence, progress: Progress) -> None:
+def measure_answers(evidence: Evidence, progress: Progress, *, trust_remote_code: bool = False) -> None:
     """Read every row twice with the run's model, before any training of it, and keep the losses beside the run.
+
+    The model's own Python code runs with `trust_remote_code` only, whatever the run's manifest says.
 
     Raises:
         ConfigError: the run kept no texts.
@@ -49,10 +51,11 @@ def measure_answers(evidence: Evidence, progress: Progress) -> None:
     chats = evidence.texts(rows)
     if chats is None:
         raise ConfigError(f"{evidence.directory}: kept no texts, so its answers cannot be read again.")
-    source, device = model_source(evidence.config), pick_device(evidence.config.device)
+    options = evidence.config.model_copy(update={"trust_remote_code": trust_remote_code})
+    source, device = model_source(options), pick_device(options.device)
     tokenizer = load_tokenizer(source)
-    pool = _pool_of(chats, evidence.config.max_length, tokenizer)
-    config = evidence.config.model_copy(update={"dtype": resolved_dtype(evidence.config.dtype, device)})
+    pool = _pool_of(chats, options.max_length, tokenizer)
+    config = options.model_copy(update={"dtype": resolved_dtype(options.dtype, device)})
     proxy = Prepared(config, pool, tokenizer, {}, source, device).proxy(progress)
     losses = response_and_prompt_losses(pool.examples, with_token_budget(proxy, config, pool.examples, None), progress)
     found = {
@@ -118,7 +121,7 @@ def _kept(evidence: Evidence) -> Losses:
             raise OutputError(f"{path}: is of format version {content['format_version']}; delete it and audit again.")
         pairs = cast("dict[str, tuple[float | None, float | None]]", content["losses"])
         return {name: (_number(one), _number(other)) for name, (one, other) in pairs.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None
 
 

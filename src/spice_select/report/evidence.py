@@ -22,13 +22,21 @@ from torch import Tensor
 
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
 from spice_select.errors import ConfigError, OutputError
-from spice_select.information import FeatureRows, Limit, PartOfFeatures, RowLimit, TensorFeatures, gram_features
+from spice_select.information import (
+    FeatureRows,
+    Limit,
+    PartOfFeatures,
+    RowLimit,
+    SelectionInputError,
+    TensorFeatures,
+    gram_features,
+)
 from spice_select.output.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
 from spice_select.progress import NoProgress
 from spice_select.schedule.budget import limit_of
-from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
+from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
 from spice_select.schedule.choose import gram_as_seen
 from spice_select.schedule.choose_from_store import as_seen
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
@@ -94,7 +102,11 @@ class Evidence:
             gram = checkpoint.gram(record.pool) if record.picks and record.measures is not None else None
             if gram is not None:
                 lengths = [self.lines[row].trained_tokens for row in record.rows]
-                found.append(_of_gram(gram, record, lengths, self.config))
+                try:
+                    found.append(_of_gram(gram, record, lengths, self.config))
+                except SelectionInputError as error:
+                    path = checkpoint.directory / gram_name(record.pool)
+                    raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         return found
 
     def _of_store(self, store: GradientStore) -> PoolEvidence:
@@ -131,13 +143,21 @@ def open_run(directory: Path) -> Evidence:
     try:
         config = RunConfig.model_validate(manifest["config"])
     except (KeyError, ValidationError) as error:
-        raise OutputError(f"{directory / MANIFEST}: cannot be used ({_first_line(error)}).") from None
+        reason = " ".join(str(error).split())[:200]
+        raise OutputError(f"{directory / MANIFEST}: its options cannot be used ({reason}).") from None
     records = [record for _, record in sorted(Checkpoint(directory / CHECKPOINT).records().items())]
     if not records:
         raise OutputError(f"{directory / CHECKPOINT}: holds no record of a candidate pool; run the selection again.")
     missing: list[str] = []
+    lines = _lines(directory / SCORES)
+    for record in records:
+        if max(record.rows, default=0) >= len(lines):
+            raise OutputError(
+                f"{directory / CHECKPOINT / record_name(record.pool)}: is damaged (rows of it are not in {SCORES}).\n"
+                "Run the selection again."
+            )
     store = _store_of(directory, manifest, config, missing)
-    evidence = Evidence(directory, config, _lines(directory / SCORES), records, store, missing)
+    evidence = Evidence(directory, config, lines, records, store, missing)
     if store is None and not missing and config.method not in WITHOUT_GRADIENTS:
         gone = _without_gram(directory, records)
         if gone:
@@ -153,7 +173,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise OutputError(f"{directory}: holds no finished run; name a directory that run or pick wrote.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}).") from None
     if not isinstance(content, dict) or cast(dict[str, Any], content).get("format") != FORMAT:
         raise OutputError(f"{directory}: holds no run, but another manifest; name a directory that run or pick wrote.")
@@ -163,7 +183,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
 def _lines(path: Path) -> list[Line]:
     try:
         columns = pq.read_table(path, columns=_COLUMNS).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({_first_line(error)}); run the selection again.") from None
     return [Line(*values) for values in zip(*(columns[name] for name in _COLUMNS), strict=True)]
 
@@ -171,15 +191,16 @@ def _lines(path: Path) -> list[Line]:
 def _store_of(directory: Path, manifest: dict[str, Any], config: RunConfig, missing: list[str]) -> GradientStore | None:
     if config.pool_size != "all" or config.method not in GREEDY:
         return None
-    named = manifest.get("store", {"path": str(directory / CHECKPOINT / STORE), "sha256": None})
-    place = Path(named["path"])
+    named: object = manifest.get("store", {"path": str(directory / CHECKPOINT / STORE), "sha256": None})
     try:
+        named = cast("dict[str, Any]", named)
+        place = Path(named["path"])
         if named["sha256"] not in (None, file_digest(place / STORE_MANIFEST)):
             raise OutputError(f"{place}: has changed since the choice.")
         if config.given is not None:
             GradientStore.open(config.given)
         return GradientStore.open(place)
-    except (OutputError, ConfigError, OSError) as error:
+    except (OutputError, ConfigError, OSError, ValueError, TypeError, KeyError) as error:
         missing.append(f"The gradients cannot be read: {_first_line(error)}")
         return None
 

@@ -13,8 +13,9 @@ Every file appears whole or not at all. Only the newest proxy is kept.
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -68,15 +69,15 @@ class Checkpoint:
         found: dict[int, PoolRecord] = {}
         for path in sorted(self.directory.glob("pool-*.json")):
             try:
-                record = PoolRecord.from_json(_read_json(path))
-            except (KeyError, TypeError) as error:
+                record = _sound(PoolRecord.from_json(_read_json(path)))
+            except (KeyError, TypeError, ValueError) as error:
                 raise OutputError(f"{path}: is not a pool record ({error}); start afresh with --overwrite.") from error
             found[record.pool] = record
         return found
 
     def save_record(self, record: PoolRecord) -> None:
         """Remember a finished pool."""
-        write_text(self.directory / f"pool-{record.pool:06d}.json", _dump(record.to_json()))
+        write_text(self.directory / record_name(record.pool), _dump(record.to_json()))
 
     def save_gram(self, pool: int, gram: Tensor) -> None:
         """Remember the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""
@@ -138,6 +139,11 @@ class Checkpoint:
         return [(int(match[1]), path) for match, path in matches if match]
 
 
+def record_name(pool: int) -> str:
+    """Name of a pool's record."""
+    return f"pool-{pool:06d}.json"
+
+
 def gram_name(pool: int) -> str:
     """Name of a pool's Gram matrix."""
     return f"gram-{pool:06d}.safetensors"
@@ -153,8 +159,40 @@ def _dump(data: dict[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
+def _sound(record: PoolRecord) -> PoolRecord:
+    """The record, if its parts fit each other.
+
+    Raises:
+        ValueError: they do not; what a file says is not what a program wrote there.
+
+    """
+    if not isinstance(record.pool, int) or record.pool < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError("its pool is no number")
+    for name, numbers, end in (("rows", record.rows, None), ("picks", record.picks, len(record.rows))):
+        whole = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not whole or len(set(numbers)) < len(numbers) or (end is not None and max(numbers, default=-1) >= end):
+            raise ValueError(f"its {name} are no places")
+    for name, values in (asdict(record.measures) if record.measures else {}).items():
+        if not _fits(values, len(record.rows), text=name == "bound_source"):
+            raise ValueError(f"its {name} cannot be")
+    return record
+
+
+def _fits(values: object, rows: int, *, text: bool) -> bool:
+    """Whether a measure is a number, a number for every row, or the one that is a text."""
+    if text:
+        return isinstance(values, str)
+    if not isinstance(values, list):
+        return isinstance(values, float | int)
+    numbers = cast("list[object]", values)
+    return len(numbers) == rows and all(isinstance(number, float | int) for number in numbers)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read ({error}); start afresh with --overwrite.") from error
+    if not isinstance(content, dict):
+        raise OutputError(f"{path}: is no JSON object; start afresh with --overwrite.")
+    return cast("dict[str, Any]", content)

@@ -87,10 +87,12 @@ def finished_shape(store: Path) -> Shape:
         )
     try:
         shape = Shape(int(manifest["rows"]), int(manifest["dim"]), int(manifest["shard_rows"]))
+        if min(shape.rows, shape.dim, shape.shard_rows) < 1:
+            raise ValueError("a number of it is below 1")
         if len(manifest["shards"]) != shape.shards:
             raise ValueError(f"{len(manifest['shards'])} shards for {shape.rows} rows")
         return shape
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise OutputError(f"{store / MANIFEST}: is damaged ({error}).\n{AGAIN}") from None
 
 
@@ -164,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read ({error}).\n{AGAIN}") from None
     if not isinstance(content, dict):
         raise OutputError(f"{path}: is not a JSON object.\n{AGAIN}")

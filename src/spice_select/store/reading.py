@@ -16,6 +16,7 @@ from torch import Tensor
 from spice_select.errors import OutputError
 from spice_select.pool.records import Listing
 from spice_select.store.layout import (
+    AGAIN,
     FILES,
     IDENTITY,
     MANIFEST,
@@ -87,7 +88,12 @@ class GradientStore:
     @cached_property
     def listing(self) -> Listing:
         """A line for every row, and the inputs."""
-        return read_listing(self.path)
+        found = read_listing(self.path)
+        if len(found.lines) != self.rows:
+            raise OutputError(
+                f"{self.path}: has lines for {len(found.lines):,} rows and gradients of {self.rows:,}.\n{AGAIN}"
+            )
+        return found
 
     def squared_norms(self) -> Tensor:
         """|g|^2 before projection, [n] float64."""

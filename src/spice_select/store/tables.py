@@ -74,14 +74,14 @@ def read_listing(store: Path) -> Listing:
     about = read_json(store / POOL)
     try:
         columns = pq.read_table(store / ROWS, columns=[name for name, _ in _LINE]).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{store / ROWS}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
     lines = [Line(*values) for values in zip(*columns.values(), strict=True)]
     try:
         rejected = [Rejection(**item) for item in about["rejected"]]
         files = [SourceFile(**item) for item in about["inputs"]]
         return Listing(lines, rejected, files, int(about["truncated"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise OutputError(f"{store / POOL}: is damaged ({error}).\n{AGAIN}") from None
 
 
@@ -99,7 +99,7 @@ def read_texts(path: Path, rows: Sequence[int], remedy: str = AGAIN) -> list[Sto
     """
     try:
         return _read_chats(pq.ParquetFile(path), rows)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({str(error).splitlines()[0]}).\n{remedy}") from None
 
 

@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spice_select.config import EMBEDDED_MODEL, WITHOUT_GRADIENTS, RunConfig, resolve
+from spice_select.config_file import read_yaml
 from spice_select.errors import ConfigError
 from spice_select.methods import GRADIENT_METHODS
 from spice_select.recipe import Recipe
@@ -167,12 +167,7 @@ def load_study(path: Path) -> StudyConfig:
         ConfigError: the file is missing, no YAML, or does not describe a study; names the key.
 
     """
-    try:
-        content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold 'key: value' lines; see spice-select study --help.")
     try:

@@ -23,7 +23,7 @@ def read_json(path: Path, remedy: str = "delete it and run the study again") -> 
     """
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); {remedy}.") from error
     if not isinstance(content, dict):
         raise OutputError(f"{path}: is damaged (no JSON object); {remedy}.")

@@ -100,10 +100,13 @@ def _recorded_files(output: Path) -> set[str] | None:
     """Names of the files of the checkpoint in `output`, from its record; None if there is none."""
     try:
         record: object = json.loads((output / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     about = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
-    return {str(name) for name in about.get("files", [])} if about.get("format") == FORMAT else None
+    names: object = about.get("files")
+    if about.get("format") != FORMAT or not isinstance(names, list):
+        return None
+    return {str(name) for name in cast("list[object]", names)}
 
 
 def _present(output: Path) -> set[str]:

@@ -1,6 +1,8 @@
-"""A user's mistake ends in one to three lines, exit code 2, no traceback, and nothing written."""
+"""A user's mistake ends in one to three lines, exit code 2, no traceback, and nothing written.
 
-import gzip
+Some of each kind, as separate processes; the tables beside this file hold the others to the same in one process.
+"""
+
 import json
 import os
 import subprocess
@@ -15,19 +17,9 @@ pytestmark = pytest.mark.slow
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
-def bad_role(folder):
-    row = {"messages": [{"role": "narrator", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    return [write_jsonl(folder / "p.jsonl", [GOOD, row])]
-
-
 def broken_json(folder):
     (folder / "p.jsonl").write_text(json.dumps(GOOD) + "\n{broken\n")
     return [folder / "p.jsonl"]
-
-
-def broken_gzip(folder):
-    (folder / "p.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode())[:-9])
-    return [folder / "p.jsonl.gz"]
 
 
 def text(name, content):
@@ -42,36 +34,12 @@ def good(*options):
     return lambda folder: [write_jsonl(folder / "p.jsonl", chat_rows(5)), *options]
 
 
-def run_as_pool(folder):
-    (folder / "run").mkdir()
-    write_jsonl(folder / "run" / "selected.jsonl", [GOOD])
-    return [folder / "run"]
-
-
 MISTAKES = {
     "missing file": (lambda folder: [folder / "absent.jsonl"], "absent.jsonl"),
-    "empty file": (text("p.jsonl", b""), "p.jsonl"),
-    "unknown suffix": (text("p.docx", b"x"), "p.docx"),
-    "unknown role": (bad_role, "narrator"),
     "broken json": (broken_json, "row 2"),
-    "broken gzip": (broken_gzip, "p.jsonl.gz"),
-    "not utf-8": (text("p.jsonl", b'{"messages": "\xff\xfe"}\n'), "p.jsonl"),
     "broken parquet": (text("p.parquet", b"PAR1 no"), "p.parquet"),
-    "no known format": (text("p.jsonl", b'{"alpha": 1}\n'), "alpha"),
-    "wrong types": (text("p.jsonl", b'{"question": 3, "answer": ["x"]}\n'), "question"),
-    "no response": (text("p.csv", b"prompt,completion\nhello,\n"), "completion"),
-    "scalar rows": (text("p.jsonl", b"1\n2\n"), "row 1"),
-    "a run as pool": (run_as_pool, "selected.jsonl"),
-    "no pool": (lambda folder: [], "POOL"),
     "unknown option": (good("--penality", "1"), "penality"),
-    "bad value": (good("--penalty", "-1"), "penalty"),
-    "budget above the pool": (good("--budget", "6"), "at most 5"),
     "no such model": (good("--model", "./nowhere"), "nowhere"),
-    "hub model offline": (good("--model", "someone/some-model"), "some-model"),
-    "no such device": (good("--device", "cuda:7"), "cuda:7"),
-    "no such format": (good("--format", "alpacca"), "alpacca"),
-    "bad column": (good("--column", "prompt"), "FIELD=COLUMN"),
-    "both resume and overwrite": (good("--resume", "--overwrite"), "--overwrite"),
     "missing config": (good("--config", "absent.yaml"), "absent.yaml"),
 }
 
