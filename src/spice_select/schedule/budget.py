@@ -46,7 +46,7 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
     except UnicodeDecodeError:
         raise ConfigError(f"{config.exclude}: is not UTF-8 text; --exclude takes ids, one a line.") from None
     excluded = {line.strip(): number for number, line in enumerate(text.split("\n"), 1) if line.strip()}
-    known = {line.id for line in lines}
+    known = {line.id for line in lines if line.id in excluded}
     unknown = sorted(excluded.keys() - known, key=lambda name: excluded[name])
     if len(unknown) == len(excluded) > 0:
         raise ConfigError(
@@ -59,6 +59,11 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
     if not kept:
         raise ConfigError(f"{config.exclude}: excludes every row of the pool; nothing is left to choose from.")
     return kept
+
+
+def only(lines: Sequence[Line], places: Sequence[int]) -> Sequence[Line]:
+    """Those of `lines` at `places`, which rise."""
+    return lines if len(places) == len(lines) else [lines[place] for place in places]
 
 
 def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimit:

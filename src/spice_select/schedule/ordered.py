@@ -7,6 +7,7 @@ from spice_select.config import RunConfig
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.output.records import PoolRecord
 from spice_select.pool.examples import Example
+from spice_select.pool.rows import Rows
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.batching import with_token_budget
@@ -24,7 +25,7 @@ class Losses:
 
 
 def run_ordered(
-    examples: Sequence[Example],
+    examples: Rows[Example],
     config: RunConfig,
     proxy: Proxy | None,
     checkpoint: Checkpoint,
@@ -48,9 +49,9 @@ def run_ordered(
     return [record]
 
 
-def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None) -> list[int]:
+def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) -> list[int]:
     """The picks of a method without gradients, best first."""
-    lengths = [example.trained_tokens for example in examples]
+    lengths: list[int] = examples.trained_tokens.tolist()
     known = losses or Losses([], [])
     order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
     if config.budget_tokens is None:
