@@ -139,11 +139,11 @@ class Kept:
 
     def source(self, place: int) -> str:
         """Name of the row's data set."""
-        return self.sources[self.source_codes[place]]
+        return self.sources[int(self.source_codes[place])]
 
     def origin(self, place: int) -> Origin:
         """The input that the row is of."""
-        return self.origins[self.origin_codes[place]]
+        return self.origins[int(self.origin_codes[place])]
 
     def location(self, place: int) -> str:
         """Where the row is, for people."""

@@ -8,8 +8,6 @@ folder for temporary files (`TMPDIR`); where that folder is in memory, so are th
 import mmap
 import tempfile
 from array import array
-from collections.abc import Generator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, cast
 
@@ -43,8 +41,10 @@ class Scratch:
 
     def __init__(self) -> None:
         """Make the file. Raises `PoolError` where there is no folder to write to."""
-        with _explained():
+        try:
             self._file = cast(IO[bytes], tempfile.TemporaryFile(buffering=_BUFFER))  # noqa: SIM115 - see __exit__
+        except OSError as error:
+            raise _no_room(error) from error
         self._ends = array("q", [0])
 
     def __enter__(self) -> "Scratch":
@@ -63,24 +63,24 @@ class Scratch:
 
     def append(self, piece: bytes) -> None:
         """Put it at the end. Raises `PoolError` where the disk is full."""
-        with _explained():
+        try:
             self._file.write(piece)
+        except OSError as error:
+            raise _no_room(error) from error
         self._ends.append(self._ends[-1] + len(piece))
 
     def pieces(self) -> Pieces:
         """All that was put in, at least one byte; parts that nobody looks at need no memory. Raises as `append`."""
-        with _explained():
+        try:
             self._file.flush()
             content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise _no_room(error) from error
         return Pieces(content, np.frombuffer(self._ends, np.int64))
 
 
-@contextmanager
-def _explained() -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PoolError(
-            f"The pool's rows cannot be kept in a temporary file while they are used ({error.strerror}).\n"
-            "Make room in the folder for temporary files, or name another one by TMPDIR."
-        ) from error
+def _no_room(error: OSError) -> PoolError:
+    return PoolError(
+        f"The pool's rows cannot be kept in a temporary file while they are used ({error.strerror}).\n"
+        "Make room in the folder for temporary files, or name another one by TMPDIR."
+    )

@@ -45,7 +45,7 @@ class Values:
             return ["dict", *([self._tagged(key), self._tagged(item)] for key, item in items)]
         if isinstance(value, list | tuple) and kind in (list, tuple):
             return [kind.__name__, *(self._tagged(item) for item in cast("list[object]", value))]
-        return self._of_parquet(value)
+        return self._of_parquet(cast(object, value))
 
     def _of_parquet(self, value: object) -> object:
         """Values that Parquet and datasets hold and JSON does not."""

@@ -82,7 +82,8 @@ def _measured(proxy: Proxy, examples: Sequence[TokenRow], held_bytes: int) -> in
     lengths = np.array([len(row.input_ids) for row in examples])
     longest = int(lengths.max())
     most = max(1, TOKENS_OF_A_PASS // longest)
-    rows = [examples[place] for place in np.argsort(-lengths, kind="stable")[:most].tolist()]
+    order: list[int] = np.argsort(-lengths, kind="stable").tolist()
+    rows = [examples[place] for place in order[:most]]
     torch.cuda.empty_cache()
     room = torch.cuda.mem_get_info(proxy.device)[0] - held_bytes
     small = _bytes_of(proxy, [_AllTrained(rows[0], max(1, longest // 2))])
