@@ -7,8 +7,10 @@ import os
 import resource
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,12 @@ from hypothesis import strategies as st
 from oracles.pool_families import tokenizer_of
 from oracles.whole_pool import whole_pool
 from spice_select.errors import PoolError, SpiceSelectError, TemplateError
+from spice_select.pool.encoding import Encoded
 from spice_select.pool.examples import PoolOptions, read_pool
+from spice_select.pool.formats import FORMATS
+from spice_select.pool.kept import Keeper
+from spice_select.pool.messages import Conversation
+from spice_select.pool.reading import ChatRow, Origin
 
 GOOD = {"prompt": "Q", "response": "A"}
 TEXT = st.sampled_from(["", " ", "What is 12 + 30?", "é, 🙂\n", "fox " * 40, '"<|im_end|>"'])
@@ -165,23 +172,40 @@ def test_no_folder_for_temporary_files_is_an_error(tmp_path, monkeypatch):
         read_pool([[GOOD]], tokenizer_of("chatml"))
 
 
-def peak_of(path: Path, rows: int) -> int:
-    """The most memory that Python's allocators hand out while a file of so many rows is read."""
-    text = "x" * 300
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps({**GOOD, "id": f"row-{n}", "extra": text}) + "\n" for n in range(rows))
+def peak_of(step: Callable[[], object]) -> int:
+    """The most memory that Python's allocators hand out meanwhile."""
     tracemalloc.start()
     try:
-        read_pool([path], tokenizer_of("chatml"))
+        step()
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-def test_a_row_takes_little_memory(tmp_path):
-    """Beyond the batch that is being read: less than 150 bytes, whatever the row's text."""
-    few, many = 2100, 4200  # batches are of 1,024 rows, of which two are there at once
-    assert (peak_of(tmp_path / "pool.jsonl", many) - peak_of(tmp_path / "pool.jsonl", few)) / (many - few) < 150
+def test_rows_are_not_in_memory_together(tmp_path):
+    """Two batches of them are, of 1,024 rows each."""
+    path, rows, text = tmp_path / "pool.jsonl", 3800, "x" * 20_000
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps({**GOOD, "extra": text}) + "\n" for _ in range(rows))
+    assert peak_of(lambda: read_pool([path], tokenizer_of("chatml"))) < 0.75 * rows * len(text)
+
+
+def keep(rows: int) -> None:
+    """Keep rows of a long text and many tokens."""
+    tokens = Encoded(np.arange(500, dtype=np.int32), np.arange(500) > 200)
+    origin = Origin("pool.jsonl", FORMATS[0], {})
+    with Keeper() as keeper:
+        for number in range(rows):
+            keeper.add(
+                ChatRow(origin, "pool", number, 0, {"text": "x" * 1000}, f"row-{number}", Conversation([])), tokens, 400
+            )
+        assert len(keeper.kept().examples()) == rows
+
+
+def test_a_kept_row_takes_little_memory():
+    """Less than 150 bytes, whatever it holds, while it is named too."""
+    few, many = 2000, 12_000
+    assert (peak_of(lambda: keep(many)) - peak_of(lambda: keep(few))) / (many - few) < 150
 
 
 def test_a_part_of_a_pool_is_numbered_anew():
