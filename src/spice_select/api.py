@@ -45,7 +45,7 @@ from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.report.build import close_with_page
 from spice_select.result import RunResult
-from spice_select.schedule.budget import limit_of, without_excluded
+from spice_select.schedule.budget import limit_of, only, without_excluded
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
 from spice_select.schedule.choose_from_store import choose_all
 from spice_select.schedule.forecast import forecast_run
@@ -143,7 +143,7 @@ def _run(
     given = None
     if config.pool_size == "all" and config.method in GREEDY:
         kept = without_excluded(config, listing.lines, NoProgress())
-        budget = limit_of(config, [listing.lines[place] for place in kept]).most
+        budget = limit_of(config, only(listing.lines, kept)).most
         given = open_given(config, store_identity(prepared), "the pool", prepared.device)
 
     tell_about(pool, config, _purpose(budget, config), progress)

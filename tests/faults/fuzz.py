@@ -428,7 +428,7 @@ def main() -> None:
             fuzz = run(Path(folder), given.inputs, given.seed, given.first)
         except Broken:
             traceback.print_exc()
-            print(f"again: python {sys.argv[0]} --seed {given.seed} --inputs 1 --first NUMBER")  # noqa: T201
+            print(f"again: python {sys.argv[0]} --seed {given.seed} --inputs 1 --first NUMBER")
             sys.exit(1)
         seconds = time.monotonic() - began
     total = sum(fuzz.counts.values())
@@ -441,7 +441,7 @@ def main() -> None:
         f"Seed {given.seed}: {total:,} inputs, {total / seconds:,.0f} a second, no law broken. Each row of an "
         "undamaged file counts.\n\n| inputs | |\n| --- | --: |\n" + "\n".join(lines) + "\n"
     )
-    print(report)  # noqa: T201
+    print(report)
     if given.write:
         (Path(__file__).parent / "FUZZ.md").write_text(report, encoding="utf-8")
 

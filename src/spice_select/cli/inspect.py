@@ -39,8 +39,8 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
         console.print(Text(printable(f"{heading}{example.trained_tokens} trained"), style="bold"), soft_wrap=True)
         console.print(_marked(segments(example, tokenizer), console.is_terminal), soft_wrap=True)
     console.print()
-    _print_lengths(console, "tokens", [len(example.input_ids) for example in pool.examples])
-    _print_lengths(console, "trained tokens", [example.trained_tokens for example in pool.examples])
+    _print_lengths(console, "tokens", pool.examples.tokens.tolist())
+    _print_lengths(console, "trained tokens", pool.examples.trained_tokens.tolist())
     console.print(f"{len(pool.examples):,} usable rows, {pool.truncated:,} cut at {config.max_length} tokens, "
                   f"{len(pool.rejected):,} rejected", soft_wrap=True)  # fmt: skip
     for bad in pool.rejected[:rejected]:

@@ -15,8 +15,7 @@ from typing import Any
 from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDifference
 from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
-from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
-from spice_select.pool.records import Pool, SourceFile
+from spice_select.pool.examples import Pool, PoolInput, PoolOptions, SourceFile, read_pool
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device

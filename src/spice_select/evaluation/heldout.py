@@ -6,7 +6,7 @@ one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -27,7 +27,7 @@ from spice_select.evaluation.bootstrap import (
 from spice_select.evaluation.memory import memory_advice
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.pool.batches import token_budget_batches
-from spice_select.pool.records import Example, Pool
+from spice_select.pool.examples import Pool
 from spice_select.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
@@ -222,12 +222,12 @@ def limited(pool: Pool, rows_per_source: int | None) -> Pool:
     if rows_per_source < 1:
         raise ConfigError(f"limit_per_source must be at least 1, not {rows_per_source}.")
     taken: dict[str, int] = {}
-    kept: list[Example] = []
-    for example in pool.examples:
-        taken[example.row.source] = taken.get(example.row.source, 0) + 1
-        if taken[example.row.source] <= rows_per_source:
-            kept.append(replace(example, index=len(kept)))
-    return replace(pool, examples=kept)
+    kept: list[int] = []
+    for line in pool.listing().lines:
+        taken[line.source] = taken.get(line.source, 0) + 1
+        if taken[line.source] <= rows_per_source:
+            kept.append(line.index)
+    return pool.only(kept)
 
 
 def _source_loss(name: str, rows: Sequence[RowLoss], interval: Interval | None) -> SourceLoss:

@@ -13,17 +13,20 @@ The measured columns are null where no gradient was computed (method random, and
 # pyarrow ships no annotations
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spice_select.output.atomic import replacing
 from spice_select.output.records import Measures, PoolRecord
 from spice_select.pool.records import Line
+
+_ROW_GROUP = 1 << 16  # rows that are made and written together
 
 SCHEMA = pa.schema(
     [
@@ -49,22 +52,36 @@ SCHEMA = pa.schema(
 
 
 def write_scores(path: Path, pool: Sequence[Line], records: Sequence[PoolRecord]) -> None:
-    """Write the table."""
-    with replacing(path) as temporary:
-        pq.write_table(scores_table(pool, records), temporary)
+    """Write the table, a part of the pool at a time."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for part in _parts(pool, records):
+            writer.write_table(part)
 
 
 def scores_table(pool: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Table:
     """The table; every row belongs to one record, or to none if it was excluded."""
-    lines: list[dict[str, Any]] = [{"picked": False} for _ in pool]
-    for record in records:
-        rank = {place: i for i, place in enumerate(record.picks)}
-        for place, row in enumerate(record.rows):
-            lines[row] = {"pool": record.pool, "rank": rank.get(place), "picked": place in rank}
-            lines[row] |= _measured(record.measures, place)
-        for bad in record.bad:
-            lines[bad.row] |= {"pool": record.pool, "problem": bad.reason}
-    return pa.Table.from_pylist([asdict(row) | line for row, line in zip(pool, lines, strict=True)], schema=SCHEMA)
+    return pa.concat_tables(_parts(pool, records))
+
+
+def _parts(pool: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.Table]:
+    owner, places, ranks = np.full((3, len(pool)), -1, np.int32)  # of each row: its record, its place there, its rank
+    bad = {row.row: (record.pool, row.reason) for record in records for row in record.bad}
+    for number, record in enumerate(records):
+        rows = np.array(record.rows, np.int64)
+        owner[rows], places[rows] = number, np.arange(len(rows))
+        ranks[rows[record.picks]] = np.arange(len(record.picks))
+    for start in range(0, len(pool), _ROW_GROUP):
+        lines: list[dict[str, Any]] = []
+        for line in pool[start : start + _ROW_GROUP]:
+            number, place, rank = (int(column[line.index]) for column in (owner, places, ranks))
+            told: dict[str, Any] = {**asdict(line), "picked": rank >= 0}
+            if number >= 0:
+                told |= {"pool": records[number].pool, "rank": rank if rank >= 0 else None}
+                told |= _measured(records[number].measures, place)
+            elif line.index in bad:
+                told["pool"], told["problem"] = bad[line.index]
+            lines.append(told)
+        yield pa.Table.from_pylist(lines, schema=SCHEMA)
 
 
 def _measured(measures: Measures | None, place: int) -> dict[str, float]:

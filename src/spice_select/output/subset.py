@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import replacing, write_text
+from spice_select.output.atomic import replacing
 from spice_select.output.trainers import training_row, training_table
 from spice_select.pool.records import Chat, Rejection
 
@@ -65,7 +65,8 @@ def write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_text(path, "".join(plain_json(row) + "\n" for row in rows))
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        stream.writelines(plain_json(row) + "\n" for row in rows)
 
 
 def plain_json(row: Mapping[str, Any]) -> str:

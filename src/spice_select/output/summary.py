@@ -1,6 +1,8 @@
 """The figures a person wants at the end of a run, from its records; shown by the terminal, kept in the manifest."""
 
 import statistics
+from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,7 +54,7 @@ class Summary:
 def summarise(lines: Sequence[Line], records: Sequence[PoolRecord], budget: int) -> Summary:
     """Figures of the selection that `records` describe."""
     picked = {row for record in records for row in record.picked_rows}
-    lengths = [line.trained_tokens for line in lines]
+    lengths = array("i", (line.trained_tokens for line in lines))
     kept_lengths = [lengths[row] for row in picked]
     return Summary(
         rows=len(lines),
@@ -60,23 +62,22 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord], budget: int)
         kept=len(picked),
         early_stops=sum(record.stopped_early for record in records),
         not_finite=sum(len(record.bad) for record in records),
-        sources=_shares(lines, picked, lengths),
+        sources=_shares(lines, picked),
         median_tokens=statistics.median(lengths),
         kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,
         quality=_quality(records),
     )
 
 
-def _shares(lines: Sequence[Line], picked: set[int], lengths: Sequence[int]) -> list[SourceShare]:
-    rows: dict[str, list[int]] = {}
+def _shares(lines: Sequence[Line], picked: set[int]) -> list[SourceShare]:
+    rows, kept, tokens, kept_tokens = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for line in lines:
-        rows.setdefault(line.source, []).append(line.index)
-    shares: list[SourceShare] = []
-    for source, members in sorted(rows.items()):
-        kept = [row for row in members if row in picked]
-        tokens, kept_tokens = (sum(lengths[row] for row in part) for part in (members, kept))
-        shares.append(SourceShare(source, len(members), len(kept), tokens, kept_tokens))
-    return shares
+        rows[line.source] += 1
+        tokens[line.source] += line.trained_tokens
+        if line.index in picked:
+            kept[line.source] += 1
+            kept_tokens[line.source] += line.trained_tokens
+    return [SourceShare(name, rows[name], kept[name], tokens[name], kept_tokens[name]) for name in sorted(rows)]
 
 
 def _quality(records: Sequence[PoolRecord]) -> Quality | None:

@@ -30,7 +30,8 @@ from spice_select.pool.messages import (
 from spice_select.pool.nesting import TOO_DEEP, too_deep
 from spice_select.pool.problems import RowProblem, one_line
 
-_PROBED_ROWS = 100
+PROBED_ROWS = 100
+"""Rows of a file from which its format is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def find_format(label: str, rows: Sequence[Mapping[str, Any]], name: str | None,
         PoolError: the fields fit no format, or several, or not the one asked for.
 
     """
-    probed = rows[:_PROBED_ROWS]
+    probed = rows[:PROBED_ROWS]
     counts: dict[str, int] = {}
     for row in probed:
         for field, value in row.items():

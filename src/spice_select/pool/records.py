@@ -1,13 +1,15 @@
-"""What reading a pool gives: examples, the rows left out, the files they came from; and the options of reading."""
+"""What is said of a pool: its rows without their tokens, those left out, its files; and the options of reading."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from spice_select.errors import ConfigError
-from spice_select.pool.encoding import TokenIds, TokenMask
 from spice_select.pool.formats import check_format_options
 from spice_select.pool.messages import Conversation
+from spice_select.pool.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +52,6 @@ class Row:
     location: str
     number: int
     data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Example:
-    """A row ready for the model.
-
-    Attributes:
-        index: place among the valid examples.
-        id: unique in the pool.
-        row: where it comes from.
-        conversation: the chat that was rendered.
-        input_ids: [tokens] int32.
-        trained: [tokens] bool; True where the token is a target of the loss, i.e. predicted from those before
-            it.
-        truncated: whether `max_length` cut it.
-
-    """
-
-    index: int
-    id: str
-    row: Row
-    conversation: Conversation
-    input_ids: TokenIds
-    trained: TokenMask
-    truncated: bool
-
-    @property
-    def trained_tokens(self) -> int:
-        """How many tokens the loss is taken over."""
-        return int(self.trained.sum())
 
 
 class Chat(Protocol):
@@ -167,7 +139,7 @@ class SourceFile:
 class Listing:
     """A pool without its texts: a line for every usable row, the inputs, and what was left out or cut."""
 
-    lines: list[Line]
+    lines: Rows[Line]
     rejected: list[Rejection]
     files: list[SourceFile]
     truncated: int
@@ -175,40 +147,9 @@ class Listing:
     @property
     def total_tokens(self) -> int:
         """Tokens of all rows, trained or not."""
-        return sum(line.tokens for line in self.lines)
+        return int(self.lines.tokens.sum(dtype=np.int64))
 
     @property
     def trained_tokens(self) -> int:
         """Tokens that the loss is taken over."""
-        return sum(line.trained_tokens for line in self.lines)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """All examples, what was left out, and where it all came from."""
-
-    examples: list[Example]
-    rejected: list[Rejection]
-    files: list[SourceFile]
-
-    @property
-    def truncated(self) -> int:
-        """How many examples `max_length` cut."""
-        return sum(example.truncated for example in self.examples)
-
-    def listing(self) -> Listing:
-        """The pool without its texts."""
-        lines = [
-            Line(e.index, e.id, e.row.source, e.row.location, len(e.input_ids), e.trained_tokens) for e in self.examples
-        ]
-        return Listing(lines, self.rejected, self.files, self.truncated)
-
-    @property
-    def total_tokens(self) -> int:
-        """Tokens of all examples, trained or not."""
-        return sum(len(example.input_ids) for example in self.examples)
-
-    @property
-    def trained_tokens(self) -> int:
-        """Tokens that the loss is taken over."""
-        return sum(example.trained_tokens for example in self.examples)
+        return int(self.lines.trained_tokens.sum(dtype=np.int64))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from spice_select.information.similar import similar_groups
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
+from spice_select.pool.rows import Rows
 from spice_select.report.answers import answers_known, suspects_of
 from spice_select.report.content import Audit, Finding, Findings, Group, Neighbour
 from spice_select.report.evidence import Evidence, PoolEvidence
@@ -121,12 +122,12 @@ def _group(rows: Sequence[int], least: float, lines: Sequence[Line]) -> Group:
     return Group(len(rows), shown, [lines[row].id for row in shown], [lines[row].source for row in shown], least)
 
 
-def _without_norm(records: Sequence[PoolRecord], lines: Sequence[Line]) -> list[Finding]:
+def _without_norm(records: Sequence[PoolRecord], lines: Rows[Line]) -> list[Finding]:
     """Rows that could not be chosen."""
     return [_finding(lines[bad.row], 0.0, f"{bad.reason}: it could not be chosen") for r in records for bad in r.bad]
 
 
-def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding]:
+def _outliers(norms: Mapping[int, float], lines: Rows[Line]) -> list[Finding]:
     """Zero gradients first, then norms far from those of rows as long, of the same source."""
     zero = [
         _finding(lines[row], 0.0, "its gradient is zero: nothing is learnt from it")
@@ -135,7 +136,7 @@ def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding
     ]
     far: list[Finding] = []
     for rows in _by_source(norms, lines).values():
-        residuals = _residuals([lines[row].trained_tokens for row in rows], [norms[row] for row in rows])
+        residuals = _residuals(lines.trained_tokens[rows], [norms[row] for row in rows])
         for row, value in zip(rows, residuals.tolist(), strict=True):
             if abs(value) >= FAR:
                 size = "larger" if value > 0 else "smaller"
@@ -146,19 +147,20 @@ def _outliers(norms: Mapping[int, float], lines: Sequence[Line]) -> list[Finding
     return [*zero, *sorted(far, key=lambda finding: -abs(finding.value))]
 
 
-def _by_source(norms: Mapping[int, float], lines: Sequence[Line]) -> dict[str, list[int]]:
+def _by_source(norms: Mapping[int, float], lines: Rows[Line]) -> dict[str, list[int]]:
     """Rows with a gradient, by source; small sources together."""
     groups: dict[str, list[int]] = {}
-    for row in sorted(row for row, norm in norms.items() if norm > 0):
-        groups.setdefault(lines[row].source, []).append(row)
+    for row, line in enumerate(lines):
+        if norms.get(row, 0.0) > 0:
+            groups.setdefault(line.source, []).append(row)
     small = [name for name, rows in groups.items() if len(rows) < LEAST_ROWS]
     rest = sorted(row for name in small for row in groups.pop(name))
     return {**groups, "": rest} if len(rest) >= LEAST_ROWS else groups
 
 
-def _residuals(tokens: Sequence[int], norms: Sequence[float]) -> Numbers:
+def _residuals(tokens: npt.NDArray[np.int32], norms: Sequence[float]) -> Numbers:
     """Log norm beside its straight line over log tokens, in robust standard deviations (1.4826 MAD)."""
-    x, y = np.log(np.array(tokens, dtype=np.float64)), np.log(np.array(norms, dtype=np.float64))
+    x, y = np.log(tokens.astype(np.float64)), np.log(np.array(norms, dtype=np.float64))
     slope = np.polyfit(x, y, 1)[0] if np.ptp(x) > 0 else 0.0
     residual = y - slope * x
     residual -= np.median(residual)

@@ -163,7 +163,7 @@ def _named(audit: Audit | None) -> list[int]:
 
 def _facts(evidence: Evidence, theory: Theory | None) -> list[tuple[str, str, str]]:
     config = evidence.config
-    tokens = [line.trained_tokens for line in evidence.lines]
+    tokens: list[int] = evidence.lines.trained_tokens.tolist()
     kept = [tokens[row] for row in evidence.picked]
     median = statistics.median(kept) if kept else 0
     facts = [

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
+from spice_select.pool.rows import Rows
 from spice_select.report.content import Composition, Share
 
 LANGUAGE_ROWS = 20_000
@@ -25,7 +26,7 @@ Texts = Mapping[int, str]
 """Trained text of some rows, by number."""
 
 
-def composition_of(lines: Sequence[Line], records: Sequence[PoolRecord], texts: Texts) -> Composition:
+def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Texts) -> Composition:
     """Shares of the rows of `lines` that `records` picked; languages of those rows that have `texts`."""
     picked = {row for record in records for row in record.picked_rows}
     by_language = _grouped(sorted(texts), lambda row: language(texts[row]))
@@ -48,13 +49,16 @@ def language(text: str) -> str:
     return cast(str, py3langid.classify(text)[0])  # pyright: ignore[reportUnknownMemberType]
 
 
-def _by_source(lines: Sequence[Line]) -> dict[str, list[int]]:
-    return dict(sorted(_grouped(range(len(lines)), lambda row: lines[row].source).items()))
+def _by_source(lines: Rows[Line]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for row, line in enumerate(lines):
+        groups.setdefault(line.source, []).append(row)
+    return dict(sorted(groups.items()))
 
 
-def _by_length(lines: Sequence[Line]) -> dict[str, list[int]]:
+def _by_length(lines: Rows[Line]) -> dict[str, list[int]]:
     """Tenths by trained tokens; rows of one length are never parted."""
-    lengths = np.array([line.trained_tokens for line in lines])
+    lengths = lines.trained_tokens
     edges = np.unique(np.quantile(lengths, np.arange(1, TENTHS) / TENTHS, method="lower"))
     tenth = np.searchsorted(edges, lengths, side="left")
     groups = _grouped(range(len(lines)), lambda row: int(tenth[row]))
@@ -73,16 +77,16 @@ def _grouped(rows: Sequence[int], key: Callable[[int], Key]) -> dict[Key, list[i
     return groups
 
 
-def _share(name: str, rows: Sequence[int], lines: Sequence[Line], picked: Set[int]) -> Share:
+def _share(name: str, rows: Sequence[int], lines: Rows[Line], picked: Set[int]) -> Share:
     kept = [row for row in rows if row in picked]
-    tokens, kept_tokens = (sum(lines[row].trained_tokens for row in part) for part in (rows, kept))
+    tokens, kept_tokens = (int(lines.trained_tokens[part].sum()) for part in (rows, kept))
     return Share(name, len(rows), len(kept), tokens, kept_tokens)
 
 
-def _length_correlation(lines: Sequence[Line], records: Sequence[PoolRecord]) -> float | None:
+def _length_correlation(lines: Rows[Line], records: Sequence[PoolRecord]) -> float | None:
     """Pearson's, of log norm with log trained tokens; gradients of zero have no log and are left out."""
     pairs = [
-        (math.log(lines[row].trained_tokens), math.log(norm))
+        (math.log(lines.trained_tokens[row]), math.log(norm))
         for record in records
         if record.measures is not None
         for row, norm in zip(record.rows, record.measures.norm, strict=True)

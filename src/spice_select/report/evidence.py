@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -34,17 +33,16 @@ from spice_select.information import (
 from spice_select.output.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
 from spice_select.output.records import PoolRecord
 from spice_select.pool.records import Line
+from spice_select.pool.rows import Rows
 from spice_select.progress import NoProgress
-from spice_select.schedule.budget import limit_of
+from spice_select.schedule.budget import limit_of, only
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
 from spice_select.schedule.choose import gram_as_seen
 from spice_select.schedule.choose_from_store import as_seen
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import StoredChat, read_texts
-
-_COLUMNS = ["index", "id", "source", "location", "tokens", "trained_tokens"]
+from spice_select.store.tables import StoredChat, read_lines, read_texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +85,7 @@ class Evidence:
 
     directory: Path
     config: RunConfig
-    lines: list[Line]
+    lines: Rows[Line]
     records: list[PoolRecord]
     store: GradientStore | None
     missing: list[str]
@@ -101,7 +99,7 @@ class Evidence:
         for record in self.records:
             gram = checkpoint.gram(record.pool) if record.picks and record.measures is not None else None
             if gram is not None:
-                lengths = [self.lines[row].trained_tokens for row in record.rows]
+                lengths: list[int] = self.lines.trained_tokens[record.rows].tolist()
                 try:
                     found.append(_of_gram(gram, record, lengths, self.config))
                 except SelectionInputError as error:
@@ -112,7 +110,7 @@ class Evidence:
     def _of_store(self, store: GradientStore) -> PoolEvidence:
         record, config = self.records[0], self.config
         assert record.measures is not None
-        limit = limit_of(config, [self.lines[row] for row in record.rows])
+        limit = limit_of(config, only(self.lines, record.rows))
         given = None if config.given is None else GradientStore.open(config.given, store.device)
         seen = as_seen(store, self.lines, record.rows, limit.most, config, given, NoProgress())
         plain = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
@@ -180,12 +178,11 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
-def _lines(path: Path) -> list[Line]:
+def _lines(path: Path) -> Rows[Line]:
     try:
-        columns = pq.read_table(path, columns=_COLUMNS).to_pydict()
+        return read_lines(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({_first_line(error)}); run the selection again.") from None
-    return [Line(*values) for values in zip(*(columns[name] for name in _COLUMNS), strict=True)]
 
 
 def _store_of(directory: Path, manifest: dict[str, Any], config: RunConfig, missing: list[str]) -> GradientStore | None:

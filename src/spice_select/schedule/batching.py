@@ -80,12 +80,15 @@ def fitting_budget(small: tuple[int, int], large: tuple[int, int], room: int) ->
 
 
 def _measured(proxy: Proxy, examples: Sequence[TokenRow], held_bytes: int) -> int:
-    rows = sorted(examples, key=lambda row: len(row.input_ids), reverse=True)
-    longest = len(rows[0].input_ids)
+    lengths = np.array([len(row.input_ids) for row in examples])
+    longest = int(lengths.max())
+    most = max(1, TOKENS_OF_A_PASS // longest)
+    order: list[int] = np.argsort(-lengths, kind="stable").tolist()
+    rows = [examples[place] for place in order[:most]]
     torch.cuda.empty_cache()
     room = torch.cuda.mem_get_info(proxy.device)[0] - held_bytes
     small = _bytes_of(proxy, [_AllTrained(rows[0], max(1, longest // 2))])
-    large = _bytes_of(proxy, [_AllTrained(row, longest) for row in rows[: max(1, TOKENS_OF_A_PASS // longest)]])
+    large = _bytes_of(proxy, [_AllTrained(row, longest) for row in rows])
     torch.cuda.empty_cache()
     return fitting_budget(small, large, room)
 

@@ -49,7 +49,7 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
     except UnicodeDecodeError:
         raise ConfigError(f"{config.exclude}: is not UTF-8 text; --exclude takes ids, one a line.") from None
     excluded = {line.strip(): number for number, line in enumerate(text.split("\n"), 1) if line.strip()}
-    known = {line.id for line in lines}
+    known = {line.id for line in lines if line.id in excluded}
     unknown = sorted(excluded.keys() - known, key=lambda name: excluded[name])
     if len(unknown) == len(excluded) > 0:
         raise ConfigError(
@@ -81,7 +81,7 @@ def choosable(
 
     """
     kept = without_excluded(config, lines, progress)
-    bad = bad_rows([lines[place] for place in kept], squares.cpu()[kept])
+    bad = bad_rows(only(lines, kept), squares.cpu()[kept])
     if not bad:
         return kept, bad
     if len(bad) == len(kept):
@@ -92,6 +92,11 @@ def choosable(
     progress.note(f"{len(bad):,} of {len(kept):,} rows have no finite gradient and are left out, as {bad[0].location}")
     unusable = {row.row for row in bad}
     return [place for place in kept if lines[place].index not in unusable], bad
+
+
+def only(lines: Sequence[Line], places: Sequence[int]) -> Sequence[Line]:
+    """Those of `lines` at `places`, which rise."""
+    return lines if len(places) == len(lines) else [lines[place] for place in places]
 
 
 def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimit:

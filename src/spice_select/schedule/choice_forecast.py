@@ -18,7 +18,7 @@ from spice_select.costs.memory import PeakMemory, obtainable_bytes
 from spice_select.costs.speed import TIMED, Batch, measure_speed
 from spice_select.information import FeatureRows, PartOfFeatures, principal_rank
 from spice_select.progress import Progress
-from spice_select.schedule.budget import choosable, limit_of
+from spice_select.schedule.budget import choosable, limit_of, only
 from spice_select.schedule.choose_from_store import same_proxy, scaled_rows
 from spice_select.schedule.forecast import rows_on_disk, text_bytes
 from spice_select.store.layout import SHARD_ROWS
@@ -80,7 +80,7 @@ def forecast_choice(
     held = PeakMemory(store.device).bytes()
     lines = store.listing.lines
     kept, _ = choosable(config, lines, store.squared_norms(), progress)
-    candidates = [lines[place] for place in kept]
+    candidates = only(lines, kept)
     picks = limit_of(config, candidates).most
     rank = principal_rank(picks) if config.rank == "auto" else config.rank
     directions = None if rank == "all" or rank >= min(len(kept), store.dim) else rank

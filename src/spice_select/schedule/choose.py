@@ -23,7 +23,7 @@ from spice_select.information import (
 )
 from spice_select.methods import GRADIENT_METHODS
 from spice_select.output.records import PoolRecord, measures_of
-from spice_select.pool.records import Example
+from spice_select.pool.examples import Example
 from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool
 

@@ -26,7 +26,7 @@ from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord, measures_of
 from spice_select.pool.records import Line
 from spice_select.progress import Progress
-from spice_select.schedule.budget import choosable, limit_of
+from spice_select.schedule.budget import choosable, limit_of, only
 from spice_select.schedule.one_shot import proxy_bytes
 from spice_select.store.reading import GradientStore
 
@@ -52,7 +52,7 @@ def choose_all(
 
     """
     kept, bad = choosable(config, lines, store.squared_norms(), progress)
-    limit = limit_of(config, [lines[place] for place in kept])
+    limit = limit_of(config, only(lines, kept))
     try:
         seen = as_seen(store, lines, kept, limit.most, config, given, progress, ranks)
         features, known, before, alpha = seen.features, seen.known, seen.given, seen.alpha

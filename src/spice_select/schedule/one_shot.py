@@ -135,7 +135,7 @@ def extract(
         _use_same_proxy(pool, config, sized, store, progress, proxy_of)
     merge(proxy)
     projection = Projection(proxy.factors, config.dim, config.seed)
-    lengths = [len(example.input_ids) for example in pool.examples]
+    lengths: list[int] = pool.examples.tokens.tolist()
     progress.begin("gradients", shape.rows, sum(lengths))
     done = [row for shard in range(shape.shards) if shard_path(store, shard).exists() for row in shape.members(shard)]
     if done:
@@ -156,7 +156,8 @@ def extract(
             settle(bad_rows(rows, squares), config, progress)  # before the shard is kept
         return features, squares
 
-    missing = sorted(set(range(shape.rows)) - set(done))
+    finished = set(done)
+    missing = [row for row in range(shape.rows) if row not in finished]
     if missing and is_main_process():
         with memory_advice(STORE_ADVICE), watch.time("forecast"):
             forecast = forecast_store(pool.examples, missing, config, sized, projection, process_count(), WORTH)

@@ -9,6 +9,7 @@ from spice_select.gradients.finite import LOSS
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.output.records import BadRow, PoolRecord
 from spice_select.pool.examples import Example
+from spice_select.pool.rows import Rows
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, settle
@@ -32,7 +33,7 @@ class Losses:
 
 
 def run_ordered(
-    examples: Sequence[Example],
+    examples: Rows[Example],
     config: RunConfig,
     proxy: Proxy | None,
     checkpoint: Checkpoint,
@@ -65,14 +66,14 @@ def run_ordered(
     return [record]
 
 
-def bad_losses(examples: Sequence[Example], losses: Losses) -> list[BadRow]:
+def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
     """Rows whose losses are not finite."""
     return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
 
 
-def ranked(examples: Sequence[Example], config: RunConfig, losses: Losses | None) -> list[int]:
+def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) -> list[int]:
     """The picks of a method without gradients, best first; no row whose loss is not finite is among them."""
-    lengths = [example.trained_tokens for example in examples]
+    lengths: list[int] = examples.trained_tokens.tolist()
     known = losses or Losses([], [])
     order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
     bad = known.bad()

@@ -22,11 +22,16 @@ from torch import Tensor
 from spice_select.errors import OutputError
 from spice_select.output.atomic import replacing, write_text
 from spice_select.output.subset import plain_json
+from spice_select.pool.examples import Example, Pool
 from spice_select.pool.messages import Conversation
-from spice_select.pool.records import Example, Line, Listing, Pool, Rejection, Row, SourceFile
+from spice_select.pool.records import Line, Listing, Rejection, Row, SourceFile
+from spice_select.pool.rows import Rows
 from spice_select.store.layout import AGAIN, POOL, ROWS, TEXTS, as_json, read_json
 
 _GROUP = 4096  # rows that are read together when texts are wanted
+ROW_GROUP = 1 << 16
+"""Rows of a table of lines that are made and written together."""
+
 _LINE = [("index", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("location", pa.string()),
          ("tokens", pa.int32()), ("trained_tokens", pa.int32())]  # fmt: skip
 _TEXTS = pa.schema([*_LINE, ("number", pa.int64()), ("row", pa.string()), ("chat", pa.string())])
@@ -64,19 +69,31 @@ def write_texts(path: Path, pool: Pool) -> None:
 
 def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
     """Write `rows.parquet`; `norms` [n] are |g| before projection."""
-    table = pa.Table.from_pylist([asdict(line) for line in lines], schema=pa.schema(_LINE))
-    with replacing(path) as temporary:
-        pq.write_table(table.append_column("norm", pa.array(norms.numpy(), pa.float64())), temporary)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, _ROWS) as writer:
+        for start in range(0, len(lines), ROW_GROUP):
+            part = slice(start, start + ROW_GROUP)
+            table = pa.Table.from_pylist([asdict(line) for line in lines[part]], schema=pa.schema(_LINE))
+            writer.write_table(table.append_column("norm", pa.array(norms[part].numpy(), pa.float64())))
+
+
+def read_lines(path: Path) -> Rows[Line]:
+    """The lines in a table that has their columns. Raises what pyarrow raises where it cannot be read."""
+    table = pq.read_table(path, columns=[name for name, _ in _LINE]).combine_chunks()
+
+    def made(start: int, stop: int) -> list[Line]:
+        columns = (column.slice(start, stop - start).to_pylist() for column in table.columns)
+        return [Line(*values) for values in zip(*columns, strict=True)]
+
+    return Rows(table["tokens"].to_numpy(), table["trained_tokens"].to_numpy(), made)
 
 
 def read_listing(store: Path) -> Listing:
     """The pool without its texts."""
     about = read_json(store / POOL)
     try:
-        columns = pq.read_table(store / ROWS, columns=[name for name, _ in _LINE]).to_pydict()
+        lines = read_lines(store / ROWS)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{store / ROWS}: is damaged ({str(error).splitlines()[0]}).\n{AGAIN}") from None
-    lines = [Line(*values) for values in zip(*columns.values(), strict=True)]
     try:
         rejected = [Rejection(**item) for item in about["rejected"]]
         files = [SourceFile(**item) for item in about["inputs"]]
