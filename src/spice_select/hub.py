@@ -1,13 +1,25 @@
 """Asking the hub: a request that is never answered ends in an error instead of waiting for ever."""
 
-from huggingface_hub import constants, get_session
+from typing import Any
+
+from huggingface_hub import constants, get_session, set_client_factory
 
 
 def bound_waiting() -> None:
-    """Limit the silence of requests that set no limit of their own; call it before what may ask the hub.
+    """Let no request of this process wait longer for an answer than the hub library does for a download's next bytes.
 
-    The limit is the hub library's for downloads: 10 s, or what HF_HUB_DOWNLOAD_TIMEOUT says.
+    That is 10 s, or what HF_HUB_DOWNLOAD_TIMEOUT says; the library itself has requests without a limit, and tries again
+    after a minute. For programs of our own: a client that others have configured would be replaced.
     """
-    session = get_session()
-    if session.timeout.read is None:
-        session.timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    default: Any = get_session()  # an httpx.Client or an httpx2.Client, by the library's version
+    client, hooks = type(default), default.event_hooks
+    limited = {**hooks, "request": [*hooks["request"], _limit]}
+    # The library asks for a new client after every failure, and passes "no limit" explicitly: only a hook is certain.
+    set_client_factory(lambda: client(event_hooks=limited, follow_redirects=True, timeout=None))
+
+
+def _limit(request: Any) -> None:
+    most = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    given = request.extensions.get("timeout", {})
+    limits = {kind: given.get(kind) for kind in ("connect", "read", "write", "pool")}
+    request.extensions["timeout"] = {kind: most if own is None else min(own, most) for kind, own in limits.items()}

@@ -20,6 +20,9 @@ EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run P
 @click.version_option(package_name="spice-select")
 def app() -> None:
     """Choose the part of an instruction pool that is worth fine-tuning on."""
+    from spice_select.hub import bound_waiting
+
+    bound_waiting()
 
 
 def main() -> None:

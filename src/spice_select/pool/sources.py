@@ -17,7 +17,6 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from spice_select.errors import PoolError
 from spice_select.pool.nesting import TOO_DEEP, too_deep
-from spice_select.hub import bound_waiting
 from spice_select.pool.problems import one_line
 from spice_select.pool.readers import READERS, RawRow
 
@@ -146,7 +145,6 @@ def _hub_dataset(name: str, split: str) -> Source:
     def rows() -> Iterator[RawRow]:
         """Load the split at the first row asked for."""
         try:
-            bound_waiting()
             loaded = datasets.load_dataset(name, split=split)
         except (OSError, ValueError, DatasetsError, HfHubHTTPError) as error:
             raise PoolError(

@@ -17,7 +17,6 @@ from transformers.utils import logging as transformers_logging
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.errors import ModelError
-from spice_select.hub import bound_waiting
 from spice_select.launch import local_rank, process_count
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
 from spice_select.proxy.weights import CONVERT, refuse_pickles
@@ -170,7 +169,6 @@ def model_fingerprint(source: ModelSource) -> str:
 
 
 def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:
-    bound_waiting()
     try:
         return loader(source.location, **source.arguments)
     except LOADING_ERRORS as error:
