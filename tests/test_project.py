@@ -134,6 +134,15 @@ def test_imports_follow_the_data(module: Path) -> None:
     assert not forbidden, f"{own} may not import {sorted(forbidden)}: move the code, or pass the value in"
 
 
+def test_nothing_is_decided_by_a_clock() -> None:
+    """A clock may jump: the day's time stands only in what people read, and durations come from steady clocks."""
+    told = {"locks.py"}
+    for module in sorted(PACKAGE.rglob("*.py")):
+        text = module.read_text(encoding="utf-8")
+        found = re.findall(r"\btime\.(?:time|gmtime|localtime|strftime)\(|datetime\.now\(|\.today\(|st_mtime\b", text)
+        assert not found or str(module.relative_to(PACKAGE)) in told, f"{module}: {found}"
+
+
 def test_every_layer_has_a_rule() -> None:
     """A new folder or module of the package must be placed in the order of the layers."""
     found = {layer(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}

@@ -1,6 +1,6 @@
 """Asking the hub: a request that is never answered ends in an error instead of waiting for ever."""
 
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import constants, get_session, set_client_factory
 
@@ -12,7 +12,8 @@ def bound_waiting() -> None:
     after a minute. For programs of our own: a client that others have configured would be replaced.
     """
     default: Any = get_session()  # an httpx.Client or an httpx2.Client, by the library's version
-    client, hooks = type(default), default.event_hooks
+    client: Any = cast(Any, type(default))
+    hooks = default.event_hooks
     limited = {**hooks, "request": [*hooks["request"], _limit]}
     # The library asks for a new client after every failure, and passes "no limit" explicitly: only a hook is certain.
     set_client_factory(lambda: client(event_hooks=limited, follow_redirects=True, timeout=None))

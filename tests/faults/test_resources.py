@@ -9,11 +9,15 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import compute_gradients, select
+from spice_select.errors import ModelError
 from spice_select.progress import NoProgress
+from spice_select.schedule.interleaved import memory_advice
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +58,13 @@ def test_a_store_of_many_shards_needs_few_open_files(tmp_path, tiny_model):
     done = subprocess.run([sys.executable, "-m", "spice_select", *map(str, command)], env=ENVIRONMENT,
                           capture_output=True, text=True, preexec_fn=few, timeout=300)  # fmt: skip
     assert shards >= 19 and done.returncode == 0, done.stderr
+
+
+def test_memory_that_cannot_be_had_is_told_with_what_helps():
+    """Each allocator has its own way of saying so."""
+    for attempt in (lambda: torch.empty(1 << 45), lambda: np.empty(1 << 45)):
+        with pytest.raises(ModelError, match=r"out of memory.*\n.*--gradient-memory"), memory_advice():
+            attempt()
 
 
 def test_a_hub_that_never_answers_ends_in_an_error(tmp_path):

@@ -43,6 +43,8 @@ def main() -> None:
             _stop(error.format_message(), 2)
         except SpiceSelectError as error:
             _stop(str(error), 2)
+        except MemoryError:
+            _stop("out of memory. Take fewer rows at a time, or a machine with more; what was done is kept.", 1)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _stop(f"{where}{error.strerror or error}; mend that and give the command again (run: with --resume).", 1)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from spice_select.errors import ModelError
+from spice_select.gradients.memory import host_memory
 
 
 @contextmanager
@@ -17,6 +18,7 @@ def memory_advice(doing: str, remedy: str) -> Generator[None]:
 
     """
     try:
-        yield
+        with host_memory():
+            yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(f"out of memory while {doing}.\n{remedy}") from error

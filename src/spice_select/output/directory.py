@@ -9,6 +9,7 @@ Files of a finished run, format version 1:
     README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on it
     report.html         what was chosen, why, and how good it is          (see `report/`); figures/ its figures
     run.yaml            the run's resolved options; --config replays it
+    .spice-lock         while a command writes there, who it is            (see `locks`)
     checkpoint/         progress, and after the end the record of each pool    (see `schedule/checkpoint.py`)
 """
 

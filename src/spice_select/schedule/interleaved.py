@@ -21,6 +21,7 @@ from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError, OutputError
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
+from spice_select.gradients.memory import host_memory
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.output.records import PoolRecord
 from spice_select.pool.examples import Example
@@ -130,7 +131,8 @@ ADVICE = "Lower --gradient-memory, in float32 also --token-budget, and go on wit
 def memory_advice(advice: str = ADVICE) -> Generator[None]:
     """Turn an exhausted accelerator or allocator into an error that says which options help."""
     try:
-        yield
+        with host_memory():
+            yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(advice) from error
 
@@ -248,7 +250,7 @@ class _Run:
     def _measured_choice(self, pool: CandidatePool, held: HeldGradients) -> PoolRecord:
         rows = [self.examples[i] for i in pool.rows]
         start = time.perf_counter()
-        with self.watch.time("gradients"):
+        with memory_advice(), self.watch.time("gradients"):
             gram = self._gram(rows, held, tell_passes=pool.index == 0)
         seconds = time.perf_counter() - start
         settle(bad_rows(rows, gram.diagonal()), self.config, self.progress)

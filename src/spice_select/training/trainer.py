@@ -14,6 +14,7 @@ from transformers import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from spice_select.errors import ConfigError, ModelError, SpiceSelectError
+from spice_select.gradients.memory import host_memory
 from spice_select.launch import process_count
 from spice_select.output.trainers import IGNORED
 from spice_select.recipe import Recipe
@@ -112,7 +113,8 @@ def train(
                 callbacks=[steps],
             )
             trainer.remove_callback(PrinterCallback)
-            trainer.train()
+            with host_memory():
+                trainer.train()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(
                 "out of memory in fine-tuning. Lower --rows-at-once (the result stays the same) or --max-length,\n"
