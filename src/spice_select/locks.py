@@ -9,10 +9,9 @@ import errno
 import fcntl
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spice_select.errors import OutputError
@@ -20,7 +19,10 @@ from spice_select.errors import OutputError
 LOCK = ".spice-lock"
 """Name of the lock of an output directory, which is there while a command writes in it, and after a kill."""
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+LOOKING = 1.0
+"""Seconds in which those who only look at a lock are sure to be done."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system without locks answers."""
 
 
@@ -35,16 +37,14 @@ def sole_writer(directory: Path, lock: Path | None = None) -> Generator[None]:
 
     """
     path = lock or directory / LOCK
-    descriptor = _newest(path)
+    descriptor = _taken(path, directory)
     try:
-        if not _lock(descriptor, directory, wait=False, needed=False):
-            raise _busy(directory, descriptor)
         _sign(descriptor)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is held: nobody else can have made it theirs
+        yield
     finally:
+        with suppress(OSError):  # what went wrong first is what must be told
+            if _is(path, descriptor):
+                path.unlink()
         os.close(descriptor)
 
 
@@ -55,8 +55,12 @@ def refuse_busy(directory: Path) -> None:
     except OSError:
         return  # no lock, or no right to look at it: the attempt to write will tell
     try:
-        if not _lock(descriptor, directory, wait=False, needed=False):
-            raise _busy(directory, descriptor)
+        # Shared, so that several who only look do not take each other for writers.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _busy(directory, descriptor) from None
+    except OSError:
+        return  # no locks here
     finally:
         os.close(descriptor)
 
@@ -100,17 +104,29 @@ def holder(path: Path) -> str:
         return "another process"
 
 
-def _newest(path: Path) -> int:
-    """Open `path` as it is now: between an open and a lock its holder may have ended and removed it."""
+def _taken(path: Path, directory: Path) -> int:
+    """An open descriptor of `path`, locked; those who only look are waited for."""
+    patience = time.monotonic() + LOOKING
     while True:
         descriptor = _opened(path)
-        try:
-            current = path.stat().st_ino
-        except FileNotFoundError:
-            current = -1
-        if current == os.fstat(descriptor).st_ino:
+        if not _lock(descriptor, directory, wait=False, needed=False):
+            busy = _busy(directory, descriptor)
+            os.close(descriptor)
+            if time.monotonic() > patience:
+                raise busy
+            time.sleep(0.05)
+        elif _is(path, descriptor):  # else its holder ended and removed it between our open and our lock
             return descriptor
-        os.close(descriptor)
+        else:
+            os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    """Whether `path` still names the open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _opened(path: Path) -> int:
@@ -140,9 +156,8 @@ def _lock(descriptor: int, directory: Path, *, wait: bool, needed: bool) -> bool
 
 def _sign(descriptor: int) -> None:
     """Write into the lock who holds it, for others to read; on a full disk it stays unsigned."""
-    command = " ".join(["spice-select", *sys.argv[1:2]])
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    text = f"process {os.getpid()} on {socket.gethostname()} ({command}, since {since})"
+    text = f"process {os.getpid()} on {socket.gethostname()} (since {since})"
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)

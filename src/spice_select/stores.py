@@ -162,10 +162,9 @@ def pick(
             with sole_writer(directory):
                 inspect_output(directory, existing)  # again: others may have written since
                 _write(opened, result, directory, watch)
+                with watch.time("report"):
+                    close_with_page(directory, reporter)
         wait_for_all(ranks)
-    if directory is not None and ranks.rank == 0:
-        with watch.time("report"):
-            close_with_page(directory, reporter)
     return result
 
 

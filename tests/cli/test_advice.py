@@ -31,6 +31,26 @@ def test_an_earlier_run_is_not_taken_for_the_one_that_was_to_replace_it(tmp_path
     assert "--resume in place of --overwrite" in said()
 
 
+def test_an_earlier_run_that_is_half_removed_is_not_said_to_be_whole(tmp_path):
+    touch(tmp_path / "checkpoint" / "identity.json")
+    touch(tmp_path / "manifest.json")
+    said = advice.of_run(str(tmp_path), overwrite=True)
+    assert "is as it was" in said()
+    (tmp_path / "manifest.json").unlink()
+    assert "was being removed" in said()
+
+
+def test_a_checkpoint_is_as_it_was_or_complete_or_will_be(tmp_path):
+    said = advice.of_finetune(str(tmp_path))
+    assert "is as it was" in said()
+    touch(tmp_path / "finetune.json")
+    assert "is complete" in said()
+    replacing = advice.of_finetune(str(tmp_path))
+    assert "is as it was" in replacing()
+    (tmp_path / "finetune.json").unlink()
+    assert "puts it there" in replacing()
+
+
 def test_a_run_over_all_rows_and_a_store_count_shards(tmp_path):
     said = advice.of_run(str(tmp_path), overwrite=False)
     touch(tmp_path / "checkpoint" / "identity.json")

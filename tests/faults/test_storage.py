@@ -3,6 +3,7 @@
 On disks of their own (tmpfs) where the system lets them be mounted; a limit on the size of files stands in elsewhere.
 """
 
+import concurrent.futures
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from oracles.small_disk import small_disk
 from spice_select import Recipe, compute_gradients, finetune, pick, select
 from spice_select.errors import OutputError
+from spice_select.locks import refuse_busy, sole_writer
 from spice_select.progress import NoProgress
 
 pytestmark = pytest.mark.slow
@@ -200,9 +203,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_holds_nothing(t
     while not (place / "checkpoint" / "pool-000001.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     for existing in ("resume", "overwrite"):
-        with pytest.raises(
-            OutputError, match=rf"process {first.pid} on .* \(spice-select run, since .*is writing there"
-        ):
+        with pytest.raises(OutputError, match=rf"process {first.pid} on .* \(since .*is writing there"):
             select(pool, existing=existing, **arguments)
     with pytest.raises(OutputError, match="unfinished run"):
         select(pool, **arguments)
@@ -212,6 +213,60 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_holds_nothing(t
     with pytest.raises(EnoughError):
         select(pool, existing="resume", progress=UntilResumed(kept), **arguments)
     assert not (place / ".spice-lock").exists()
+
+
+def test_a_lock_whose_holder_has_just_removed_it_lets_one_writer_in(tmp_path):
+    """Between an open and a lock the file may become another: whoever then holds the old one must not go in."""
+    inside, most, wrong = [], [0], []
+
+    def write():
+        for _ in range(60):
+            try:
+                with sole_writer(tmp_path):
+                    inside.append(1)
+                    most[0] = max(most[0], len(inside))
+                    time.sleep(0.0005)
+                    inside.pop()
+            except OutputError as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1 and all("is writing there" in str(error) for error in wrong)
+
+
+def test_those_who_look_at_a_lock_are_not_taken_for_writers(tmp_path):
+    (tmp_path / ".spice-lock").write_text("process 1 on nowhere")
+    with concurrent.futures.ThreadPoolExecutor(8) as several:
+        for looked in [several.submit(refuse_busy, tmp_path) for _ in range(200)]:
+            looked.result()
+    with sole_writer(tmp_path), pytest.raises(OutputError, match=f"process {os.getpid()} on"):
+        refuse_busy(tmp_path)
+
+
+def test_a_checkpoint_whose_move_was_cut_is_completed(tmp_path, tiny_model, pool, monkeypatch):
+    options = {"model": tiny_model, "output": tmp_path / "tuned", "recipe": Recipe(epochs=1, batch_size=45)}
+    finetune(pool, **options)
+    move = Path.rename
+    moved = []
+
+    def cut(path, target):
+        moved.append(target)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", cut)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(pool, existing="overwrite", **options)
+    monkeypatch.undo()
+    assert not (tmp_path / "tuned" / "finetune.json").exists()
+    with pytest.raises(OutputError, match="holds a checkpoint; --overwrite replaces it"):
+        finetune(pool, **options)
+    assert not list((tmp_path / "tuned").glob(".spice-*"))
 
 
 class EnoughError(Exception):

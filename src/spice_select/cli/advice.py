@@ -6,6 +6,7 @@ from pathlib import Path
 from spice_select.output.directory import CHECKPOINT, IDENTITY, MANIFEST
 from spice_select.schedule.checkpoint import STORE
 from spice_select.store.layout import SHARDS
+from spice_select.training.checkpoint import RECORD
 
 AGAIN = "Nothing was begun: give the same command again."
 
@@ -13,15 +14,17 @@ AGAIN = "Nothing was begun: give the same command again."
 def of_run(directory: str, *, overwrite: bool) -> Callable[[], str]:
     """Advice on a run into `directory`, made before it starts, when an earlier run may be there."""
     place = Path(directory)
-    earlier = _version(place / CHECKPOINT / IDENTITY)
+    marks = (place / CHECKPOINT / IDENTITY, place / MANIFEST)
+    earlier = [_version(mark) for mark in marks]
 
     def advice() -> str:
-        now = _version(place / CHECKPOINT / IDENTITY)
-        if now is None:
+        now = [_version(mark) for mark in marks]
+        if now[0] is None:
             return AGAIN
-        if overwrite and now == earlier:
-            return f"{directory} is as it was: give the same command again."
-        if (place / MANIFEST).exists():
+        if overwrite and now[0] == earlier[0]:
+            left = "is as it was" if now == earlier else "held an earlier run, which was being removed"
+            return f"{directory} {left}: give the same command again."
+        if now[1] is not None:
             return f"The choice in {directory} is complete.\n`spice-select report {directory}` writes its report."
         how = "with --resume in place of --overwrite" if overwrite else "with --resume"
         return f"{_kept(place)} in {directory}.\nThe same command {how} goes on to the same subset."
@@ -66,10 +69,18 @@ def of_study(directory: str) -> Callable[[], str]:
 
 
 def of_finetune(output: str) -> Callable[[], str]:
-    """Advice on a fine-tuning into `output`."""
-    return lambda: (
-        f"{output} is as it was: a checkpoint appears only when it is finished.\nThe same command starts anew."
-    )
+    """Advice on a fine-tuning into `output`, made before it starts, when an earlier checkpoint may be there."""
+    earlier = _version(Path(output) / RECORD)
+
+    def advice() -> str:
+        now = _version(Path(output) / RECORD)
+        if now == earlier:
+            return f"{output} is as it was: a checkpoint appears when it is finished.\nThe same command starts anew."
+        if now is not None:
+            return f"The checkpoint in {output} is complete."
+        return f"The checkpoint is finished, but not all of it in place.\nThe next command on {output} puts it there."
+
+    return advice
 
 
 def _version(path: Path) -> tuple[int, int] | None:

@@ -76,9 +76,10 @@ def orderly_signals() -> Generator[None]:
         signal.set_wakeup_fd(earlier)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(heard[1])  # ends the watch
+        os.write(heard[1], b"\0")  # ends the watch, also where a child of ours holds the pipe open
         watch.join()
         os.close(heard[0])
+        os.close(heard[1])
 
 
 @contextmanager
@@ -97,9 +98,21 @@ def _raise_stopped(number: int, _: FrameType | None) -> None:
     raise Stopped(number)
 
 
+def _forget() -> None:
+    """A forked child takes signals as any process does, and does not tell its parent of them."""
+    ours = [number for number in SIGNALS if signal.getsignal(number) is _raise_stopped]
+    if ours:
+        signal.set_wakeup_fd(-1)
+    for number in ours:
+        signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def _end_soon(heard: int, ended: threading.Event) -> None:
     """Wait for a signal; end the process if it is still there after a while."""
-    while byte := os.read(heard, 1):
+    while (byte := os.read(heard, 1)) != b"\0":
         if byte[0] in SIGNALS and not ended.wait(PATIENCE):
             if is_main_process():
                 os.write(2, AT_ONCE.format(name=signal.Signals(byte[0]).name).encode())

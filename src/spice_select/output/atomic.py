@@ -23,6 +23,8 @@ TEMPORARY_PATTERN = ".spice-*.tmp"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 _BROKEN = (errno.EIO, errno.ESTALE)
+_NO_SUCH_CALL = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems answer that cannot flush a directory, as some shared folders."""
 
 
 @contextmanager
@@ -91,7 +93,7 @@ def _not_written(path: Path, error: OSError) -> OutputError:
     remedy = "Make room" if error.errno in _NO_ROOM else right
     return OutputError(
         f"{path}: cannot be written ({os.strerror(error.errno or 0)}).\n"
-        f"{remedy}, and give the same command again (run: with --resume): what is done is kept."
+        f"{remedy} and go on: a run with --resume, a pick with --overwrite, anything else with the same command."
     )
 
 
@@ -102,5 +104,8 @@ def flush_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
     finally:
         os.close(descriptor)

@@ -8,7 +8,7 @@ row is an error of its own.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -34,7 +34,7 @@ __all__ = [
     "segments",
 ]
 
-_BATCH = 1024  # rows rendered and tokenised together
+_BATCH, _CHARACTERS = 1024, 1 << 24  # most rows rendered and tokenised together, and characters that end a batch
 _SHOWN = 5  # invalid rows that an error names
 
 
@@ -64,7 +64,9 @@ def read_pool(
         chats = read_chats(resolve_sources(inputs), options, files)
         for item in _encode(chats, renderer, encoder, options):
             if isinstance(item, Rejection):
-                rejected.append(item)
+                # Without skip_invalid the run stops, and of the rows only the first are told of.
+                whole = options.skip_invalid or len(rejected) < _SHOWN
+                rejected.append(item if whole else replace(item, raw=""))
             else:
                 keeper.add(*item, options.max_length)
         _stop_on_problems(rejected, len(keeper), options.skip_invalid)
@@ -75,6 +77,19 @@ def read_pool(
 def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
     """An example's text in alternating runs, each with whether it is trained; for people to look at."""
     return _segments(example.input_ids, example.trained, tokenizer)
+
+
+def _batch(chats: Iterator[ChatRow | Rejection]) -> list[ChatRow | Rejection]:
+    """The next rows, so many as are rendered and tokenised together; none at the end."""
+    batch: list[ChatRow | Rejection] = []
+    characters = 0
+    for chat in chats:
+        batch.append(chat)
+        if isinstance(chat, ChatRow):
+            characters += sum(len(message.get("content") or "") for message in chat.conversation.messages)
+        if len(batch) == _BATCH or characters > _CHARACTERS:
+            break
+    return batch
 
 
 def _encode(
@@ -89,7 +104,7 @@ def _encode(
     """
     rendered_any, refusal, failure = False, None, None
     chats = iter(chats)
-    while batch := list(islice(chats, _BATCH)):
+    while batch := _batch(chats):
         if failure is not None:
             continue
         try:

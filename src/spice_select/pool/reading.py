@@ -111,10 +111,19 @@ def _read_source(
     for row in chain(first, rows):
         count += 1
         if source.file is None:
-            digest.update(json.dumps(row.data, sort_keys=True, default=str).encode() + b"\n")
+            row, content = _as_json(row)
+            digest.update(content)
         yield _chat(source, row, origin)
     sha256 = digest.hexdigest() if source.file is None else _file_digest(source.file)
     files.append(SourceFile(source.name, source.path, origin.format.name if origin else "none", count, sha256))
+
+
+def _as_json(row: RawRow) -> tuple[RawRow, bytes]:
+    """The row, or what is wrong with it, and its content for the digest of its input."""
+    try:
+        return row, json.dumps(row.data, sort_keys=True, default=str).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        return RawRow(row.number, None, problem=f"cannot be written as JSON: {one_line(str(error))}"), b"\n"
 
 
 def _until_probed(rows: Iterator[RawRow]) -> list[RawRow]:

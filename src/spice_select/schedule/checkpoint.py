@@ -2,7 +2,7 @@
 
 Layout of `<output>/checkpoint/`, format version 1:
     identity.json              what the run is: options, data and model hashes; a resumed run must be the same
-    pool-000012.json           one finished candidate pool (`PoolRecord`)
+    pool-000012.json           one finished candidate pool (`PoolRecord`), and a digest of the run it belongs to
     gram-000012.safetensors    its rows' unscaled gradients: their Gram matrix `gram` [m, m] float64
     texts.parquet              all rows with their texts, written at the end
     gradients/                 with pool_size all: a gradient store
@@ -11,6 +11,7 @@ Layout of `<output>/checkpoint/`, format version 1:
 Every file appears whole or not at all. Only the newest proxy is kept.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import asdict
@@ -41,11 +42,13 @@ class Checkpoint:
     def __init__(self, directory: Path) -> None:
         """`directory` need not exist; `start` creates it."""
         self.directory = directory
+        self._known = ""
 
     def start(self, identity: dict[str, Any]) -> None:
         """Begin a new run."""
         self.directory.mkdir(parents=True, exist_ok=True)
         write_text(self.directory / IDENTITY, _dump({"format_version": FORMAT_VERSION, **identity}))
+        self._run()
 
     def verify(self, identity: dict[str, Any]) -> None:
         """Check that what is here belongs to the run that `identity` describes.
@@ -63,13 +66,18 @@ class Checkpoint:
                 f"{self.directory.parent}: the run to resume had other settings: {differing}.\n"
                 "Give the same ones, or start afresh with --overwrite or another --output."
             )
+        self._run()
 
     def records(self) -> dict[int, PoolRecord]:
         """The finished pools by index."""
         found: dict[int, PoolRecord] = {}
+        own = self._run()
         for path in sorted(self.directory.glob("pool-*.json")):
             try:
-                record = _sound(PoolRecord.from_json(_read_json(path)))
+                content = _read_json(path)
+                if content.pop("run", own) != own:
+                    continue  # of a process that outlived the run which was here before
+                record = _sound(PoolRecord.from_json(content))
             except (KeyError, TypeError, ValueError) as error:
                 raise OutputError(f"{path}: is not a pool record ({error}); start afresh with --overwrite.") from error
             found[record.pool] = record
@@ -77,7 +85,16 @@ class Checkpoint:
 
     def save_record(self, record: PoolRecord) -> None:
         """Remember a finished pool."""
-        write_text(self.directory / record_name(record.pool), _dump(record.to_json()))
+        write_text(self.directory / record_name(record.pool), _dump({"run": self._run(), **record.to_json()}))
+
+    def _run(self) -> str:
+        """What tells this run's records from those of another with other settings.
+
+        It is looked up once: where another run has begun here since, this process writes nothing that is taken for its.
+        """
+        if not self._known:
+            self._known = hashlib.sha256((self.directory / IDENTITY).read_bytes()).hexdigest()[:16]
+        return self._known
 
     def save_gram(self, pool: int, gram: Tensor) -> None:
         """Remember the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""

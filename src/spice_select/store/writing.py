@@ -265,5 +265,7 @@ def _publish(store: Path, shape: Shape, shard: int, features: Tensor, squares: T
     try:
         write_bytes(path, content)
     except OutputError as error:
+        if "Make room" not in str(error):
+            raise
         left = (shape.shards - sum(1 for _ in (store / SHARDS).glob("*.safetensors"))) * len(content)
         raise OutputError(f"{error}\nThe shards that are left need about {left / 1e6:,.0f} MB.") from error

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.errors import OutputError
+from spice_select.locks import LOCK
+from spice_select.output.atomic import TEMPORARY_PATTERN
 from spice_select.pool.examples import Pool
 from spice_select.study.config import StudyConfig
 from spice_select.study.files import read_json, write_json
@@ -60,7 +62,8 @@ def begun(directory: Path, wanted: dict[str, Any]) -> bool:
         saved = read_json(path, "give a new --output")
         _refuse(directory, [key for key in wanted if key in saved and saved[key] != wanted[key]])
         return True
-    if directory.exists() and any(directory.iterdir()):
+    there = directory.iterdir() if directory.exists() else ()
+    if not all(path.match(TEMPORARY_PATTERN) or path.name == LOCK for path in there):
         raise OutputError(f"{directory}: is not empty and holds no study; give a new --output.")
     return False
 

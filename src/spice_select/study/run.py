@@ -39,7 +39,7 @@ from spice_select.study.cells import (
 from spice_select.study.config import StudyConfig
 from spice_select.study.evidence import Evidence
 from spice_select.study.files import read_json, write_json
-from spice_select.study.identity import begin, identity_of
+from spice_select.study.identity import begin, begun, identity_of
 from spice_select.study.inputs import model_config, read_inputs
 from spice_select.study.picks import subset_of
 from spice_select.study.remarks import overlap_remarks, source_remarks
@@ -66,9 +66,12 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
 
     """
     inputs = read_inputs(study, progress)
-    begin(directory, identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source)))
+    identity = identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source))
+    begun(directory, identity)  # raises before anything is made where it may not be
+    directory.mkdir(parents=True, exist_ok=True)
     work = _Work(study, directory, inputs.pool, inputs.heldout, progress)
     with sole_writer(directory):
+        begin(directory, identity)
         for seed, cell in itertools.product(range(study.seeds), study.cells):
             work.ensure(cell, seed)
         return work.report()

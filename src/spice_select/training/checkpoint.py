@@ -9,6 +9,7 @@ Where there is, its files move in and finetune.json last: a mount point or a she
 Hidden directories, which a kill leaves behind, are in nobody's way.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -53,9 +54,25 @@ def check_output(output: Path, existing: Existing) -> None:
             )
 
 
+def finish_move(output: Path) -> None:
+    """Complete the replacement of a checkpoint that a kill interrupted, when all was written and some not in place."""
+    if not output.is_dir() or (output / RECORD).exists():
+        return
+    for fresh in output.glob(TEMPORARY_PATTERN):
+        names = _recorded_files(fresh)
+        if names is not None and all((fresh / name).exists() or (output / name).exists() for name in names):
+            _move_in(fresh, output)
+            return
+
+
 def where_to_stage(output: Path) -> Path:
     """The directory that must be writable for a checkpoint to be written to `output`."""
     return output if output.is_dir() else output.parent
+
+
+def lock_of(output: Path) -> Path:
+    """Where the lock on `output` lies: in it, or beside its place, under a name that fits any file system."""
+    return where_to_stage(output) / f"{LOCK}-{hashlib.sha256(output.name.encode()).hexdigest()[:12]}"
 
 
 def write_checkpoint(output: Path, record: dict[str, Any], save: Callable[[Path], None]) -> None:
@@ -127,6 +144,10 @@ def _take_place(fresh: Path, output: Path) -> None:
     flush_directory(output)
     for name in _present(output) & old:
         _remove(output / name)
+    _move_in(fresh, output)
+
+
+def _move_in(fresh: Path, output: Path) -> None:
     for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD):
         if path.name == RECORD:
             flush_directory(output)

@@ -17,13 +17,20 @@ from accelerate import PartialState
 
 from spice_select.config import EMBEDDED_MODEL
 from spice_select.launch import is_main_process
-from spice_select.locks import LOCK, sole_writer
+from spice_select.locks import sole_writer
 from spice_select.output.directory import ensure_writable
 from spice_select.output.manifest import versions
 from spice_select.progress import Progress
 from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps
-from spice_select.training.checkpoint import Existing, check_output, where_to_stage, write_checkpoint
+from spice_select.training.checkpoint import (
+    Existing,
+    check_output,
+    finish_move,
+    lock_of,
+    where_to_stage,
+    write_checkpoint,
+)
 from spice_select.training.data import Data
 from spice_select.training.plan import TrainingOptions, load_adapted, of_main_process, plan_training, read_rows
 from spice_select.training.trainer import train
@@ -80,12 +87,15 @@ def finetune(
     """
     place = Path(output).expanduser()
     plan = plan_training(data, **options)
+    lock = lock_of(place)
+    if is_main_process():
+        with sole_writer(place, lock) if place.is_dir() else nullcontext():
+            finish_move(place)
     check_output(place, existing)
     tell, recipe = of_main_process(progress), plan.recipe
     tokenizer, rows = read_rows(plan, tell)
-    stage = where_to_stage(place)
-    ensure_writable(stage)
-    with sole_writer(place, stage / f"{LOCK}-{place.name}") if is_main_process() else nullcontext():
+    ensure_writable(where_to_stage(place))
+    with sole_writer(place, lock) if is_main_process() else nullcontext():
         check_output(place, existing)  # again, now that nobody else can write it
         adapted = load_adapted(plan, tell)
 
