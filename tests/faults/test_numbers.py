@@ -17,15 +17,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 
 from oracles.gradient_oracle import random_examples, tiny_proxy
 from oracles.poison import poisoned, save_poisoned_model, save_steep_model
-from oracles.runs import chat_rows, read_jsonl, write_jsonl
+from oracles.runs import byte_tokenizer, chat_rows, read_jsonl, write_jsonl
 from spice_select import compute_gradients, pick, select
 from spice_select.cli.run import run_command
 from spice_select.config import resolve
 from spice_select.errors import ConfigError, ModelError
 from spice_select.evaluation.heldout import heldout_loss
 from spice_select.pool.examples import read_pool
-from spice_select.pool.messages import Conversation
-from spice_select.pool.records import Example, Row
 from spice_select.progress import NoProgress
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.report.audit import audit_of
@@ -141,15 +139,14 @@ def test_a_marked_gram_matrix_is_that_without_its_marked_rows(method):
     """Picks and every number, whatever stands in the marked rows; fewer rows than the quota are all picked."""
     generator = torch.Generator().manual_seed(1)
     vectors = torch.randn(9, 30, generator=generator, dtype=torch.float64)
-    examples, gram = random_examples(9, seed=3), vectors @ vectors.T
+    examples, gram = list(read_pool([chat_rows(9)], byte_tokenizer()).examples), vectors @ vectors.T
     good = [0, 2, 3, 5, 6, 8]
     marked = gram.clone()
     for row, mark in ((1, math.nan), (4, math.inf), (7, math.inf)):
         marked[row], marked[:, row] = mark, mark
     for quota in (1, 4, 8):
         config = resolve({}, {"method": method})
-        rows = [named(place, example) for place, example in enumerate(examples)]
-        found, left = choose_among_usable(CandidatePool(0, [*range(10, 19)], quota), marked, rows, config, 0.0)
+        found, left = choose_among_usable(CandidatePool(0, [*range(10, 19)], quota), marked, examples, config, 0.0)
         lengths = [examples[row].trained_tokens for row in good]
         expected = choose(
             CandidatePool(0, [row + 10 for row in good], quota), gram[good][:, good], lengths, config, 0.0
@@ -161,13 +158,6 @@ def test_a_marked_gram_matrix_is_that_without_its_marked_rows(method):
             (7, "gradient"),
         ]
         assert torch.equal(left, gram[good][:, good])
-
-
-def named(place, example):
-    row = Row("source", f"p.jsonl, row {place + 1}", place + 1, {})
-    return Example(
-        place, f"row-{place}", row, Conversation([], [], frozenset()), example.input_ids, example.trained, False
-    )
 
 
 def test_a_bad_row_is_in_the_table_the_totals_the_page_and_the_audit(pool, bad_model, tmp_path):

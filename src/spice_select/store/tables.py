@@ -79,6 +79,7 @@ def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
 def read_lines(path: Path) -> Rows[Line]:
     """The lines in a table that has their columns. Raises what pyarrow raises where it cannot be read."""
     table = pq.read_table(path, columns=[name for name, _ in _LINE]).combine_chunks()
+    table.validate(full=True)  # texts are decoded when a line is asked for: damage must be told now
 
     def made(start: int, stop: int) -> list[Line]:
         columns = (column.slice(start, stop - start).to_pylist() for column in table.columns)
