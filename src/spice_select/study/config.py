@@ -105,19 +105,19 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _cells_make_sense(self) -> "StudyConfig":
-        if self.baseline not in self.cells:
-            raise ValueError(f"baseline '{self.baseline}' is not among the cells: {', '.join(self.cells)}")
         for name in self.cells:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"cell '{name}': use letters, digits, '.', '_' and '-' in a name")
+                raise ValueError(f"cell {name[:80]!r}: use letters, digits, '.', '_' and '-' in a name")
             self._check_cell(name)
+        if self.baseline not in self.cells:
+            raise ValueError(f"baseline {self.baseline[:80]!r} is not among the cells: {', '.join(self.cells)[:300]}")
         return self
 
     def _check_cell(self, name: str) -> None:
         cell = self.cells[name]
         unknown = set(cell) - CELL_KEYS - {EQUAL_TOKENS}
         if unknown:
-            raise ValueError(f"cell '{name}': unknown key '{min(unknown)}'; known: {', '.join(sorted(CELL_KEYS))}")
+            raise ValueError(f"cell '{name}': unknown key {min(unknown)[:80]!r}; known: {', '.join(sorted(CELL_KEYS))}")
         if EQUAL_TOKENS in cell:
             self._check_following(name, cell)
         try:
