@@ -59,7 +59,8 @@ from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_texts
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
-"""Options that may differ between a run and its resumption: they do not decide which rows are chosen."""
+"""Options that may differ between a run and its resumption: they do not decide which rows are chosen, or as
+`on_bad_gradient` decide whether a run goes on."""
 
 
 def select(

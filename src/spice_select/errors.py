@@ -40,3 +40,7 @@ class ProcessError(SpiceSelectError):
 
 class OutputError(SpiceSelectError):
     """The output directory cannot be written, exists already, or belongs to another run."""
+
+
+class NoRoomError(OutputError):
+    """The disk is full."""

@@ -26,7 +26,8 @@ from spice_select.output.atomic import replacing
 from spice_select.output.records import Measures, PoolRecord
 from spice_select.pool.records import Line
 
-_ROW_GROUP = 1 << 16  # rows that are made and written together
+ROW_GROUP = 1 << 16
+"""Rows of a table of all rows that are made and written together."""
 
 SCHEMA = pa.schema(
     [
@@ -70,9 +71,9 @@ def _parts(pool: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.T
         rows = np.array(record.rows, np.int64)
         owner[rows], places[rows] = number, np.arange(len(rows))
         ranks[rows[record.picks]] = np.arange(len(record.picks))
-    for start in range(0, len(pool), _ROW_GROUP):
+    for start in range(0, len(pool), ROW_GROUP):
         lines: list[dict[str, Any]] = []
-        for line in pool[start : start + _ROW_GROUP]:
+        for line in pool[start : start + ROW_GROUP]:
             number, place, rank = (int(column[line.index]) for column in (owner, places, ranks))
             told: dict[str, Any] = {**asdict(line), "picked": rank >= 0}
             if number >= 0:

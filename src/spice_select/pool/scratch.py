@@ -1,8 +1,8 @@
 """Pieces of bytes in a temporary file, written once, then read by place through a memory map.
 
-The file has no name: on POSIX systems it is gone from its folder before the first byte is written, so nothing is left
-behind however the process ends, killed included; on Windows the system removes it with its last handle. It lies in the
-folder for temporary files (`TMPDIR`); where that folder is in memory, so are the pieces.
+The file has no name: it is gone from its folder before the first byte is written, so nothing is left behind however the
+process ends, killed included. It lies in the folder for temporary files (`TMPDIR`); where that folder is in memory, so
+are the pieces.
 """
 
 import mmap

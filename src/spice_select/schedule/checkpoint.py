@@ -93,7 +93,8 @@ class Checkpoint:
         It is looked up once: where another run has begun here since, this process writes nothing that is taken for its.
         """
         if not self._known:
-            self._known = hashlib.sha256((self.directory / IDENTITY).read_bytes()).hexdigest()[:16]
+            identity = _dump(_read_json(self.directory / IDENTITY))
+            self._known = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return self._known
 
     def save_gram(self, pool: int, gram: Tensor) -> None:

@@ -29,7 +29,7 @@ from spice_select.processes import texts_of_all
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, settle, settle_step
+from spice_select.schedule.bad_rows import refuse_empty_choice, settle, settle_step
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choose import choose_among_usable, choose_nothing
@@ -253,9 +253,9 @@ class _Run:
         with memory_advice(), self.watch.time("gradients"):
             gram = self._gram(rows, held, tell_passes=pool.index == 0)
         seconds = time.perf_counter() - start
-        settle(bad_rows(rows, gram.diagonal()), self.config, self.progress)
         with self.watch.time("selection"):
             record, usable = choose_among_usable(pool, gram, rows, self.config, seconds)
+        settle(record.bad, self.config, self.progress)  # before anything is kept
         self.checkpoint.save_gram(pool.index, usable)
         return record
 

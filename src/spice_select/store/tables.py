@@ -21,6 +21,7 @@ from torch import Tensor
 
 from spice_select.errors import OutputError
 from spice_select.output.atomic import replacing, write_text
+from spice_select.output.scores import ROW_GROUP
 from spice_select.output.subset import plain_json
 from spice_select.pool.examples import Example, Pool
 from spice_select.pool.messages import Conversation
@@ -29,9 +30,6 @@ from spice_select.pool.rows import Rows
 from spice_select.store.layout import AGAIN, POOL, ROWS, TEXTS, as_json, read_json
 
 _GROUP = 4096  # rows that are read together when texts are wanted
-ROW_GROUP = 1 << 16
-"""Rows of a table of lines that are made and written together."""
-
 _LINE = [("index", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("location", pa.string()),
          ("tokens", pa.int32()), ("trained_tokens", pa.int32())]  # fmt: skip
 _TEXTS = pa.schema([*_LINE, ("number", pa.int64()), ("row", pa.string()), ("chat", pa.string())])

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spice_select.errors import OutputError
+from spice_select.errors import NoRoomError, OutputError
 from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_bytes, write_text
 from spice_select.output.directory import ensure_writable
 from spice_select.output.settings import differences
@@ -264,8 +264,6 @@ def _publish(store: Path, shape: Shape, shard: int, features: Tensor, squares: T
     path = shard_path(store, shard)
     try:
         write_bytes(path, content)
-    except OutputError as error:
-        if "Make room" not in str(error):
-            raise
+    except NoRoomError as error:
         left = (shape.shards - sum(1 for _ in (store / SHARDS).glob("*.safetensors"))) * len(content)
-        raise OutputError(f"{error}\nThe shards that are left need about {left / 1e6:,.0f} MB.") from error
+        raise NoRoomError(f"{error}\nThe shards that are left need about {left / 1e6:,.0f} MB.") from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.locks import LOCK
+from spice_select.locks import LOCK, sole_writer
 from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_text
 
 RECORD = "finetune.json"
@@ -55,13 +55,19 @@ def check_output(output: Path, existing: Existing) -> None:
 
 
 def finish_move(output: Path) -> None:
-    """Complete the replacement of a checkpoint that a kill interrupted, when all was written and some not in place."""
+    """Complete the replacement of a checkpoint that a kill interrupted, when all was written and some not in place.
+
+    Raises:
+        OutputError: another process writes there.
+
+    """
     if not output.is_dir() or (output / RECORD).exists():
         return
     for fresh in output.glob(TEMPORARY_PATTERN):
         names = _recorded_files(fresh)
         if names is not None and all((fresh / name).exists() or (output / name).exists() for name in names):
-            _move_in(fresh, output)
+            with sole_writer(output, lock_of(output)):
+                _move_in(fresh, output)
             return
 
 

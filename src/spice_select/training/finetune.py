@@ -87,15 +87,13 @@ def finetune(
     """
     place = Path(output).expanduser()
     plan = plan_training(data, **options)
-    lock = lock_of(place)
     if is_main_process():
-        with sole_writer(place, lock) if place.is_dir() else nullcontext():
-            finish_move(place)
+        finish_move(place)
     check_output(place, existing)
     tell, recipe = of_main_process(progress), plan.recipe
     tokenizer, rows = read_rows(plan, tell)
     ensure_writable(where_to_stage(place))
-    with sole_writer(place, lock) if is_main_process() else nullcontext():
+    with sole_writer(place, lock_of(place)) if is_main_process() else nullcontext():
         check_output(place, existing)  # again, now that nobody else can write it
         adapted = load_adapted(plan, tell)
 
