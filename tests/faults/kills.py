@@ -1,9 +1,10 @@
-"""Kill `run`, `gradients` and `pick` at random moments, go on, and compare with undisturbed runs, byte by byte.
+"""Kill `run`, `gradients`, `pick`, `finetune` and `study` at random moments, go on, compare with undisturbed ones.
 
     python tests/faults/kills.py --kills 120 --seed 1
 
 Every process is the real command line, forked from one that has the modules loaded, so that kills fall into its work.
-After each kill every file there must be whole; a command that comes to its end must leave what an undisturbed one left.
+After each kill every file there must be whole; a command that comes to its end must leave byte for byte what an
+undisturbed one left.
 SIGTERM and SIGINT are sent, too: these must end in advice and their own exit code.
 """
 
@@ -11,15 +12,12 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -31,31 +29,23 @@ import importlib
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from oracles.runs import chat_rows, save_tiny_model, write_jsonl
+from faults.killed_commands import Command, commands
 from spice_select.cli import main
 
-LOADED = [importlib.import_module(f"spice_select.{name}") for name in ("api", "stores", "cli.run", "cli.table")]
-"""What commands import when they start, loaded before they are forked."""
+MODULES = ("spice_select.api", "spice_select.stores", "spice_select.cli.run", "spice_select.cli.table")
+MODULES += ("spice_select.training.finetune", "spice_select.study.run", "spice_select.study.forecast")
+MODULES += ("trl.trainer.sft_trainer", "matplotlib.figure", "matplotlib.backends.backend_svg")
+LOADED = [importlib.import_module(name) for name in MODULES]
+"""What commands import when they start or at work, loaded before they are forked."""
 
-PROXY = ["--lora-rank", "2", "--warmup-steps", "1"]
-POOLS = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
 TEMPORARY = ".spice-"
 SPARED = ("manifest.json", "report.html", "run.yaml", "README.md")
 """Files of a run that name its directory or hold seconds."""
 
+GOING_ON = ("same command", "--resume", "spice-select report", "next command", "is complete")
+"""What the advice after a signal says, one way or another."""
+
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
-
-
-@dataclass
-class Command:
-    """A command, how it goes on after a kill, and what it must leave."""
-
-    name: str
-    first: list[str]
-    again: Callable[[Path], list[str]]
-    output: Path
-    seconds: float = 0.0
-    left: dict[str, bytes] = field(default_factory=dict)
 
 
 def start(arguments: list[str], log: Path) -> int:
@@ -112,8 +102,8 @@ def content(output: Path) -> dict[str, bytes]:
 
 
 def without_seconds(path: Path) -> bytes:
-    """A file's bytes; of a pool's record, without the time it took."""
-    if path.match("checkpoint/pool-*.json"):
+    """A file's bytes; of a record, without the time it took."""
+    if path.match("checkpoint/pool-*.json") or path.name == "finetune.json":
         record = json.loads(path.read_text())
         return json.dumps({key: value for key, value in record.items() if key != "seconds"}).encode()
     return path.read_bytes()
@@ -137,36 +127,24 @@ def check_whole(output: Path) -> None:
             assert path.read_text().rstrip().endswith("</html>"), path
 
 
-def commands(folder: Path) -> list[Command]:
-    """The commands under test."""
-    model = str(save_tiny_model(folder / "model"))
-    few = str(write_jsonl(folder / "few.jsonl", chat_rows(57)))
-    many = str(write_jsonl(folder / "many.jsonl", chat_rows(700)))
-    store = str(folder / "store")
+def check_checkpoint(command: Command, before: dict[str, bytes]) -> None:
+    """Fail where a fine-tuning's record stands beside files that are neither all earlier ones nor all new ones."""
+    if (command.output / "finetune.json").exists():
+        assert content(command.output) in (before, command.left), f"{command.name}: a mixture of two checkpoints"
 
-    def run(name: str, options: list[str]) -> Command:
-        output = folder / name
-        first = ["run", few, "--model", model, "--output", str(output), *options]
 
-        def again(place: Path) -> list[str]:
-            return [*first, "--resume"] if (place / "checkpoint" / "identity.json").exists() else first
-
-        return Command(name, first, again, output)
-
-    gradients = ["gradients", many, "--model", model, "--output", store, "--dim", "64", *PROXY, "--token-budget", "512"]
-    pick = ["pick", store, "--budget", "20", "--output", str(folder / "pick")]
-    return [
-        run("run", POOLS),
-        run("run-all", ["--pool-size", "all", "--dim", "64", *PROXY, "--budget", "20%"]),
-        Command("gradients", gradients, lambda _: gradients, folder / "store"),
-        Command("pick", pick, lambda place: [*pick, "--overwrite"] if place.exists() else pick, folder / "pick"),
-    ]  # fmt: skip
+def make_earlier_checkpoint(folder: Path, under_test: list[Command], log: Path) -> None:
+    """Fine-tune otherwise than the command under test, for that one to replace."""
+    words = next(command for command in under_test if command.name == "finetune").first
+    words = [*words, "--seed", "7", "--output", str(folder / "earlier")]
+    assert finish(start(words, log)) == 0, log.read_text()
 
 
 def undisturbed(command: Command, log: Path) -> None:
     """Run a command without interruption and keep what it leaves, and how long it took."""
+    command.prepare(command.output)
     started = time.monotonic()
-    code = finish(start(command.first, log))
+    code = finish(start(command.again(command.output), log))
     assert code == 0, f"{command.name}: {log.read_text()}"
     command.left = content(command.output)
     command.seconds = time.monotonic() - started
@@ -177,37 +155,46 @@ def check_message(number: int, code: int, words: str) -> None:
     assert code == EXIT_CODES[signal.Signals(number)], (code, words)
     told = words[words.index("spice-select:") :].splitlines()
     assert 1 <= len(told) <= 3 and "Traceback" not in words, words
-    assert any(way in words for way in ("same command", "--resume", "spice-select report")), words
+    assert any(
+        way in words for way in ("same command", "--resume", "spice-select report", "next command", "is complete")
+    ), words
 
 
 def torment(command: Command, kills: int, moments: random.Random, log: Path) -> Counter[str]:
     """Interrupt a command until it was killed so often, beginning anew whenever it comes to its end."""
     counts: Counter[str] = Counter()
-    shutil.rmtree(command.output)
+    command.prepare(command.output)
+    before = content(command.output) if command.output.exists() else {}
     while counts["SIGKILL"] < kills:
         started = time.monotonic()
-        pid = start(command.again(command.output) if command.output.exists() else command.first, log)
+        pid = start(command.again(command.output), log)
         number = moments.choice([signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT])
         code = interrupt(pid, moments.uniform(0.0, 1.1) * command.seconds, number)
         if command.output.exists():
             check_whole(command.output)
+            check_checkpoint(command, before)
         if code is None:
             code = finish(pid)
         if code == 0:
             assert content(command.output) == command.left, f"{command.name}: another result than undisturbed"
             counts["finished"] += 1
-            shutil.rmtree(command.output)
+            command.prepare(command.output)
             command.seconds = min(command.seconds, time.monotonic() - started)  # the first run was slower than most
             continue
         assert code != 70 and code in (-signal.SIGKILL, *EXIT_CODES.values()), f"{command.name}: {log.read_text()}"
         counts[signal.Signals(number).name] += 1
         if number != signal.SIGKILL:
             check_message(number, code, log.read_text())
-    pid = start(command.again(command.output) if command.output.exists() else command.first, log)
+    pid = start(command.again(command.output), log)
     assert finish(pid) == 0, f"{command.name}: {log.read_text()}"
     assert content(command.output) == command.left, f"{command.name}: another result than undisturbed"
     counts["finished"] += 1
     return counts
+
+
+def listed(counts: Counter[str]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
 def main_script() -> None:
@@ -221,15 +208,14 @@ def main_script() -> None:
         folder, log = Path(scratch), Path(scratch) / "log.txt"
         under_test = commands(folder)
         total: Counter[str] = Counter()
+        make_earlier_checkpoint(folder, under_test, log)
         for command in under_test:
             undisturbed(command, log)
         for command in reversed(under_test):  # the pick needs the store as it is
             counts = torment(command, -(-given.kills // len(under_test)), moments, log)
-            print(
-                f"{command.name:10}", ", ".join(f"{name} {count}" for name, count in sorted(counts.items())), flush=True
-            )
+            print(f"{command.name:13}", listed(counts), flush=True)
             total += counts
-        print(f"seed {given.seed}: " + ", ".join(f"{name} {count}" for name, count in sorted(total.items())))
+        print(f"seed {given.seed}: {listed(total)}")
         print("every file was whole after every kill, every finished command left what an undisturbed one leaves")
 
 
