@@ -11,32 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from oracles.commands import refusal, snapshot
-from oracles.runs import chat_rows, write_jsonl
-from spice_select import compute_gradients, select
-from spice_select.errors import OutputError, SpiceSelectError
-from spice_select.output.directory import clear
+from oracles.commands import refusal
+from spice_select.errors import SpiceSelectError
 from spice_select.progress import NoProgress
 from spice_select.report.build import build
 from spice_select.store.reading import GradientStore
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_model) -> Path:
-    """A folder with a pool, a finished run, and a gradient store."""
-    folder = tmp_path_factory.mktemp("finished")
-    pool = write_jsonl(folder / "p.jsonl", chat_rows(40))
-    options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1}
-    select(pool, pool_size=20, output=folder / "run", **options)
-    compute_gradients(pool, output=folder / "store", dim=16, **options)
-    (folder / "foreign").mkdir()
-    (folder / "foreign" / "thesis.txt").write_text("years of work")
-    return folder
-
-
-@pytest.fixture
-def place(finished, tmp_path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "place"))
 
 
 def link(name: str, target: str):
@@ -114,17 +93,6 @@ PLACES = {
     "output is a link to a foreign folder": (link("out", "foreign"), [*RUN, "out"], ["not written by a run"]),
     "output is a link to nothing": (link("out", "nowhere/at/all"), [*RUN, "out"], ["out"]),
     "output is a link to itself": (link("out", "out"), [*RUN, "out"], ["out"]),
-    "a linked checkpoint": (
-        both(link("run/checkpoint", "../foreign")),
-        [*RUN, "run", "--overwrite"],
-        ["checkpoint: is a link"],
-    ),
-    "linked figures": (both(link("run/figures", "../foreign")), [*RUN, "run", "--overwrite"], ["figures: is a link"]),
-    "pick over linked figures": (
-        link("run/figures", "../foreign"),
-        ["pick", "store", "--output", "run", "--overwrite"],
-        ["figures: is a link"],
-    ),
     "resume of other options": (nothing, [*RUN, "run", "--resume", "--seed", "9"], ["other settings", "seed"]),
     "resume of a damaged identity": (
         write("run/checkpoint/identity.json", "{"),
@@ -253,26 +221,6 @@ def test_bad_places(name, place, tiny_model, monkeypatch, capsys):
     arguments = [tiny_model if argument == "MODEL" else argument for argument in arguments]
     message = refusal(place, arguments, monkeypatch, capsys)
     assert [clue for clue in clues if clue not in message] == [], message
-
-
-@pytest.mark.parametrize("name", ["checkpoint", "figures"])
-def test_what_lies_behind_a_link_is_never_removed(name, place):
-    """`clear` refuses before it removes anything."""
-    link(f"run/{name}", "../foreign")(place)
-    (place / "foreign" / "gain.svg").write_text("mine")
-    before = snapshot(place)
-    with pytest.raises(OutputError, match="is a link"):
-        clear(place / "run")
-    assert snapshot(place) == before
-
-
-def test_a_link_in_place_of_a_result_is_replaced_not_followed(place, tiny_model):
-    target = place / "foreign" / "thesis.txt"
-    link("run/selected.jsonl", str(target))(place)
-    options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1}
-    select(place / "p.jsonl", pool_size=20, output=place / "run", existing="overwrite", **options)
-    assert target.read_text() == "years of work"
-    assert not (place / "run" / "selected.jsonl").is_symlink()
 
 
 def test_a_manifest_cannot_lead_a_report_to_other_files(place):

@@ -140,11 +140,36 @@ def test_a_saved_dataset_runs_no_pickle_and_opens_no_file_that_it_names(tmp_path
     assert rows == [ROW]
     assert not marker.exists()
 
-    pictured = tmp_path / "pictured"
-    picture = {"bytes": b"", "path": str(tmp_path / "no.png")}
-    datasets.Dataset.from_list([{**ROW, "picture": picture}]).save_to_disk(str(pictured))
-    info = json.loads((pictured / "dataset_info.json").read_text())
-    info["features"]["picture"] = {"_type": "Image"}
-    (pictured / "dataset_info.json").write_text(json.dumps(info))
-    (example,) = read(pictured).examples
-    assert example.row.data["picture"] == picture
+
+def test_no_file_that_a_row_names_is_opened(tmp_path):
+    """Not by pictures in a column, in a list, in a field; and columns of JSON are still parsed."""
+    kinds = {
+        "prompt": datasets.Value("string"),
+        "response": datasets.Value("string"),
+        "picture": datasets.Image(),
+        "list": datasets.List(datasets.Image()),
+        "field": {"inner": datasets.LargeList(datasets.Image())},
+        "json": datasets.Json(),
+    }
+
+    def row(content: bytes | None, path: str) -> dict:
+        picture = {"bytes": content, "path": path}
+        nested = {"list": [picture], "field": {"inner": [picture]}, "json": {"a": [1, {"b": None}]}}
+        return ROW | {"picture": picture} | nested
+
+    made = row(None, str(tmp_path / "no.png"))
+    saved = datasets.Dataset.from_list([made] * 300, features=datasets.Features(kinds))
+    (tmp_path / "no.png").touch()  # save_to_disk puts the file's bytes in place of its folder
+    saved.save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "no.png").unlink()
+    with pytest.raises(FileNotFoundError):
+        _ = saved[0]
+    for source, expected in ((tmp_path / "saved", row(b"", "no.png")), (saved.select([299, 0]), made)):
+        examples = read(source).examples
+        assert all(example.row.data == expected for example in examples)
+        assert [example.row.number for example in examples] == list(range(1, len(examples) + 1))
+
+
+def test_a_row_of_a_dataset_beyond_the_limit(small):
+    rows = datasets.Dataset.from_list([ROW, ROW | {"prompt": "x" * 5000}, ROW])
+    assert [(r.number, "longer than 1,000" in r.reason) for r in read(rows).rejected] == [(2, True)]

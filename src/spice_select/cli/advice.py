@@ -83,6 +83,18 @@ def of_finetune(output: str) -> Callable[[], str]:
     return advice
 
 
+def of_evaluation(kept: Callable[[], str | None]) -> Callable[[], str]:
+    """Advice on an evaluation; `kept` names the file with what was measured, once there is any."""
+
+    def advice() -> str:
+        name = kept()
+        if name is None:
+            return "Nothing is kept: give the same command again."
+        return f"{name} holds what was measured.\nThe same command with --overwrite measures all anew."
+
+    return advice
+
+
 def _version(path: Path) -> tuple[int, int] | None:
     """What tells a file from another of the same name."""
     try:

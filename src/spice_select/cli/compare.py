@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spice_select.cli.printable import printable
 from spice_select.errors import OutputError
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
     console.print(_measures(found))
     console.print(_shared(found))
     for note in found.notes:
-        click.echo(f"note: {note}")
+        click.echo(printable(f"note: {note}"))
     if found.measured_by is not None:
-        click.echo(f"measured by the gradients of {found.measured_by}")
+        click.echo(printable(f"measured by the gradients of {found.measured_by}"))
     if output is not None:
         written = write(found, Path(output))
         click.echo(", ".join(str(path) for path in written))
@@ -50,14 +51,14 @@ def _measures(comparison: "Comparison") -> "Table":
     table = _empty("run", "method", "rows", "tokens", "median", "U (nats)", "times random", "conflict")
     for run in comparison.contenders:
         counts = (f"{run.rows:,}", f"{run.tokens:,}", f"{run.median_tokens:g}")
-        table.add_row(Text(run.name), run.method, *counts, *_measured(run))
+        table.add_row(Text(printable(run.name)), printable(run.method), *counts, *_measured(run))
     return table
 
 
 def _shared(comparison: "Comparison") -> "Table":
-    table = _empty("\nrows in common with", *(f"\n{run.name}" for run in comparison.contenders))
+    table = _empty("\nrows in common with", *(f"\n{printable(run.name)}" for run in comparison.contenders))
     for run in comparison.contenders:
-        table.add_row(Text(run.name), *(f"{count:,}" for count in run.shared))
+        table.add_row(Text(printable(run.name)), *(f"{count:,}" for count in run.shared))
     return table
 
 

@@ -11,8 +11,10 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
 
+from spice_select.cli.advice import of_evaluation
 from spice_select.cli.evaluation_tables import loss_table, task_table, verdict
 from spice_select.cli.forecast import print_forecast
+from spice_select.cli.interruption import going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.cli.progress import progress_on
 from spice_select.errors import ConfigError
@@ -162,12 +164,13 @@ def evaluate_command(
     report = Report(Path(output) if output else None)
     if report.path:
         check_report_path(report.path, overwrite, values["data"])
-    try:
-        _measure(checkpoint, values | {"columns": columns}, report)
-    finally:
-        if report.path and report.begun:
-            what = "written to" if report.content["complete"] else "what was measured before is in"
-            print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
+    with going_on(of_evaluation(lambda: str(report.path) if report.path and report.begun else None)):
+        try:
+            _measure(checkpoint, values | {"columns": columns}, report)
+        finally:
+            if report.path and report.begun:
+                what = "written to" if report.content["complete"] else "what was measured before is in"
+                print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
 
 
 def _refuse_idle(context: click.Context) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from spice_select.cli.printable import printable
+
 if TYPE_CHECKING:
     from spice_select.evaluation.bootstrap import Interval, PairedDifference
     from spice_select.evaluation.evaluate import Evaluation
@@ -21,7 +23,7 @@ def loss_table(heldout: "HeldoutLoss") -> Table:
         table.add_column(heading, justify="right")
     for s in heldout.sources:
         cells = (f"{s.rows:,}", f"{s.trained_tokens:,}", f"{s.mean:.4f}", _shown(s.interval), f"{s.token_mean:.4f}")
-        table.add_row(Text(s.source), *cells)
+        table.add_row(Text(printable(s.source)), *cells)
     rows, tokens = f"{len(heldout.rows):,}", f"{sum(s.trained_tokens for s in heldout.sources):,}"
     table.add_row("all rows", rows, tokens, f"{heldout.mean:.4f}")
     table.add_row("macro", "", "", f"{heldout.macro:.4f}", _shown(heldout.macro_interval), style="bold")
@@ -38,7 +40,8 @@ def task_table(results: "Sequence[TaskResult]") -> Table:
     table.add_column("")
     for r in results:
         error = "-" if r.stderr is None else f"{r.stderr:.4f}"
-        table.add_row(Text(r.task), Text(r.metric), f"{r.items:,}", f"{r.value:.4f}", error, Text(r.note))
+        task, metric, note = (Text(printable(word)) for word in (r.task, r.metric, r.note))
+        table.add_row(task, metric, f"{r.items:,}", f"{r.value:.4f}", error, note)
     return table
 
 
@@ -47,7 +50,7 @@ def verdict(first: "Evaluation", second: "Evaluation", difference: "PairedDiffer
     head = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
     if difference.interval is None:
         single = next(source.source for source in first.heldout.sources if source.rows == 1)
-        return f"{head}; no interval and no verdict: source '{single}' has one row, and at least two are needed."
+        return printable(f"{head}; no interval and no verdict: source '{single}' has one row, and two are needed.")
     head = f"{head} (95 %: {_shown(difference.interval)}); the interval "
     if not difference.interval.excludes(0.0):
         return f"{head}includes zero: these rows do not tell the two apart."

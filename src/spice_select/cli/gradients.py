@@ -9,6 +9,7 @@ import click
 from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
+from spice_select.cli.printable import printable
 from spice_select.config import resolve
 from spice_select.launch import is_main_process
 
@@ -87,7 +88,7 @@ def check_command(store: str) -> None:
 
     problems = check_store(store)
     for problem in problems:
-        click.echo(problem, err=True)
+        click.echo(printable(problem), err=True)
     if problems:
         click.echo(AGAIN, err=True)
         sys.exit(1)

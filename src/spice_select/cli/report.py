@@ -48,9 +48,9 @@ def report_command(directory: str, embeddings: str | None) -> None:
         found = build(place, progress, None if embeddings is None else Path(embeddings))
         written = write(found, place)
     for label, value, explanation in found.facts:
-        click.echo(f"{label:<18}{value} ({explanation})")
+        click.echo(printable(f"{label:<18}{value} ({explanation})"))
     for note in found.notes:
-        click.echo(f"note: {note}")
+        click.echo(printable(f"note: {note}"))
     click.echo(f"\n{written[0]}; figures in {place / 'figures'}/")
 
 
@@ -93,7 +93,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
             f"{directory}: method {evidence.config.method} computes no gradients, so nothing can be said."
         )
     for note in evidence.missing:
-        click.echo(f"note: {note}")
+        click.echo(printable(f"note: {note}"))
     _print(found, limit)
     if answers_known(evidence):
         click.echo(f"\nlikely wrong answers: {found.suspects.total:,}")
@@ -103,7 +103,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
 
 
 def _print(audit: "Audit", limit: int) -> None:
-    click.echo(audit.scope)
+    click.echo(printable(audit.scope))
     click.echo(f"\nopposed to the picks: {audit.conflicts.total:,}")
     _print_findings(audit.conflicts, limit)
     if audit.duplicates is None:

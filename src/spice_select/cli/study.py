@@ -8,6 +8,7 @@ from rich.console import Console
 
 from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
+from spice_select.cli.printable import printable
 
 EPILOG = """\b
 study.yaml:
@@ -59,6 +60,6 @@ def study_command(
     with going_on(of_study(output)), progress_on(sys.stderr) as progress:
         result = run_study(study, Path(output), progress)
     console = Console(highlight=False)
-    console.print(result.markdown, soft_wrap=True, markup=False)
+    console.print(printable(result.markdown), soft_wrap=True, markup=False)
     closing = f"{output}/table.md, loss.svg, tokens.svg; each cell's rows and losses are in {output}/cells/"
     console.print(closing, soft_wrap=True, markup=False)

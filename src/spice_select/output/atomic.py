@@ -10,6 +10,7 @@ an ordinary new file.
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,43 @@ def replacing(path: Path) -> Generator[Path]:
             raise _not_written(path, error) from error
         raise
     flush_directory(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Generator[Path]:
+    """Yield an empty folder beside `path` that takes its name if the block ends without an error.
+
+    For writers of several files (save_pretrained). What of an earlier folder is at `path` goes at that moment.
+
+    Raises:
+        OutputError: the directory cannot be written to, or its disk is full.
+
+    """
+    fresh = path.parent / f".spice-{secrets.token_hex(8)}.tmp"
+    try:
+        fresh.mkdir()
+        yield fresh
+        settle_folder(fresh)
+        shutil.rmtree(path, ignore_errors=True)
+        fresh.replace(path)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM + _NO_RIGHT + _BROKEN:
+            raise _not_written(path, error) from error
+        raise
+    flush_directory(path.parent)
+
+
+def settle_folder(folder: Path) -> None:
+    """Give all files of `folder` the permissions of ordinary new files, which safetensors does not, and flush them."""
+    new = _new_temporary(folder / "new")
+    mode = stat.S_IMODE(new.stat().st_mode)
+    new.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
+            _flush(file)
+    flush_directory(folder)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

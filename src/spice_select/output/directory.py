@@ -87,10 +87,23 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         what = "a finished run" if complete else "an unfinished run"
         remedy = "--overwrite replaces it" if complete else "--resume continues it (run), --overwrite replaces it"
         raise OutputError(f"{directory}: holds {what}; {remedy}, or choose another --output.")
+    refuse_links(directory, CHECKPOINT, FIGURES)
     if existing == "overwrite":
-        _refuse_links(directory)
         return "new"
     return "complete" if complete else "begun"
+
+
+def refuse_links(directory: Path, *folders: str) -> None:
+    """Keep from writing through links in a directory that somebody else may have made.
+
+    Raises:
+        OutputError: one of `folders`, relative to `directory`, is a link, behind which other files may lie.
+
+    """
+    for folder in folders:
+        path = directory / folder
+        if path.is_symlink():
+            raise OutputError(f"{path}: is a link, not a folder of its own; remove it, or choose another directory.")
 
 
 def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
@@ -145,7 +158,7 @@ def clear(directory: Path) -> None:
         OutputError: a folder of the run is a link, behind which other files may lie; nothing is removed.
 
     """
-    _refuse_links(directory)
+    refuse_links(directory, CHECKPOINT, FIGURES)
     # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
     (directory / MANIFEST).unlink(missing_ok=True)
     flush_directory(directory)  # nor may a power cut bring it back when the rest is gone
@@ -158,13 +171,6 @@ def clear(directory: Path) -> None:
                 path.unlink()
         shutil.rmtree(directory / CHECKPOINT)
     sweep(directory)
-
-
-def _refuse_links(directory: Path) -> None:
-    for folder in (CHECKPOINT, FIGURES):
-        path = directory / folder
-        if path.is_symlink():
-            raise OutputError(f"{path}: is a link, not a run's folder; remove it, or choose another --output.")
 
 
 def _clear_figures(folder: Path) -> None:

@@ -26,7 +26,8 @@ from spice_select.pool.streams import lines, opened, refuse_bomb, too_long
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHOWN = 1000  # characters of an overlong row that are kept as what could not be parsed
-_BATCH = 128  # rows of a Parquet file decoded at once
+BATCH = 128
+"""Rows of an Arrow table turned into Python values at once."""
 _ARROW_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", pa.ArrowException), OSError, UnicodeDecodeError)
 _JSON_KINDS: Mapping[type, str] = {
     list: "a list",
@@ -118,18 +119,25 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
     remedy = "If it is meant to be like that, write its rows to a .jsonl file and name that."
     try:
         with pq.ParquetFile(path) as file:
-            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_BATCH)):
+            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=BATCH)):
                 decoded += int(batch.nbytes)
                 refuse_bomb(path, decoded, path.stat().st_size, remedy)
-                large = batch.nbytes > streams.ROW_BYTES
-                for row in _one_by_one(batch) if large else cast("list[dict[str, Any]]", batch.to_pylist()):
-                    number += 1
-                    yield _checked_row(row, number)
+                for row in rows_of_batch(batch, number):
+                    number = row.number
+                    yield row
     except _ARROW_ERRORS as error:
         raise PoolError(
             f"{path.name}: cannot be read as Parquet after row {number}: {one_line(str(error))}\n"
             "The file is damaged or of another kind; copy it again."
         ) from error
+
+
+def rows_of_batch(batch: Any, before: int) -> Iterator[RawRow]:
+    """The rows of an Arrow batch or table, numbered from `before` + 1."""
+    large = batch.nbytes > streams.ROW_BYTES
+    rows = _one_by_one(batch) if large else cast("list[dict[str, Any]]", batch.to_pylist())
+    for number, row in enumerate(rows, start=before + 1):
+        yield _checked_row(row, number)
 
 
 def _one_by_one(batch: Any) -> Iterator[dict[str, Any] | None]:

@@ -5,7 +5,7 @@ Nothing is read here but what is needed to tell the kinds apart; `Source.rows()`
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -16,6 +16,7 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from spice_select.errors import PoolError
+from spice_select.pool.dataset_rows import dataset_rows
 from spice_select.pool.nesting import TOO_DEEP, too_deep
 from spice_select.pool.problems import one_line
 from spice_select.pool.readers import READERS, RawRow
@@ -160,22 +161,14 @@ def _hub_dataset(name: str, split: str) -> Source:
 def _dataset_rows(dataset: datasets.Dataset, label: str) -> Iterator[RawRow]:
     number = 0
     try:
-        for data in cast("Iterable[dict[str, Any]]", _without_media(dataset).with_format(None)):
-            number += 1
-            yield _checked(number, data)
+        for row in dataset_rows(dataset):
+            number = row.number
+            yield row
     except _DATASET_ERRORS as error:
         raise PoolError(
             f"{label}: cannot be read after row {number}: {one_line(str(error))}\n"
             "Its files are damaged; write the dataset again."
         ) from error
-
-
-def _without_media(dataset: datasets.Dataset) -> datasets.Dataset:
-    """The dataset with pictures and sound left as they are stored: to decode one is to open whatever file it names."""
-    for name, feature in cast("dict[str, object]", dataset.features).items():
-        if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
-            dataset = dataset.cast_column(name, type(feature)(decode=False))
-    return dataset
 
 
 def _memory_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[RawRow]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
+from transformers.utils import peft_utils
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.errors import ModelError
@@ -108,14 +110,29 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     def load(location: str, **arguments: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(location, dtype=precision, use_safetensors=True, **arguments)
 
-    if source.name != EMBEDDED_MODEL and Path(source.location).is_dir():
-        refuse_pickles(Path(source.location))
+    if Path(source.location).is_dir():
+        if source.name != EMBEDDED_MODEL:
+            refuse_pickles(Path(source.location))
+    else:
+        _refuse_hub_adapter(source)
     with quiet(), _no_conversion():
         model: PreTrainedModel = _load(source, "model", load)
     _forget_blocks(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
     return model.requires_grad_(False)
+
+
+def _refuse_hub_adapter(source: ModelSource) -> None:
+    """Keep transformers from putting an adapter of the repository, which may be a pickle, on whatever base it names."""
+    find = cast(Callable[..., str | None], peft_utils.find_adapter_config_file)  # pyright: ignore[reportUnknownMemberType]
+    with quiet():
+        adapter = find(source.location, revision=source.arguments["revision"])
+    if adapter is not None:
+        raise ModelError(
+            f"'{source.name}' holds an adapter (adapter_config.json), and --model takes a whole model.\n"
+            "Name its base, or merge it and save the model: merge_and_unload().save_pretrained(DIR)."
+        )
 
 
 def _forget_blocks(model: "PreTrainedModel") -> None:
@@ -153,9 +170,7 @@ def model_fingerprint(source: ModelSource) -> str:
         return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
     directory = Path(source.location).expanduser()
     if not directory.is_dir():
-        with quiet():
-            config = _load(source, "configuration", cast(Callable[..., Any], AutoConfig.from_pretrained))
-        return f"commit:{config._commit_hash}"
+        return f"commit:{_load(source, 'configuration', _commit)}"
     digest = hashlib.sha256()
     for path in sorted(
         p
@@ -166,6 +181,11 @@ def model_fingerprint(source: ModelSource) -> str:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _commit(repository: str, *, revision: str | None, **_: object) -> str:
+    """The commit that a revision of a hub repository stands for: in the hub's cache a file lies in a folder of it."""
+    return Path(hf_hub_download(repository, "config.json", revision=revision)).parent.name
 
 
 def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from spice_select.errors import ConfigError, OutputError
 from spice_select.output.atomic import write_text
-from spice_select.output.directory import CHECKPOINT
+from spice_select.output.directory import CHECKPOINT, refuse_links
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
 from spice_select.pool.messages import Conversation
 from spice_select.preparation import Prepared
@@ -44,9 +44,11 @@ def measure_answers(evidence: Evidence, progress: Progress, *, trust_remote_code
 
     Raises:
         ConfigError: the run kept no texts.
+        OutputError: the run's checkpoint is a link.
         SpiceSelectError: the model cannot be loaded, or the memory does not suffice.
 
     """
+    refuse_links(evidence.directory, CHECKPOINT)
     rows = range(len(evidence.lines))
     chats = evidence.texts(rows)
     if chats is None:

@@ -13,7 +13,7 @@ import numpy as np
 from spice_select.errors import SpiceSelectError
 from spice_select.information import SelectionInputError
 from spice_select.output.atomic import write_text
-from spice_select.output.directory import FIGURES, PAGE_BYTES, REPORT
+from spice_select.output.directory import FIGURES, PAGE_BYTES, REPORT, refuse_links
 from spice_select.progress import Progress
 from spice_select.report.audit import audit_of
 from spice_select.report.composition import LANGUAGE_ROWS, composition_of
@@ -81,7 +81,13 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
 
 
 def write(report: Report, directory: Path) -> list[Path]:
-    """Write the page, and the figures as SVG and PNG; earlier ones are replaced. Returns what was written."""
+    """Write the page, and the figures as SVG and PNG; earlier ones are replaced. Returns what was written.
+
+    Raises:
+        OutputError: the directory cannot be written to, or its folder of figures is a link.
+
+    """
+    refuse_links(directory, FIGURES)
     figures = draw(report, directory / FIGURES)
     return [write_page(report, directory), *figures]
 

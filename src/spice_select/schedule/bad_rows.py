@@ -55,7 +55,7 @@ def settle_step(
     """As `settle`, for a step of the proxy's training on `rows`; no bad row means that the step itself overflowed.
 
     Raises:
-        ModelError: names the rows, or the step's first one.
+        ModelError: names the rows; the step alone where each of them is finite.
 
     """
     found = [bad_row(rows[place], reason) for place, reason in bad.items()]

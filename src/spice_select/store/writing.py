@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spice_select.errors import NoRoomError, OutputError
 from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_bytes, write_text
-from spice_select.output.directory import ensure_writable
+from spice_select.output.directory import ensure_writable, refuse_links
 from spice_select.output.settings import differences
 from spice_select.store.claims import claimed, holder_of, quietly
 from spice_select.store.layout import (
@@ -128,9 +128,10 @@ def _unfinish(store: Path) -> None:
 
 
 def check_place(store: Path) -> None:
-    """Raise `OutputError` where `store` is a file, or a directory of something else."""
+    """Raise `OutputError` where `store` is a file, a directory of something else, or a folder of it is a link."""
     if store.exists() and not store.is_dir():
         raise OutputError(f"{store}: is a file; choose another --output.")
+    refuse_links(store, CLAIMS, SHARDS)
     # One listing: another process may be making the store at this moment.
     there = [path for path in store.iterdir() if not path.match(TEMPORARY_PATTERN)] if store.is_dir() else []
     if IDENTITY not in [path.name for path in there]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FORMAT_VERSION = 1
+CELLS = "cells"
+"""Folder of the results, with a folder for each cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def heldout_losses(model: "PreTrainedModel", heldout: Pool, progress: Progress) 
 
 def result_path(directory: Path, cell: str, seed: int) -> Path:
     """Where the result of a cell lies."""
-    return directory / "cells" / cell / f"{seed}.json"
+    return directory / CELLS / cell / f"{seed}.json"
 
 
 def write_result(directory: Path, result: CellResult) -> None:

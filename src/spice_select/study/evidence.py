@@ -26,13 +26,15 @@ from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.interleaved import warm_up
+from spice_select.schedule.interleaved import memory_advice, warm_up
 from spice_select.schedule.ordered import Losses, bad_losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
 
 LOSSES = "response-losses.json"
 HELD_AS = torch.bfloat16
 """Type of gradients that wait between batches: a whole pool of them would not fit otherwise."""
+
+MEMORY_ADVICE = "Lower gradient_memory in the study's YAML and give the same command again."
 
 
 def gram_file(config: RunConfig) -> str:
@@ -72,16 +74,17 @@ class Evidence:
         if passes > 1:
             self.progress.note(f"gradients need {passes} passes over the pool; raise gradient_memory for fewer")
         self.progress.begin(f"gradients {config.seed}", len(examples), self.pool.total_tokens)
-        gram = pool_gram(
-            proxy.model,
-            proxy.layers,
-            examples,
-            batches,
-            memory,
-            HeldGradients(),
-            lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
-            held_as=HELD_AS,
-        )
+        with memory_advice(MEMORY_ADVICE):
+            gram = pool_gram(
+                proxy.model,
+                proxy.layers,
+                examples,
+                batches,
+                memory,
+                HeldGradients(),
+                lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
+                held_as=HELD_AS,
+            )
         settle(bad_rows(examples, gram.diagonal()), config, self.progress)
         write_bytes(path, save({"gram": gram}))
         return gram

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spice_select.locks import sole_writer
-from spice_select.output.atomic import write_text
+from spice_select.output.atomic import replacing_folder, write_text
+from spice_select.output.directory import refuse_links
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import (
@@ -28,6 +29,7 @@ from spice_select.proxy.loading import (
 )
 from spice_select.study import figures
 from spice_select.study.cells import (
+    CELLS,
     CellResult,
     followed_tokens,
     heldout_losses,
@@ -46,6 +48,9 @@ from spice_select.study.remarks import overlap_remarks, source_remarks
 from spice_select.study.table import Line, Shares, lines, markdown, pool_shares
 
 UNTRAINED = "untrained.json"
+MODEL = "model"
+COMPLETE = "complete"
+"""In `model/`; marks it as whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +67,13 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
 
     Raises:
         ConfigError: no pool or held-out rows; a budget beyond the pool; a changed cell.
-        OutputError: the directory holds another study or damaged files.
+        OutputError: the directory holds another study, damaged files, or links in place of folders.
 
     """
     inputs = read_inputs(study, progress)
     identity = identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source))
     begun(directory, identity)  # raises before anything is made where it may not be
+    refuse_links(directory, MODEL, CELLS, *(f"{CELLS}/{cell}" for cell in study.cells))
     directory.mkdir(parents=True, exist_ok=True)
     work = _Work(study, directory, inputs.pool, inputs.heldout, progress)
     with sole_writer(directory):
@@ -154,11 +160,12 @@ class _Work:
 
     def _model(self) -> Path:
         """The model as a directory: one copy for all that is measured, and quicker to load than to unpack each time."""
-        path = self.directory / "model"
-        if not (path / "complete").exists():
+        path = self.directory / MODEL
+        if not (path / COMPLETE).exists():
             source = model_source(model_config(self.study.model))
-            with quiet():
-                load_model(source, "float32", pick_device("cpu")).save_pretrained(path)
-            load_tokenizer(source).save_pretrained(path)
-            write_text(path / "complete", "")
+            with replacing_folder(path) as folder:
+                with quiet():
+                    load_model(source, "float32", pick_device("cpu")).save_pretrained(folder)
+                load_tokenizer(source).save_pretrained(folder)
+                (folder / COMPLETE).touch()
         return path

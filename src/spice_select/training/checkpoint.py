@@ -14,14 +14,13 @@ import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
 from spice_select.locks import LOCK, sole_writer
-from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_text
+from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, settle_folder, write_text
 
 RECORD = "finetune.json"
 FORMAT = "spice-select-finetune"
@@ -113,10 +112,7 @@ def _fill(fresh: Path, record: dict[str, Any], save: Callable[[Path], None]) -> 
     names = sorted(path.name for path in fresh.iterdir())
     about = {"format": FORMAT, "version": FORMAT_VERSION, **record, "files": [*names, RECORD]}
     write_text(fresh / RECORD, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
-    mode = stat.S_IMODE((fresh / RECORD).stat().st_mode)
-    for file in fresh.rglob("*"):
-        if file.is_file():
-            _settle(file, mode)
+    settle_folder(fresh)
 
 
 def _recorded_files(output: Path) -> set[str] | None:
@@ -140,7 +136,6 @@ def _present(output: Path) -> set[str]:
 
 def _take_place(fresh: Path, output: Path) -> None:
     """Make the files of `fresh` those of `output`; those of a checkpoint that was there go."""
-    flush_directory(fresh)
     if not output.exists():
         fresh.rename(output)
         flush_directory(output.parent)
@@ -167,10 +162,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _settle(file: Path, mode: int) -> None:
-    """Give `file` the permissions of an ordinary file, which safetensors does not, and wait until it is on the disk."""
-    file.chmod(mode)
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())

@@ -1,0 +1,87 @@
+"""Links in a directory that somebody else may have made: nothing behind them is written, removed or replaced."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from oracles.commands import refusal, snapshot
+from spice_select import select
+from spice_select.errors import OutputError
+from spice_select.output.directory import clear
+
+RUN = ["run", "p.jsonl", "--model", "MODEL", "--pool-size", "20", "--lora-rank", "2", "--warmup-steps", "1"]
+GRADIENTS = ["gradients", "p.jsonl", "--model", "MODEL", "--dim", "16", "--lora-rank", "2", "--warmup-steps", "1"]
+STUDY = ["study", "study.yaml", "--output", "study"]
+
+LINKED = {
+    "run --overwrite, checkpoint": ("run/checkpoint", [*RUN, "--output", "run", "--overwrite"]),
+    "run --overwrite, figures": ("run/figures", [*RUN, "--output", "run", "--overwrite"]),
+    "run --resume, checkpoint": ("run/checkpoint", [*RUN, "--output", "run", "--resume"]),
+    "pick --overwrite, figures": ("run/figures", ["pick", "store", "--output", "run", "--overwrite"]),
+    "report, figures": ("run/figures", ["report", "run"]),
+    "audit --answers, checkpoint": ("run/checkpoint", ["audit", "run", "--answers"]),
+    "gradients, claims": ("store/.claims", [*GRADIENTS, "--output", "store"]),
+    "gradients, shards": ("store/shards", [*GRADIENTS, "--output", "store"]),
+    "study, model": ("study/model", STUDY),
+    "study, cells": ("study/cells", STUDY),
+    "study, a cell": ("study/cells/random", STUDY),
+}
+
+
+def move_behind_a_link(path: Path) -> None:
+    """Put what is at `path` elsewhere, and a link to it there."""
+    elsewhere = path.parent.parent / f"elsewhere-{path.name}"
+    path.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, elsewhere)
+    (elsewhere / "gain.svg").write_text("mine")
+    path.symlink_to(elsewhere)
+
+
+def begin_study(place: Path, model: str) -> None:
+    """A study that only lacks its results."""
+    from spice_select.progress import NoProgress
+    from spice_select.proxy.loading import model_fingerprint
+    from spice_select.study.config import StudyConfig
+    from spice_select.study.identity import begin, identity_of
+    from spice_select.study.inputs import read_inputs
+
+    about = {"model": model, "pool": "p.jsonl", "heldout": "p.jsonl", "budget": 4, "seeds": 1}
+    about |= {"cells": {"random": {"method": "random"}}}
+    (place / "study.yaml").write_text(json.dumps(about))
+    study = StudyConfig.model_validate(about)
+    inputs = read_inputs(study, NoProgress())
+    begin(place / "study", identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source)))
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_command_refuses_links_in_its_output(name, place, tiny_model, monkeypatch, capsys):
+    linked, arguments = LINKED[name]
+    monkeypatch.chdir(place)
+    if arguments is STUDY:
+        begin_study(place, tiny_model)
+    move_behind_a_link(place / linked)
+    arguments = [tiny_model if argument == "MODEL" else argument for argument in arguments]
+    message = refusal(place, arguments, monkeypatch, capsys)
+    assert f"{linked}: is a link" in message
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "figures"])
+def test_what_lies_behind_a_link_is_never_removed(name, place):
+    """`clear` refuses before it removes anything."""
+    move_behind_a_link(place / "run" / name)
+    before = snapshot(place)
+    with pytest.raises(OutputError, match="is a link"):
+        clear(place / "run")
+    assert snapshot(place) == before
+
+
+def test_a_link_in_place_of_a_result_is_replaced_not_followed(place, tiny_model):
+    target = place / "foreign" / "thesis.txt"
+    (place / "run" / "selected.jsonl").unlink()
+    (place / "run" / "selected.jsonl").symlink_to(target)
+    options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1}
+    select(place / "p.jsonl", pool_size=20, output=place / "run", existing="overwrite", **options)
+    assert target.read_text() == "years of work"
+    assert not (place / "run" / "selected.jsonl").is_symlink()
