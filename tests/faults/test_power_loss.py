@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from oracles.runs import chat_rows, write_jsonl
-from spice_select import compute_gradients, pick, select
+from spice_select import Recipe, compute_gradients, finetune, pick, select
+from spice_select.progress import NoProgress
+from spice_select.report.build import build, write
+from spice_select.study.config import StudyConfig
+from spice_select.study.run import run_study
 
 FINAL = re.compile(r"(?!\.spice-)")
 MARKS = ("manifest.json", "finetune.json")
@@ -60,18 +64,22 @@ def check(entries):
     renamed = 0
     for number, (event, *paths) in enumerate(entries):
         if event == "open":
-            name = Path(paths[0]).name
-            assert name.startswith(".spice-") or "/.claims/" in paths[0], f"{paths[0]} is written under its final name"
+            temporary = any(part.startswith(".spice-") for part in Path(paths[0]).parts)
+            assert temporary or "/.claims/" in paths[0], f"{paths[0]} is written under its final name"
             unflushed[paths[0]] = number
         elif event == "fsync":
             unflushed.pop(paths[0], None)
             names.discard(paths[0])
             marks.discard(paths[0])
         elif event == "os.rename":
-            assert paths[0] not in unflushed, f"{paths[1]} took its name before its content was on the disk"
+            content = [path for path in unflushed if f"{path}/".startswith(f"{paths[0]}/")]
+            assert not content, f"{paths[1]} took its name before its content was on the disk"
             names.add(str(Path(paths[1]).parent))
             renamed += 1
-        elif FINAL.match(Path(paths[0]).name):
+        else:
+            unflushed.pop(paths[0], None)
+            if not FINAL.match(Path(paths[0]).name):
+                continue
             assert not marks, f"{paths[0]} goes while a power cut could bring {MARKS} back"
             if Path(paths[0]).name in MARKS:
                 marks.add(str(Path(paths[0]).parent))
@@ -91,6 +99,12 @@ def test_every_command_flushes_before_it_relies(journal, tmp_path, tiny_model):
     compute_gradients(pool, model=tiny_model, output=tmp_path / "s", dim=64, lora_rank=2, warmup_steps=1)
     for existing in ("refuse", "overwrite"):
         pick(tmp_path / "s", budget="5", output=tmp_path / "c", existing=existing)
+    for existing in ("refuse", "overwrite"):
+        finetune(pool, model=tiny_model, output=tmp_path / "t", existing=existing, recipe=Recipe(epochs=0.2))
+    write(build(tmp_path / "r", NoProgress()), tmp_path / "r")
+    cells = {"spice": {"pool_size": 20}, "random": {"method": "random"}}
+    about = {"model": tiny_model, "pool": str(pool), "heldout": str(pool), "budget": 4, "seeds": 1, "cells": cells}
+    run_study(StudyConfig.model_validate({**about, "recipe": {"epochs": 1}}), tmp_path / "study", NoProgress())
     own = [entry for entry in journal.entries if "/s/rows.parquet" not in entry[1] or entry[0] != "os.remove"]
     assert check(own) > 50
 
@@ -101,6 +115,7 @@ def test_the_law_finds_what_it_forbids(tmp_path):
         [("open", f"{folder}/selected.jsonl")],
         [("open", f"{folder}/.spice-1.tmp"), ("os.rename", f"{folder}/.spice-1.tmp", f"{folder}/a"), ("fsync", folder)],
         [("os.rename", f"{folder}/.spice-1.tmp", f"{folder}/a")],
+        [("open", f"{folder}/.spice-1.tmp/weights"), ("os.rename", f"{folder}/.spice-1.tmp", f"{folder}/model")],
         [("os.remove", f"{folder}/manifest.json"), ("os.remove", f"{folder}/scores.parquet")],
     ):
         with pytest.raises(AssertionError):

@@ -1,5 +1,6 @@
 """SIGTERM, SIGINT and SIGHUP end a command soon, with its own exit code, with what is kept and how to go on."""
 
+import json
 import os
 import signal
 import socket
@@ -59,8 +60,21 @@ def test_stopped_gradients_say_that_the_same_command_goes_on(tmp_path, tiny_mode
     assert "shard" in error and "The same command computes what is missing." in error and "Traceback" not in error
 
 
-def test_a_process_that_waits_for_another_ends_too(tmp_path, tiny_model, pool):
-    """It sits in code that never looks at signals: a second thread ends the process."""
+def test_a_stopped_evaluation_says_what_it_kept(tmp_path, tiny_model):
+    data = write_jsonl(tmp_path / "p.jsonl", chat_rows(3000))
+    kept = tmp_path / "e.json"
+    process = begin("evaluate", tiny_model, "--against", tiny_model, "--data", data, "--output", kept)
+    wait_for(kept, process)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143, error
+    assert "e.json holds what was measured" in error and "--overwrite" in error and "Traceback" not in error
+    assert not json.loads(kept.read_text())["complete"]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_process_that_waits_for_another_ends_too(twice, tmp_path, tiny_model, pool):
+    """It sits in code that never looks at signals: a second thread ends the process, a second signal at once."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     alone_of_two = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
@@ -74,8 +88,12 @@ def test_a_process_that_waits_for_another_ends_too(tmp_path, tiny_model, pool):
                 break
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
+    if twice:
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=5)  # sooner than the 8 s that the first one waits
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 143 and "Traceback" not in error, error
+    assert process.returncode == 143 and "Traceback" not in error and "ended at once" in error, error
 
 
 def test_a_signal_that_the_shell_has_switched_off_stays_off(tmp_path, tiny_model, pool):

@@ -83,14 +83,14 @@ def of_finetune(output: str) -> Callable[[], str]:
     return advice
 
 
-def of_evaluation(kept: Callable[[], str | None]) -> Callable[[], str]:
-    """Advice on an evaluation; `kept` names the file with what was measured, once there is any."""
+def of_evaluation(output: Path | None) -> Callable[[], str]:
+    """Advice on an evaluation whose finished parts go into `output`, made before it starts."""
+    earlier = None if output is None else _version(output)
 
     def advice() -> str:
-        name = kept()
-        if name is None:
+        if output is None or _version(output) == earlier:
             return "Nothing is kept: give the same command again."
-        return f"{name} holds what was measured.\nThe same command with --overwrite measures all anew."
+        return f"{output} holds what was measured.\nThe same command with --overwrite measures all anew."
 
     return advice
 

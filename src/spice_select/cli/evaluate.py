@@ -164,7 +164,7 @@ def evaluate_command(
     report = Report(Path(output) if output else None)
     if report.path:
         check_report_path(report.path, overwrite, values["data"])
-    with going_on(of_evaluation(lambda: str(report.path) if report.path and report.begun else None)):
+    with going_on(of_evaluation(report.path)):
         try:
             _measure(checkpoint, values | {"columns": columns}, report)
         finally:

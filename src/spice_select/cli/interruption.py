@@ -6,8 +6,10 @@ or in one long product, a second thread ends the process after `PATIENCE` second
 """
 
 import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -60,19 +62,18 @@ def orderly_signals() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, ended = os.pipe(), threading.Event()
+    heard = os.pipe()
     os.set_blocking(heard[1], False)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, _raise_stopped)
     earlier = signal.set_wakeup_fd(heard[1], warn_on_full_buffer=False)
-    watch = threading.Thread(target=_end_soon, args=(heard[0], ended), daemon=True)
+    watch = threading.Thread(target=_end_soon, args=(heard[0],), daemon=True)
     watch.start()
     try:
         yield
     finally:
-        ended.set()
         signal.set_wakeup_fd(earlier)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -110,10 +111,27 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def _end_soon(heard: int, ended: threading.Event) -> None:
-    """Wait for a signal; end the process if it is still there after a while."""
-    while (byte := os.read(heard, 1)) != b"\0":
-        if byte[0] in SIGNALS and not ended.wait(PATIENCE):
-            if is_main_process():
-                os.write(2, AT_ONCE.format(name=signal.Signals(byte[0]).name).encode())
-            os._exit(128 + byte[0])
+def _end_soon(heard: int) -> None:
+    """Wait for a signal; end the process if it is still there after a while, or when another one comes."""
+    first = _next_signal(heard, None)
+    if first is None:
+        return
+    deadline = time.monotonic() + PATIENCE
+    if _next_signal(heard, deadline) is None and time.monotonic() < deadline:
+        return
+    if is_main_process():
+        os.write(2, AT_ONCE.format(name=signal.Signals(first).name).encode())
+    os._exit(128 + first)
+
+
+def _next_signal(heard: int, deadline: float | None) -> int | None:
+    """Number of the next signal of ours; None where the block ended before, or the deadline is over."""
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([heard], [], [], left)[0]:
+            return None
+        number = os.read(heard, 1)[0]
+        if number == 0:
+            return None
+        if number in SIGNALS:
+            return number
