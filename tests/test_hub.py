@@ -12,8 +12,6 @@ import pytest
 from oracles.local_hub import COMMIT, local_hub
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
-pytestmark = pytest.mark.slow
-
 FEW = ["--lora-rank", "2", "--warmup-steps", "1", "--pool-size", "20"]
 
 
@@ -60,6 +58,7 @@ def test_a_model_by_its_id(say, tmp_path, tiny_model):
     assert all(read_jsonl(tmp_path / name / "selected.jsonl") == expected for name in ("by-id", "at-commit", "offline"))
 
 
+@pytest.mark.slow
 def test_a_pool_by_its_id(say, tmp_path, tiny_model):
     say("run", "owner/rows", "--model", tiny_model, *FEW, "--output", "by-id")
     say("run", "p.jsonl", "--model", tiny_model, *FEW, "--output", "by-file")
@@ -67,6 +66,7 @@ def test_a_pool_by_its_id(say, tmp_path, tiny_model):
     assert chosen[0] == chosen[1]
 
 
+@pytest.mark.slow
 def test_fine_tuning_and_evaluation_by_id(say, tmp_path):
     pytest.importorskip("trl")
     say("finetune", "p.jsonl", "--model", "owner/tiny", "--epochs", "1", "--output", "tuned")
@@ -75,6 +75,7 @@ def test_fine_tuning_and_evaluation_by_id(say, tmp_path):
     assert COMMIT in json.loads((tmp_path / "e.json").read_text())["fingerprint"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "clue"),
     [

@@ -29,6 +29,7 @@ from spice_select.output.directory import (
     clear,
     ensure_writable,
     inspect_output,
+    refuse_links,
     refuse_own_inputs,
     refuse_own_stores,
     sweep,
@@ -225,6 +226,7 @@ def _choose(
     if config.pool_size != "all":
         return run_interleaved(pool.examples, budget, config, proxy, checkpoint, progress, watch, ranks)
     place = checkpoint.directory / STORE
+    refuse_links(checkpoint.directory, STORE)
     extract(prepared, proxy, place, progress, watch, given)
     with watch.time("selection"):
         store = GradientStore.open(place, prepared.device)

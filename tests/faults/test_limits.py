@@ -170,6 +170,13 @@ def test_no_file_that_a_row_names_is_opened(tmp_path):
         assert [example.row.number for example in examples] == list(range(1, len(examples) + 1))
 
 
+def test_json_of_a_dataset_nested_too_deep():
+    deep = json.loads("[" * 150 + "]" * 150)
+    kinds = datasets.Features({**{name: datasets.Value("string") for name in ROW}, "json": datasets.Json()})
+    rows = datasets.Dataset.from_list([ROW | {"json": value} for value in ([], deep)], features=kinds)
+    assert [(r.number, "nested deeper" in r.reason) for r in read(rows).rejected] == [(2, True)]
+
+
 def test_a_row_of_a_dataset_beyond_the_limit(small):
     rows = datasets.Dataset.from_list([ROW, ROW | {"prompt": "x" * 5000}, ROW])
     assert [(r.number, "longer than 1,000" in r.reason) for r in read(rows).rejected] == [(2, True)]

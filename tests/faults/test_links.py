@@ -10,6 +10,7 @@ from oracles.commands import refusal, snapshot
 from spice_select import select
 from spice_select.errors import OutputError
 from spice_select.output.directory import clear
+from spice_select.training.checkpoint import finish_move
 
 RUN = ["run", "p.jsonl", "--model", "MODEL", "--pool-size", "20", "--lora-rank", "2", "--warmup-steps", "1"]
 GRADIENTS = ["gradients", "p.jsonl", "--model", "MODEL", "--dim", "16", "--lora-rank", "2", "--warmup-steps", "1"]
@@ -85,3 +86,31 @@ def test_a_link_in_place_of_a_result_is_replaced_not_followed(place, tiny_model)
     select(place / "p.jsonl", pool_size=20, output=place / "run", existing="overwrite", **options)
     assert target.read_text() == "years of work"
     assert not (place / "run" / "selected.jsonl").is_symlink()
+
+
+def test_a_resumed_run_refuses_a_store_behind_a_link(place, tiny_model):
+    options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1, "dim": 16, "pool_size": "all"}
+    select(place / "p.jsonl", output=place / "all", **options)
+    (place / "all" / "manifest.json").unlink()
+    (place / "all" / "checkpoint" / "pool-000000.json").unlink()
+    move_behind_a_link(place / "all" / "checkpoint" / "gradients")
+    before = snapshot(place / "all" / "elsewhere-gradients")
+    with pytest.raises(OutputError, match="gradients: is a link"):
+        select(place / "p.jsonl", output=place / "all", existing="resume", **options)
+    assert snapshot(place / "all" / "elsewhere-gradients") == before
+
+
+def test_a_link_is_no_checkpoint_that_waits_to_be_moved_in(place):
+    """What a killed `finetune` left is a folder of its own."""
+    finished = place / "good"
+    finished.mkdir()
+    record = {"format": "spice-select-finetune", "version": 1, "files": ["finetune.json"]}
+    (finished / "finetune.json").write_text(json.dumps(record))
+    (place / "out").mkdir()
+    (place / "out" / ".spice-0.tmp").symlink_to(finished)
+    finish_move(place / "out")
+    assert (finished / "finetune.json").exists() and not (place / "out" / "finetune.json").exists()
+    (place / "out" / ".spice-0.tmp").unlink()
+    finished.rename(place / "out" / ".spice-0.tmp")
+    finish_move(place / "out")
+    assert (place / "out" / "finetune.json").exists()

@@ -19,6 +19,7 @@ def say(tmp_path, tiny_model, monkeypatch, capsys):
     rows = [row | {"id": f"{HOSTILE}{row['id']}", "source": f"{HOSTILE}{row['source']}"} for row in rows]
     write_jsonl(tmp_path / "p.jsonl", rows)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)  # makes bold lines of our own
 
     def run(*arguments: str) -> str:
         words = [tiny_model if argument == "MODEL" else argument for argument in arguments]

@@ -27,7 +27,9 @@ class LocalHub:
 
     def variables(self, home: Path) -> dict[str, str]:
         """What makes a process ask this hub, and keep what it gets in `home`."""
-        return {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        places = {"HF_HOME": home, "HF_HUB_CACHE": home / "hub", "HF_DATASETS_CACHE": home / "datasets"}
+        own = {name: str(place) for name, place in places.items()}
+        return own | {"HF_ENDPOINT": self.endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
 
 
 class Handler(BaseHTTPRequestHandler):

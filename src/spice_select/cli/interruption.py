@@ -2,7 +2,7 @@
 
 Whatever this project writes is whole or absent at every moment, so a command may be ended anywhere. The first signal
 raises `Stopped` in the main thread. Where that thread sits in code that does not come back, waiting for another process
-or in one long product, a second thread ends the process after `PATIENCE` seconds. A second signal ends it at once.
+or in one long product, a second thread ends the process after `PATIENCE` seconds, or at once when another signal comes.
 """
 
 import os
@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import click
@@ -21,7 +21,13 @@ from spice_select.launch import is_main_process
 PATIENCE = 8.0
 """Seconds that the main thread has for its way out."""
 
+TOGETHER = 0.5
+"""Seconds within which several signals are one: a closing terminal and a launcher send more than one."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_ENDED = 0
+"""In the pipe between signals: the block has ended."""
 
 AT_ONCE = (
     "spice-select: {name}: ended at once. What was done is kept: a begun run goes on with --resume, gradients and a\n"
@@ -113,25 +119,25 @@ os.register_at_fork(after_in_child=_forget)
 
 def _end_soon(heard: int) -> None:
     """Wait for a signal; end the process if it is still there after a while, or when another one comes."""
-    first = _next_signal(heard, None)
-    if first is None:
-        return
-    deadline = time.monotonic() + PATIENCE
-    if _next_signal(heard, deadline) is None and time.monotonic() < deadline:
-        return
-    if is_main_process():
-        os.write(2, AT_ONCE.format(name=signal.Signals(first).name).encode())
-    os._exit(128 + first)
+    first = _next(heard, None)
+    while first not in SIGNALS:
+        if first == _ENDED:
+            return
+        first = _next(heard, None)
+    stop, begun = signal.Signals(first), time.monotonic()
+    while (left := begun + PATIENCE - time.monotonic()) > 0 and (byte := _next(heard, left)) is not None:
+        if byte == _ENDED:
+            return
+        if byte in SIGNALS and time.monotonic() - begun > TOGETHER:
+            break
+    with suppress(OSError):  # the terminal may be gone
+        if is_main_process():
+            os.write(2, AT_ONCE.format(name=stop.name).encode())
+    os._exit(128 + stop)
 
 
-def _next_signal(heard: int, deadline: float | None) -> int | None:
-    """Number of the next signal of ours; None where the block ended before, or the deadline is over."""
-    while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([heard], [], [], left)[0]:
-            return None
-        number = os.read(heard, 1)[0]
-        if number == 0:
-            return None
-        if number in SIGNALS:
-            return number
+def _next(heard: int, seconds: float | None) -> int | None:
+    """The next byte of a pipe; None if there is none in time."""
+    waiting = select.poll()
+    waiting.register(heard, select.POLLIN)
+    return os.read(heard, 1)[0] if waiting.poll(None if seconds is None else seconds * 1000) else None

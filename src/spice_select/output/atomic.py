@@ -59,7 +59,7 @@ def replacing(path: Path) -> Generator[Path]:
 def replacing_folder(path: Path) -> Generator[Path]:
     """Yield an empty folder beside `path` that takes its name if the block ends without an error.
 
-    For writers of several files (save_pretrained). What of an earlier folder is at `path` goes at that moment.
+    For writers of several files (save_pretrained). An earlier folder at `path` goes; a kill just then can leave none.
 
     Raises:
         OutputError: the directory cannot be written to, or its disk is full.
@@ -70,7 +70,8 @@ def replacing_folder(path: Path) -> Generator[Path]:
         fresh.mkdir()
         yield fresh
         settle_folder(fresh)
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path)
         fresh.replace(path)
     except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -85,10 +86,12 @@ def settle_folder(folder: Path) -> None:
     new = _new_temporary(folder / "new")
     mode = stat.S_IMODE(new.stat().st_mode)
     new.unlink()
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(mode)
-            _flush(file)
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            flush_directory(path)
+        else:
+            path.chmod(mode)
+            _flush(path)
     flush_directory(folder)
 
 

@@ -189,6 +189,13 @@ def sweep(directory: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def sweep_folders(directory: Path) -> None:
+    """Remove temporary folders that a killed process left behind; for directories where no other command makes such."""
+    for path in directory.glob(TEMPORARY_PATTERN):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+
+
 def ensure_writable(directory: Path) -> None:
     """Create the directory and try to write there, before anything is spent on the run.
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import datasets
 
+from spice_select.pool.nesting import TOO_DEEP, too_deep
 from spice_select.pool.readers import BATCH, RawRow, rows_of_batch
 
 
@@ -21,9 +22,11 @@ def dataset_rows(dataset: datasets.Dataset) -> Iterator[RawRow]:
     for table in tables:
         for row in rows_of_batch(table, number):
             number = row.number
-            if row.data is not None:
-                row = dataclasses.replace(row, data=cast("dict[str, Any]", features.decode_example(dict(row.data))))
-            yield row
+            if row.data is None:
+                yield row
+                continue
+            data = cast("dict[str, Any]", features.decode_example(dict(row.data)))
+            yield RawRow(number, None, "", TOO_DEEP) if too_deep(data) else RawRow(number, data)
 
 
 def _at_rest(feature: object) -> object:

@@ -120,7 +120,7 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in cast("Iterable[Any]", file.iter_batches(batch_size=BATCH)):
-                decoded += int(batch.nbytes)
+                decoded += _size(batch)
                 refuse_bomb(path, decoded, path.stat().st_size, remedy)
                 for row in rows_of_batch(batch, number):
                     number = row.number
@@ -134,17 +134,25 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
 
 def rows_of_batch(batch: Any, before: int) -> Iterator[RawRow]:
     """The rows of an Arrow batch or table, numbered from `before` + 1."""
-    large = batch.nbytes > streams.ROW_BYTES
+    large = _size(batch) > streams.ROW_BYTES
     rows = _one_by_one(batch) if large else cast("list[dict[str, Any]]", batch.to_pylist())
     for number, row in enumerate(rows, start=before + 1):
         yield _checked_row(row, number)
+
+
+def _size(batch: Any) -> int:
+    """Bytes of an Arrow batch; those of all its buffers for the newer types whose own part Arrow cannot tell."""
+    try:
+        return int(batch.nbytes)
+    except cast("type[Exception]", pa.ArrowException):
+        return int(batch.get_total_buffer_size())
 
 
 def _one_by_one(batch: Any) -> Iterator[dict[str, Any] | None]:
     """The rows of an Arrow batch; None in place of one that is too long."""
     for place in range(batch.num_rows):
         row = batch.slice(place, 1)
-        yield None if row.nbytes > streams.ROW_BYTES else row.to_pylist()[0]
+        yield None if _size(row) > streams.ROW_BYTES else row.to_pylist()[0]
 
 
 def _checked_row(row: dict[str, Any] | None, number: int) -> RawRow:

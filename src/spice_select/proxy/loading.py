@@ -126,8 +126,12 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
 def _refuse_hub_adapter(source: ModelSource) -> None:
     """Keep transformers from putting an adapter of the repository, which may be a pickle, on whatever base it names."""
     find = cast(Callable[..., str | None], peft_utils.find_adapter_config_file)  # pyright: ignore[reportUnknownMemberType]
+
+    def adapter_of(repository: str, *, revision: str | None, **_: object) -> str | None:
+        return find(repository, revision=revision)
+
     with quiet():
-        adapter = find(source.location, revision=source.arguments["revision"])
+        adapter: str | None = _load(source, "configuration", adapter_of)
     if adapter is not None:
         raise ModelError(
             f"'{source.name}' holds an adapter (adapter_config.json), and --model takes a whole model.\n"
@@ -170,7 +174,8 @@ def model_fingerprint(source: ModelSource) -> str:
         return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
     directory = Path(source.location).expanduser()
     if not directory.is_dir():
-        return f"commit:{_load(source, 'configuration', _commit)}"
+        with quiet():
+            return f"commit:{_load(source, 'configuration', _commit)}"
     digest = hashlib.sha256()
     for path in sorted(
         p

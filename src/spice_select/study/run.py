@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spice_select.locks import sole_writer
 from spice_select.output.atomic import replacing_folder, write_text
-from spice_select.output.directory import refuse_links
+from spice_select.output.directory import refuse_links, sweep_folders
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import (
@@ -78,6 +78,7 @@ def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyR
     work = _Work(study, directory, inputs.pool, inputs.heldout, progress)
     with sole_writer(directory):
         begin(directory, identity)
+        sweep_folders(directory)
         for seed, cell in itertools.product(range(study.seeds), study.cells):
             work.ensure(cell, seed)
         return work.report()

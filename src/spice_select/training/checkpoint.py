@@ -63,7 +63,7 @@ def finish_move(output: Path) -> None:
     if not output.is_dir() or (output / RECORD).exists():
         return
     for fresh in output.glob(TEMPORARY_PATTERN):
-        names = _recorded_files(fresh)
+        names = None if fresh.is_symlink() else _recorded_files(fresh)
         if names is not None and all((fresh / name).exists() or (output / name).exists() for name in names):
             with sole_writer(output, lock_of(output)):
                 _move_in(fresh, output)
