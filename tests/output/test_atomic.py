@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import replacing, replacing_folder, write_bytes, write_text
+from spice_select.output.atomic import new_folder, replacing, write_bytes, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -51,24 +52,19 @@ def test_a_failure_in_the_middle_leaves_everything_as_it_was(
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_folder_takes_its_name_whole_or_not_at_all(tmp_path: Path, fails: bool) -> None:
-    target = tmp_path / "model"
-    target.mkdir()
-    (target / "old").touch()
-    try:
-        with replacing_folder(target) as folder:
-            assert names(target) == ["old"]
-            (folder / "new").write_bytes(b"new")
-            (folder / "new").chmod(0o600)
-            if fails:
-                raise RuntimeError
-    except RuntimeError:
-        assert names(target) == ["old"]
-    else:
-        assert names(target) == ["new"] and (target / "new").stat().st_mode & 0o400
+    target, inside = tmp_path / "model", Path("templates") / "one"
+    with suppress(RuntimeError), new_folder(target) as folder:
+        assert not target.exists()
+        (folder / "templates").mkdir()
+        (folder / inside).write_bytes(b"new")
+        (folder / inside).chmod(0o600)
+        if fails:
+            raise RuntimeError
+    assert names(tmp_path) == ([] if fails else ["model"])
+    if not fails:
         (tmp_path / "any").touch()
-        assert (target / "new").stat().st_mode == (tmp_path / "any").stat().st_mode
-        (tmp_path / "any").unlink()
-    assert names(tmp_path) == ["model"]
+        assert (target / inside).read_bytes() == b"new" and names(target) == ["templates"]
+        assert (target / inside).stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path: Path) -> None:

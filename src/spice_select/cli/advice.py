@@ -18,6 +18,7 @@ def of_run(directory: str, *, overwrite: bool) -> Callable[[], str]:
     earlier = [_version(mark) for mark in marks]
 
     def advice() -> str:
+        """Say what is there at this moment."""
         now = [_version(mark) for mark in marks]
         if now[0] is None:
             return AGAIN
@@ -36,6 +37,7 @@ def of_store(store: str) -> Callable[[], str]:
     """Advice on gradients into `store`."""
 
     def advice() -> str:
+        """Say what is there at this moment."""
         if not (Path(store) / SHARDS).is_dir():
             return AGAIN
         return f"{_shards(Path(store))} in {store}.\nThe same command computes what is missing."
@@ -48,6 +50,7 @@ def of_pick(directory: str, *, overwrite: bool) -> Callable[[], str]:
     run = of_run(directory, overwrite=overwrite)
 
     def advice() -> str:
+        """Say what is there at this moment."""
         said = run()
         if "--resume" not in said:
             return said
@@ -62,6 +65,7 @@ def of_study(directory: str) -> Callable[[], str]:
     """Advice on a study into `directory`."""
 
     def advice() -> str:
+        """Say what is there at this moment."""
         done = _files(Path(directory) / "cells", "*/*.json", "result of a cell", "results of cells")
         return f"{done} kept in {directory}.\nThe same command goes on."
 
@@ -73,6 +77,7 @@ def of_finetune(output: str) -> Callable[[], str]:
     earlier = _version(Path(output) / RECORD)
 
     def advice() -> str:
+        """Say what is there at this moment."""
         now = _version(Path(output) / RECORD)
         if now == earlier:
             return f"{output} is as it was: a checkpoint appears when it is finished.\nThe same command starts anew."
@@ -88,6 +93,7 @@ def of_evaluation(output: Path | None) -> Callable[[], str]:
     earlier = None if output is None else _version(output)
 
     def advice() -> str:
+        """Say what is there at this moment."""
         if output is None or _version(output) == earlier:
             return "Nothing is kept: give the same command again."
         return f"{output} holds what was measured.\nThe same command with --overwrite measures all anew."

@@ -14,7 +14,7 @@ from rich.text import Text
 from spice_select.cli.advice import of_evaluation
 from spice_select.cli.evaluation_tables import loss_table, task_table, verdict
 from spice_select.cli.forecast import print_forecast
-from spice_select.cli.interruption import going_on
+from spice_select.cli.interruption import Stopped, going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.cli.progress import progress_on
 from spice_select.errors import ConfigError
@@ -168,7 +168,7 @@ def evaluate_command(
         try:
             _measure(checkpoint, values | {"columns": columns}, report)
         finally:
-            if report.path and report.begun:
+            if report.path and report.begun and not isinstance(sys.exception(), Stopped):  # its advice says so
                 what = "written to" if report.content["complete"] else "what was measured before is in"
                 print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
 

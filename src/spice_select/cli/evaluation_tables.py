@@ -50,7 +50,8 @@ def verdict(first: "Evaluation", second: "Evaluation", difference: "PairedDiffer
     head = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
     if difference.interval is None:
         single = next(source.source for source in first.heldout.sources if source.rows == 1)
-        return printable(f"{head}; no interval and no verdict: source '{single}' has one row, and two are needed.")
+        why = f"source '{single}' has one row, and at least two are needed."
+        return printable(f"{head}; no interval and no verdict: {why}")
     head = f"{head} (95 %: {_shown(difference.interval)}); the interval "
     if not difference.interval.excludes(0.0):
         return f"{head}includes zero: these rows do not tell the two apart."

@@ -56,10 +56,10 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Generator[Path]:
+def new_folder(path: Path) -> Generator[Path]:
     """Yield an empty folder beside `path` that takes its name if the block ends without an error.
 
-    For writers of several files (save_pretrained). An earlier folder at `path` goes; a kill just then can leave none.
+    For writers of several files (save_pretrained). Nothing may be at `path`.
 
     Raises:
         OutputError: the directory cannot be written to, or its disk is full.
@@ -70,9 +70,7 @@ def replacing_folder(path: Path) -> Generator[Path]:
         fresh.mkdir()
         yield fresh
         settle_folder(fresh)
-        if path.exists():
-            shutil.rmtree(path)
-        fresh.replace(path)
+        fresh.rename(path)
     except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _NO_ROOM + _NO_RIGHT + _BROKEN:

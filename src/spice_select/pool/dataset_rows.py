@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import datasets
+from datasets.features.features import require_decoding  # pyright: ignore[reportUnknownVariableType]
 
 from spice_select.pool.nesting import TOO_DEEP, too_deep
 from spice_select.pool.readers import BATCH, RawRow, rows_of_batch
@@ -18,11 +19,11 @@ def dataset_rows(dataset: datasets.Dataset) -> Iterator[RawRow]:
     """All rows, numbered from 1; raises what `datasets` and Arrow raise where its files are damaged."""
     features = datasets.Features(cast("dict[str, Any]", _at_rest(cast(object, dataset.features))))
     tables = cast("Iterable[Any]", dataset.with_format("arrow").iter(batch_size=BATCH))
-    number = 0
+    has_json, number = bool(require_decoding(features)), 0
     for table in tables:
         for row in rows_of_batch(table, number):
             number = row.number
-            if row.data is None:
+            if row.data is None or not has_json:
                 yield row
                 continue
             data = cast("dict[str, Any]", features.decode_example(dict(row.data)))

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spice_select.locks import sole_writer
-from spice_select.output.atomic import replacing_folder, write_text
+from spice_select.output.atomic import new_folder, write_text
 from spice_select.output.directory import refuse_links, sweep_folders
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
@@ -49,8 +49,6 @@ from spice_select.study.table import Line, Shares, lines, markdown, pool_shares
 
 UNTRAINED = "untrained.json"
 MODEL = "model"
-COMPLETE = "complete"
-"""In `model/`; marks it as whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +160,10 @@ class _Work:
     def _model(self) -> Path:
         """The model as a directory: one copy for all that is measured, and quicker to load than to unpack each time."""
         path = self.directory / MODEL
-        if not (path / COMPLETE).exists():
+        if not path.exists():
             source = model_source(model_config(self.study.model))
-            with replacing_folder(path) as folder:
+            with new_folder(path) as folder:
                 with quiet():
                     load_model(source, "float32", pick_device("cpu")).save_pretrained(folder)
                 load_tokenizer(source).save_pretrained(folder)
-                (folder / COMPLETE).touch()
         return path
