@@ -2,25 +2,21 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
 
 from oracles.evaluation_oracle import oracle_losses, save_adapter, unmerged
+from oracles.forked import ENVIRONMENT, spice
 from oracles.runs import byte_tokenizer, chat_rows, read_jsonl, write_jsonl
 from spice_select.cli import main
 from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-
 
 def evaluate(*arguments, cwd=None):
-    command = [sys.executable, "-m", "spice_select", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300)
+    return spice("evaluate", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The command line of `finetune`: what it prints, kills, several processes, mistakes."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -9,13 +8,14 @@ import sys
 
 import pytest
 
+from oracles import forked
+from oracles.forked import ENVIRONMENT
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import cli
 
 pytest.importorskip("trl")
 
 FAST = ["--epochs", "1", "--batch-size", "8", "--lora-rank", "2", "--learning-rate", "0.01"]
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
 def spice(monkeypatch, capfd, *arguments):
@@ -57,14 +57,7 @@ def test_it_prints_what_was_done_and_what_comes_next(monkeypatch, capfd, chat_po
 def test_a_dry_run_tells_what_a_training_takes_and_writes_nothing(chat_pool, tiny_model, tmp_path):
     (tmp_path / "scratch").mkdir()
     arguments = ["finetune", chat_pool, "--model", tiny_model, "--output", "t", "--dry-run", *FAST]
-    done = subprocess.run(
-        [sys.executable, "-m", "spice_select", *map(str, arguments)],
-        env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = forked.spice(*arguments, cwd=tmp_path, env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")})
     assert done.returncode == 0, done.stderr
     needs = r"about 0:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk"
     assert re.fullmatch(rf"forecast: {needs}\n", done.stdout), done.stdout

@@ -1,7 +1,6 @@
 """The real command line in a subprocess, on a tiny model: results, replays, kills, refusals."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,15 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from oracles.forked import ENVIRONMENT, spice
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
 FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-
-
-def spice(*arguments, cwd=None, **kwargs):
-    command = [sys.executable, "-m", "spice_select", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=300, **kwargs)
 
 
 @pytest.fixture(scope="module")

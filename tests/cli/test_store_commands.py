@@ -13,19 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from oracles.forked import ENVIRONMENT, spice
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import GradientStore, compute_gradients, forecast_pick, pick, select, select_from_features
 from spice_select.cli import main
 from spice_select.errors import ConfigError, OutputError
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 FAST = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
 OPTIONS = ["--dim", "64", "--lora-rank", "2", "--warmup-steps", "1"]
-
-
-def spice(*arguments, **kwargs):
-    command = [sys.executable, "-m", "spice_select", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, **kwargs)
 
 
 @pytest.fixture(scope="module")

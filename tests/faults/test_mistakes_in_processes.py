@@ -4,12 +4,10 @@ Some of each kind, as separate processes; the tables beside this file hold the o
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from oracles.forked import spice
 from oracles.runs import chat_rows, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -51,11 +49,7 @@ def test_mistake(name, tmp_path, tiny_model):
     if "--model" not in arguments:
         arguments += ["--model", tiny_model]
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "spice_select", "run", *arguments, "--output", "out"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = spice("run", *arguments, "--output", "out", cwd=tmp_path)
     error = [line for line in done.stderr.splitlines() if line.strip() and line != "reading the pool"]
     assert done.returncode == 2, done.stderr
     assert 1 <= len(error) <= 3 and "Traceback" not in done.stderr, done.stderr

@@ -2,12 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from oracles.forked import spice
 from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError, OutputError
@@ -85,20 +84,15 @@ def test_a_damaged_file_is_refused(run, content):
     assert suspects_of(open_run(run)) == []
 
 
-def audit(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "spice_select", "audit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def test_the_command_reads_the_answers_when_asked(run, tiny_model, pool, tmp_path):
     (run / "checkpoint" / FILE).unlink(missing_ok=True)
-    assert "give --answers to look for them" in audit(run).stdout
-    done = audit(run, "--answers", "--limit", 3)
+    assert "give --answers to look for them" in spice("audit", run).stdout
+    done = spice("audit", run, "--answers", "--limit", 3)
     assert done.returncode == 0, done.stderr
     assert "likely wrong answers: " in done.stdout and (run / "checkpoint" / FILE).exists()
     assert "\ufffd[31m" in done.stdout and "\x1b" not in done.stdout
     select([str(pool)], model=tiny_model, method="random", output=tmp_path / "random")
-    refused = audit(tmp_path / "random")
+    refused = spice("audit", tmp_path / "random")
     assert refused.returncode == 2 and "method random computes no gradients" in refused.stderr
 
 

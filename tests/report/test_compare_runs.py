@@ -1,8 +1,6 @@
 """Several runs on one pool: each figure from the files by an oracle, the page, the command, and what is refused."""
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 
 from oracles import report_oracle as oracle
+from oracles.forked import spice
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError
@@ -100,8 +99,7 @@ def test_the_page_asks_for_nothing_and_holds_every_run(runs, tmp_path):
 
 
 def test_the_command_prints_the_table(runs, tmp_path):
-    command = [sys.executable, "-m", "spice_select", "compare", *map(str, runs), "--output", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = spice("compare", *runs, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     for name in METHODS:
         assert re.search(rf"^{name} +{name} +8 ", done.stdout, re.M), done.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from oracles.forked import spice
 from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError
@@ -43,13 +44,13 @@ def write_study(path: Path, model: str, **changes) -> Path:
 
 def command(study: Path, pool: Path, heldout: Path, output: Path) -> list[str]:
     options = ["--pool", str(pool), "--heldout", str(heldout), "--output", str(output)]
-    return [sys.executable, "-m", "spice_select", "study", str(study), *options]
+    return ["study", str(study), *options]
 
 
 def dry_run(study: Path, pool: Path, heldout: Path, output: Path) -> str:
     """What is told of a study; nothing that lies beside it changes."""
     before = sorted(path for path in output.parent.rglob("*"))
-    done = subprocess.run([*command(study, pool, heldout, output), "--dry-run"], capture_output=True, text=True)
+    done = spice(*command(study, pool, heldout, output), "--dry-run")
     assert done.returncode == 0, done.stderr
     assert sorted(path for path in output.parent.rglob("*")) == before
     return done.stdout
@@ -81,15 +82,16 @@ def test_a_dry_run_tells_what_is_left_of_a_study_and_writes_nothing(tiny_model, 
 def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool, heldout, tmp_path) -> None:
     """Killed when the first cell was done, then started again: the same files as a study left alone, nothing redone."""
     study = write_study(tmp_path / "study.yaml", tiny_model)
-    alone = subprocess.run(command(study, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
+    alone = spice(*command(study, chat_pool, heldout, tmp_path / "alone"))
     assert alone.returncode == 0, alone.stderr
     assert "| spice | 1 | 6 |" in alone.stdout
     told = dry_run(study, chat_pool, heldout, tmp_path / "alone")
     assert told == "forecast: about 0:00, up to 0.0 MB on disk\n"
 
     process = subprocess.Popen(
-        command(study, chat_pool, heldout, tmp_path / "killed"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        [sys.executable, "-m", "spice_select", *command(study, chat_pool, heldout, tmp_path / "killed")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     first = tmp_path / "killed" / "cells" / "random" / "0.json"
     while not first.exists():
         assert process.poll() is None, process.stdout.read().decode()
@@ -98,7 +100,7 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
     process.wait()
     assert not (tmp_path / "killed" / "cells" / "spice" / "0.json").exists()
     before = first.stat().st_mtime_ns
-    done = subprocess.run(command(study, chat_pool, heldout, tmp_path / "killed"), capture_output=True, text=True)
+    done = spice(*command(study, chat_pool, heldout, tmp_path / "killed"))
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == before
     assert results(tmp_path / "killed") == results(tmp_path / "alone")
@@ -106,11 +108,11 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
     changed = write_study(tmp_path / "changed.yaml", tiny_model, cells={**CELLS, "spice": {"scale": "none"}})
-    refused = subprocess.run(command(changed, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
+    refused = spice(*command(changed, chat_pool, heldout, tmp_path / "alone"))
     assert refused.returncode == 2
     assert "other options" in refused.stderr
     other = write_study(tmp_path / "other.yaml", tiny_model, budget="9")
-    refused = subprocess.run(command(other, chat_pool, heldout, tmp_path / "alone"), capture_output=True, text=True)
+    refused = spice(*command(other, chat_pool, heldout, tmp_path / "alone"))
     assert refused.returncode == 2
     assert "differs in budget" in refused.stderr
 
@@ -149,7 +151,7 @@ def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, c
     cells = {"fair": {"method": "random", "equal_tokens_to": "long"}, "long": {"method": "longest"}}
     cells["same"] = {"method": "longest", "budget": 6}
     study = write_study(tmp_path / "study.yaml", tiny_model, cells=cells, baseline="fair")
-    done = subprocess.run(command(study, chat_pool, heldout, tmp_path / "out"), capture_output=True, text=True)
+    done = spice(*command(study, chat_pool, heldout, tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "the same rows as cell long" in done.stderr
     fair, long, same = (results(tmp_path / "out")[f"cells/{name}/0.json"] for name in ("fair", "long", "same"))
@@ -226,11 +228,7 @@ def test_the_studies_of_the_project_load(path) -> None:
 def test_a_study_without_data_says_what_to_add(tiny_model, tmp_path) -> None:
     """Neither pool nor held-out rows are guessed."""
     study = write_study(tmp_path / "study.yaml", tiny_model)
-    done = subprocess.run(
-        [sys.executable, "-m", "spice_select", "study", str(study), "--output", str(tmp_path / "o")],
-        capture_output=True,
-        text=True,
-    )
+    done = spice("study", study, "--output", tmp_path / "o")
     assert done.returncode == 2
     assert "names no pool" in done.stderr
     assert not (tmp_path / "o").exists()
