@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from oracles import shared_picks
+from oracles.forked import spice_together
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import compute_gradients, pick, select
 from spice_select.store.layout import CLAIMS
@@ -26,8 +27,14 @@ def torchrun(processes, *arguments):
     return [sys.executable, *map(str, [*launcher, *arguments])]
 
 
-def run(processes, *arguments):
+def launched(processes, *arguments):
     done = subprocess.run(torchrun(processes, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def run(processes, *arguments):
+    done = spice_together(processes, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -47,7 +54,7 @@ def content(store: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("processes", [3])
 def test_choosing_together_is_choosing_alone(processes):
     """120 problems: limits, given rows, principal directions, ties, early stops, fewer rows than processes."""
-    done = run(processes, shared_picks.__file__)
+    done = launched(processes, shared_picks.__file__)
     assert f"{processes} processes agree" in done.stdout
 
 
@@ -56,11 +63,11 @@ def test_choosing_together_is_choosing_alone(processes):
 def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, tmp_path):
     """The store is the same bytes and the directory holds the same rows; one process alone prints and writes."""
     compute_gradients(pool, model=tiny_model, output=tmp_path / "one", dim=64, **FAST)
-    done = run(processes, "-m", "spice_select", "gradients", pool, "--model", tiny_model, "--output",
+    done = run(processes, "gradients", pool, "--model", tiny_model, "--output",
                tmp_path / "many", "--dim", "64", *OPTIONS)  # fmt: skip
     assert done.stdout.count("300 gradients of 64 numbers") == 1
     assert content(tmp_path / "many") == content(tmp_path / "one")
-    done = run(processes, "-m", "spice_select", "pick", tmp_path / "many", "--budget", "40", "--rank", "all",
+    done = run(processes, "pick", tmp_path / "many", "--budget", "40", "--rank", "all",
                "--quota", "s0=..10", "--output", tmp_path / "chosen")  # fmt: skip
     assert done.stdout.count("rows kept") == 1
     expected = pick(tmp_path / "one", budget="40", rank="all", quota={"s0": "..10"})
@@ -73,7 +80,7 @@ def test_a_run_shares_its_pools_and_its_steps(processes, pool, tiny_model, tmp_p
     """Nine pools, an update of the proxy after every two of them."""
     schedule = {"pool_size": 36, "update_every": 2, "learning_rate": 1e-2, "lr_warmup_steps": 0}
     expected = select(pool, model=tiny_model, **schedule, **FAST)
-    done = run(processes, "-m", "spice_select", "run", pool, "--model", tiny_model, "--pool-size", "36",
+    done = run(processes, "run", pool, "--model", tiny_model, "--pool-size", "36",
                "--update-every", "2", "--learning-rate", "0.01", "--lr-warmup-steps", "0", *OPTIONS,
                "--output", tmp_path / "run")  # fmt: skip
     assert done.stdout.count("rows kept") == 1 and done.stderr.count("update 1:") == 1
@@ -83,7 +90,7 @@ def test_a_run_shares_its_pools_and_its_steps(processes, pool, tiny_model, tmp_p
 @pytest.mark.slow
 def test_a_run_over_all_rows_by_two_processes(pool, tiny_model, tmp_path):
     expected = select(pool, model=tiny_model, pool_size="all", dim=64, **FAST)
-    run(2, "-m", "spice_select", "run", pool, "--model", tiny_model, "--pool-size", "all", "--dim", "64", *OPTIONS,
+    run(2, "run", pool, "--model", tiny_model, "--pool-size", "all", "--dim", "64", *OPTIONS,
         "--output", tmp_path / "run")  # fmt: skip
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected.rows
 
@@ -93,17 +100,17 @@ def test_a_lost_process_ends_the_run_and_resuming_goes_on(pool, tiny_model, tmp_
     """The launcher ends the others; --resume with another number of processes gives the undisturbed subset."""
     schedule = ["--pool-size", "12", "--update-every", "4", "--token-budget", "128", *OPTIONS]
     command = ["-m", "spice_select", "run", pool, "--model", tiny_model, *schedule, "--output", tmp_path / "run"]
-    launched = subprocess.Popen(torchrun(2, *command), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(torchrun(2, *command), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "run" / "checkpoint"
     deadline = time.monotonic() + 120
     while len(list(checkpoint.glob("pool-*.json"))) < 6 and time.monotonic() < deadline:
         time.sleep(0.005)
-    workers = psutil.Process(launched.pid).children()
+    workers = psutil.Process(process.pid).children()
     workers[-1].send_signal(signal.SIGKILL)
-    _, told = launched.communicate(timeout=120)
-    assert launched.returncode != 0
+    _, told = process.communicate(timeout=120)
+    assert process.returncode != 0
     assert "spice_select/" not in told  # no traceback into the program, the launcher's own report apart
-    done = run(3, *command, "--resume")
+    done = launched(3, *command, "--resume")
     assert "rows kept" in done.stdout
     expected = select(pool, model=tiny_model, pool_size=12, update_every=4, **FAST)
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected.rows

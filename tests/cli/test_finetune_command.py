@@ -92,9 +92,7 @@ def test_two_processes_train_as_one(monkeypatch, capfd, tiny_model, tmp_path):
     rows = write_jsonl(tmp_path / "p.jsonl", chat_rows(32))
     common = ["finetune", rows, "--model", tiny_model, "--device", "cpu", *FAST]
     assert spice(monkeypatch, capfd, *common, "--output", tmp_path / "one")[0] == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    arguments = [*launch, "-m", "spice_select", *common, "--output", tmp_path / "two"]
-    done = subprocess.run(list(map(str, arguments)), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = forked.spice_together(2, *common, "--output", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint") == done.stderr.count("reading the rows") == 1
     one, two = (json.loads((tmp_path / name / "finetune.json").read_text())["losses"] for name in ("one", "two"))

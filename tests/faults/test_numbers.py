@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState, TrainingArguments
 
+from oracles.forked import spice_together
 from oracles.gradient_oracle import random_examples, tiny_proxy
 from oracles.poison import poisoned, save_poisoned_model, save_steep_model
 from oracles.runs import byte_tokenizer, chat_rows, read_jsonl, write_jsonl
@@ -398,13 +396,9 @@ def test_the_command_line_says_both(pool, bad_model, tmp_path):
 @pytest.mark.slow
 def test_two_processes_skip_the_rows_that_one_does(pool, bad_model, fresh, tmp_path):
     """Bad rows in the warm-up's steps, in pools of both processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "spice_select", "run", pool, "--model", bad_model, "--on-bad-gradient", "skip"]
-    command += [f"--{name.replace('_', '-')}={value}" for name, value in FAST.items()]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*map(str, command), "--output", str(tmp_path / "run")], env=environment, capture_output=True, text=True
-    )
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in FAST.items()]
+    command = ["run", pool, "--model", bad_model, "--on-bad-gradient", "skip", *options, "--output", tmp_path / "run"]
+    done = spice_together(2, *command)
     assert done.returncode == 0, done.stderr[-2000:]
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == fresh.rows
     assert Path(tmp_path / "run" / "report.html").exists()
