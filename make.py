@@ -180,7 +180,11 @@ def test(lowest: bool) -> None:
     # Two workers with one thread each: more of either only compete for memory bandwidth.
     # Wordings of errors and the embedded model do not depend on the oldest versions: those tests run once.
     chosen = ["-m", "not slow"] if lowest else []
-    run([environment.python, "-m", "pytest", "-n", "2", *chosen], HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    run(
+        [environment.python, "-m", "pytest", "-n", "2", "--dist", "worksteal", *chosen],
+        HF_HUB_OFFLINE="1",
+        OMP_NUM_THREADS="1",
+    )
 
 
 def lock() -> None:

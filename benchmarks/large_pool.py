@@ -3,9 +3,9 @@
     python benchmarks/large_pool.py                      100,000 and 1,000,000 rows
     python benchmarks/large_pool.py --rows 100000 10000000
 
-For each size a JSONL of short rows is made in a temporary folder, and a process of its own reads it, then chooses 1 %
-of it at random, with everything that a run writes but its report. Memory is anonymous: without files that are mapped,
-which need none that the system cannot take back. Writes its section of benchmarks/RESULTS.md.
+For each size a JSONL of short rows is made in a temporary folder, and a process of its own reads it and chooses 1 % of
+it at random. Memory is anonymous: without files that are mapped, which need none that the system cannot take back.
+Writes its section of benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -15,19 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from memory import PeakMemory
 
 from report import machine, write_section
 from spice_select import select
-from spice_select.config import RunConfig
-from spice_select.pool.examples import PoolOptions, read_pool
-from spice_select.proxy.loading import load_tokenizer, model_source
 
 WORDS = ["the", "a", "sum", "of", "two", "red", "blue", "trees", "houses", "walks", "because", "when", "river", "stone"]
 SMALL = 2000
@@ -36,7 +31,7 @@ SMALL = 2000
 
 @dataclass(frozen=True)
 class Measured:
-    """One step: bytes that it added at most, and seconds."""
+    """One choice: bytes that it added at most, and seconds."""
 
     memory: int
     seconds: float
@@ -51,31 +46,24 @@ def make(path: Path, rows: int) -> None:
             stream.write(json.dumps(row) + "\n")
 
 
-def measured(step: Callable[[], Any]) -> Measured:
+def measure(path: Path) -> Measured:
+    small = path.with_name("small.jsonl")
+    make(small, SMALL)
+    select(small, method="random", budget="1%")
     with PeakMemory() as memory:
         start = time.perf_counter()
-        step()
+        select(path, method="random", budget="1%")
         seconds = time.perf_counter() - start
     return Measured(memory.above_start, seconds)
 
 
-def measure(path: Path) -> dict[str, Any]:
-    tokenizer = load_tokenizer(model_source(RunConfig()))
-    small = path.with_name("small.jsonl")
-    make(small, SMALL)
-    select(small, method="random", budget="1%")
-    reading = measured(lambda: read_pool([path], tokenizer, PoolOptions()))
-    choosing = measured(lambda: select(path, method="random", budget="1%"))
-    return {"reading": asdict(reading), "choosing": asdict(choosing)}
-
-
-def in_a_process(rows: int) -> dict[str, Measured]:
+def in_a_process(rows: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pool.jsonl"
         make(path, rows)
         command = [sys.executable, __file__, "--measure", str(path)]
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found = {name: Measured(**values) for name, values in json.loads(told).items()}
+    found = Measured(**json.loads(told))
     print(f"{rows:,} rows", found, flush=True)
     return found
 
@@ -86,7 +74,7 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help="measure this file in this process and print JSON")
     arguments = parser.parse_args()
     if arguments.measure is not None:
-        print(json.dumps(measure(arguments.measure)))
+        print(json.dumps(asdict(measure(arguments.measure))))
         return
     found = {rows: in_a_process(rows) for rows in arguments.rows}
     lines = [
@@ -95,16 +83,13 @@ def main() -> None:
         "Short rows, SmolLM2's tokenizer; `select` with method random and a budget of 1 %, reading included. Memory: "
         "anonymous, added at most to what is there before; a row's is the growth from the size above.",
         "",
-        "| rows | `read_pool`, MB | bytes a row | rows/s | `select`, MB | bytes a row | rows/s |",
-        "| --: | --: | --: | --: | --: | --: | --: |",
+        "| rows | MB | bytes a row | rows/s |",
+        "| --: | --: | --: | --: |",
     ]
     before = None
-    for rows, steps in found.items():
-        cells = [f"{rows:,}"]
-        for name, step in steps.items():
-            grown = "" if before is None else f"{(step.memory - found[before][name].memory) / (rows - before):,.0f}"
-            cells += [f"{step.memory / 1e6:,.0f}", grown, f"{rows / step.seconds:,.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+    for rows, one in found.items():
+        grown = "" if before is None else f"{(one.memory - found[before].memory) / (rows - before):,.0f}"
+        lines.append(f"| {rows:,} | {one.memory / 1e6:,.0f} | {grown} | {rows / one.seconds:,.0f} |")
         before = rows
     write_section("Large pools", "large_pool.py", lines)
 
