@@ -52,7 +52,7 @@ def test_a_model_by_its_id(say, tmp_path, tiny_model):
         say("run", "p.jsonl", "--model", *model, *FEW, "--output", output)
         manifest = json.loads((tmp_path / output / "manifest.json").read_text())
         assert manifest["model"]["fingerprint"] == f"commit:{COMMIT}"
-    assert spice("run", "p.jsonl", "--model", tiny_model, *FEW, "--output", "by-folder", cwd=tmp_path).returncode == 0
+    say("run", "p.jsonl", "--model", tiny_model, *FEW, "--output", "by-folder")
     say("run", "p.jsonl", "--model", "owner/tiny", *FEW, "--output", "by-id", "--resume", HF_HUB_OFFLINE="1")
     say("run", "p.jsonl", "--model", "owner/tiny", *FEW, "--output", "offline", HF_HUB_OFFLINE="1")
     expected = read_jsonl(tmp_path / "by-folder" / "selected.jsonl")
@@ -62,7 +62,8 @@ def test_a_model_by_its_id(say, tmp_path, tiny_model):
 @pytest.mark.slow
 def test_a_pool_by_its_id(say, tmp_path, tiny_model):
     say("run", "owner/rows", "--model", tiny_model, *FEW, "--output", "by-id")
-    assert spice("run", "p.jsonl", "--model", tiny_model, *FEW, "--output", "by-file", cwd=tmp_path).returncode == 0
+    done = spice("run", "p.jsonl", "--model", tiny_model, *FEW, "--output", "by-file", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     chosen = [[row["id"] for row in read_jsonl(tmp_path / name / "selected.jsonl")] for name in ("by-id", "by-file")]
     assert chosen[0] == chosen[1]
 

@@ -1,17 +1,17 @@
-"""Several processes, as torchrun starts them: the subset of a single one, and what happens when one is lost."""
+"""Several processes of one launch: the subset of a single one, and what happens when one is lost."""
 
 import os
 import signal
 import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from oracles import shared_picks
-from oracles.forked import spice_together
+from oracles.forked import spice_together, torchrun
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import compute_gradients, pick, select
 from spice_select.store.layout import CLAIMS
@@ -20,11 +20,6 @@ TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
 FAST = {"lora_rank": 2, "warmup_steps": 1}
 OPTIONS = ["--lora-rank", "2", "--warmup-steps", "1"]
-
-
-def torchrun(processes, *arguments):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-    return [sys.executable, *map(str, [*launcher, *arguments])]
 
 
 def launched(processes, *arguments):
@@ -62,12 +57,13 @@ def test_choosing_together_is_choosing_alone(processes):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, tmp_path):
     """The store is the same bytes and the directory holds the same rows; one process alone prints and writes."""
+    start = partial(launched, 2, "-m", "spice_select") if processes == 2 else partial(run, processes)
     compute_gradients(pool, model=tiny_model, output=tmp_path / "one", dim=64, **FAST)
-    done = run(processes, "gradients", pool, "--model", tiny_model, "--output",
+    done = start("gradients", pool, "--model", tiny_model, "--output",
                tmp_path / "many", "--dim", "64", *OPTIONS)  # fmt: skip
     assert done.stdout.count("300 gradients of 64 numbers") == 1
     assert content(tmp_path / "many") == content(tmp_path / "one")
-    done = run(processes, "pick", tmp_path / "many", "--budget", "40", "--rank", "all",
+    done = start("pick", tmp_path / "many", "--budget", "40", "--rank", "all",
                "--quota", "s0=..10", "--output", tmp_path / "chosen")  # fmt: skip
     assert done.stdout.count("rows kept") == 1
     expected = pick(tmp_path / "one", budget="40", rank="all", quota={"s0": "..10"})

@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from oracles import forked
-from oracles.forked import ENVIRONMENT
+from oracles.forked import ENVIRONMENT, spice_anew, torchrun
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import cli
 
@@ -57,7 +56,7 @@ def test_it_prints_what_was_done_and_what_comes_next(monkeypatch, capfd, chat_po
 def test_a_dry_run_tells_what_a_training_takes_and_writes_nothing(chat_pool, tiny_model, tmp_path):
     (tmp_path / "scratch").mkdir()
     arguments = ["finetune", chat_pool, "--model", tiny_model, "--output", "t", "--dry-run", *FAST]
-    done = forked.spice(*arguments, cwd=tmp_path, env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")})
+    done = spice_anew(*arguments, cwd=tmp_path, env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")})
     assert done.returncode == 0, done.stderr
     needs = r"about 0:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk"
     assert re.fullmatch(rf"forecast: {needs}\n", done.stdout), done.stdout
@@ -92,7 +91,8 @@ def test_two_processes_train_as_one(monkeypatch, capfd, tiny_model, tmp_path):
     rows = write_jsonl(tmp_path / "p.jsonl", chat_rows(32))
     common = ["finetune", rows, "--model", tiny_model, "--device", "cpu", *FAST]
     assert spice(monkeypatch, capfd, *common, "--output", tmp_path / "one")[0] == 0
-    done = forked.spice_together(2, *common, "--output", tmp_path / "two")
+    command = torchrun(2, "-m", "spice_select", *common, "--output", tmp_path / "two")
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint") == done.stderr.count("reading the rows") == 1
     one, two = (json.loads((tmp_path / name / "finetune.json").read_text())["losses"] for name in ("one", "two"))

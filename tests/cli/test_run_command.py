@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from oracles.forked import ENVIRONMENT, spice
+from oracles.forked import ENVIRONMENT, spice, spice_anew
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
 FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
@@ -143,7 +143,7 @@ def test_resume_with_other_settings_is_refused(reference, tiny_model, chat_pool)
 
 
 def test_the_written_yaml_replays_the_run(reference, tmp_path):
-    done = spice("run", "--config", reference[0] / "run.yaml", "--output", tmp_path / "again")
+    done = spice_anew("run", "--config", reference[0] / "run.yaml", "--output", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again" / "selected.jsonl").read_bytes() == (reference[0] / "selected.jsonl").read_bytes()
 

@@ -1,18 +1,27 @@
 """The command line in processes of their own that need not import torch and transformers anew.
 
 A server imports once what every command imports (about eight seconds) and forks for each command: arguments, directory,
-variables, standard output, exit code are a new process's. Tests of signals, kills and of torchrun itself start Python.
+variables, standard output, exit code are a new process's. Its own are not: what libraries print and read when they are
+imported, and the order of a set of strings. Tests that look at these, at signals or kills take `spice_anew`.
 """
 
 import atexit
+import importlib.util
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+import weakref
+from collections.abc import Mapping
+from multiprocessing import connection, forkserver
 from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from torch.distributed import TCPStore
 
 from spice_select.cli import main
 
@@ -20,80 +29,123 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COL
 IMPORTED = (
     "spice_select.cli.run",
     "spice_select.cli.study",
-    "spice_select.schedule.interleave",
+    "spice_select.schedule.interleaved",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "peft",
     "datasets",
 )
+LIMIT = 600.0
+"""Seconds that a command may take, on a machine that is busy with others."""
+GRACE = 20.0
+"""Seconds that the others of a launch may go on when one has failed."""
+
 Done = subprocess.CompletedProcess[str]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(list(IMPORTED))
 
 
-def spice(
-    *arguments: object,
-    cwd: Path | None = None,
-    env: Mapping[str, str] = ENVIRONMENT,
-    timeout: float = 300,
-) -> Done:
-    """`spice-select` with these arguments; variables that libraries read when imported must be as in `ENVIRONMENT`."""
-    return _started(["spice-select", *map(str, arguments)], cwd or Path.cwd(), env)(timeout)
+def spice(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] = ENVIRONMENT) -> Done:
+    """`spice-select` with these arguments."""
+    if sys.platform == "darwin":  # its frameworks must not be used after a fork
+        return spice_anew(*arguments, cwd=cwd, env=env)
+    return _together([env], arguments, cwd)
+
+
+def spice_anew(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] = ENVIRONMENT) -> Done:
+    """`spice-select` with these arguments, started as users start it."""
+    command = [sys.executable, "-m", "spice_select", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=LIMIT)
+
+
+def torchrun(processes: int, *arguments: object) -> list[str]:
+    """The words that launch a program or module in several processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    return [sys.executable, *map(str, [*launcher, *arguments])]
 
 
 def spice_together(processes: int, *arguments: object) -> Done:
-    """The command as this many processes of one launch, with the variables that torchrun gives; what all have said."""
+    """The command as this many processes that find one another at a store, as torchrun's do; what all have said."""
+    if sys.platform == "darwin":
+        command = torchrun(processes, "-m", "spice_select", *arguments)
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        **ENVIRONMENT,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    return _together([{**shared, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)], arguments, None)
+
+
+def _together(environments: list[Mapping[str, str]], arguments: tuple[object, ...], cwd: Path | None) -> Done:
     words = ["spice-select", *map(str, arguments)]
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    size = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ends = [
-        _started(words, Path.cwd(), {**ENVIRONMENT, **size, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(processes)
-    ]
-    done = [end(300) for end in ends]
-    code = next((one.returncode for one in done if one.returncode != 0), 0)
-    printed, told = ("".join(texts) for texts in zip(*((one.stdout, one.stderr) for one in done), strict=True))
+    _start_server()
+    with tempfile.TemporaryDirectory(prefix="spice-forked-") as folder:
+        streams = [(Path(folder) / f"out-{i}", Path(folder) / f"err-{i}") for i in range(len(environments))]
+        for path in (path for pair in streams for path in pair):
+            path.touch()
+        processes: list[Any] = []
+        try:
+            for env, pair in zip(environments, streams, strict=True):
+                processes.append(SERVER.Process(target=_run, args=(words, cwd or Path.cwd(), dict(env), pair)))
+                processes[-1].start()
+            late = _wait(processes)
+        finally:
+            for process in (one for one in processes if one.exitcode is None):
+                process.kill()
+                process.join()
+        printed, told = (
+            "".join(pair[i].read_text(encoding="utf-8", errors="replace") for pair in streams) for i in (0, 1)
+        )
+    if late:
+        raise subprocess.TimeoutExpired(words, LIMIT, printed, told)
+    code = next((one.exitcode for one in processes if one.exitcode != 0), 0)
     return subprocess.CompletedProcess(words, code, printed, told)
 
 
-def _started(
-    words: list[str], cwd: Path, env: Mapping[str, str]
-) -> Callable[[float], subprocess.CompletedProcess[str]]:
-    """Start a command; the function that waits for its end."""
-    folder = tempfile.TemporaryDirectory(prefix="spice-forked-")
-    streams = [Path(folder.name) / name for name in ("stdout", "stderr")]
-    process = SERVER.Process(target=_run, args=(words, cwd, dict(env), streams))
-    process.start()
-
-    def end(timeout: float) -> Done:
-        with folder:
-            process.join(timeout)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-                raise subprocess.TimeoutExpired(words, timeout)
-            printed, told = (path.read_text(encoding="utf-8", errors="replace") for path in streams)
-        return subprocess.CompletedProcess(words, process.exitcode, printed, told)
-
-    return end
+def _start_server() -> None:
+    """With the commands' variables, whatever a test has set by now: libraries read theirs when they are imported."""
+    assert all(importlib.util.find_spec(name) for name in IMPORTED)
+    SERVER.set_forkserver_preload(list(IMPORTED))
+    with mock.patch.dict(os.environ, {**ENVIRONMENT, "HF_HUB_DISABLE_TELEMETRY": "1"}, clear=True):
+        forkserver.ensure_running()
 
 
-def _run(words: list[str], cwd: Path, env: dict[str, str], streams: list[Path]) -> None:
+def _wait(processes: list[Any]) -> bool:
+    """Until all have ended, or one has failed and the others had their time; say whether that took too long."""
+    deadline = time.monotonic() + LIMIT
+    failed = False
+    while running := [one for one in processes if one.exitcode is None]:
+        if not failed and any(one.exitcode for one in processes):
+            failed, deadline = True, min(deadline, time.monotonic() + GRACE)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return not failed
+        connection.wait([one.sentinel for one in running], left)
+    return False
+
+
+def _run(words: list[str], cwd: Path, env: dict[str, str], streams: tuple[Path, Path]) -> None:
     for descriptor, path in enumerate(streams, start=1):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, descriptor)
         os.close(opened)
     os.environ.clear()
     os.environ.update(env)
-    tempfile.tempdir = None  # found again, in the command's own variables
+    # What a Python of its own finds anew at its start, and does at its end.
+    tempfile.tempdir = None
+    np.random.seed()
+    atexit._clear()
+    finalizers: Any = weakref.finalize
+    finalizers._registry.clear()
+    finalizers._registered_with_atexit = False
     os.chdir(cwd)
     sys.argv = words
     try:
         main()
     finally:
-        # A forked process ends without what a Python of its own does at its end.
         atexit._run_exitfuncs()
