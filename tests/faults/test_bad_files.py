@@ -179,9 +179,10 @@ FILES = {
         file("p.jsonl", LINE + b'{"prompt": "\\ud83d", "response": "b"}'),
         ["row 2", "surrogate"],
     ),
-    "lists in lists": (file("p.jsonl", LINE + DEEP.encode()), ["row 2", "broken JSON"]),
+    # How deep JSON may be before its parser gives up depends on Python; a list is no row in either case.
+    "lists in lists": (file("p.jsonl", LINE + DEEP.encode()), ["row 2"]),
     "a deep field": (file("p.jsonl", LINE + b'{"prompt": ' + b"[" * 200 + b"]" * 200 + b"}"), ["row 2", "deeper than"]),
-    "a deep array": (file("p.json", DEEP.encode()), ["row 1", "broken JSON"]),
+    "a deep array": (file("p.json", DEEP.encode()), ["row 1"]),
     "a number of 9,999 digits": (file("p.jsonl", LINE + b'{"prompt": ' + b"9" * 9999 + b"}"), ["row 2", "digits"]),
     "a dataset of nothing": (dataset_by_hand({}, {}), ["saved", "save_to_disk"]),
     "a dataset that is a list": (dataset_by_hand([], []), ["saved", "save_to_disk"]),
