@@ -68,15 +68,7 @@ def in_a_process(rows: int) -> Measured:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--measure", type=Path, help="measure this file in this process and print JSON")
-    arguments = parser.parse_args()
-    if arguments.measure is not None:
-        print(json.dumps(asdict(measure(arguments.measure))))
-        return
-    found = {rows: in_a_process(rows) for rows in arguments.rows}
+def write(found: dict[int, Measured]) -> None:
     lines = [
         machine(torch.device("cpu")),
         "",
@@ -92,6 +84,20 @@ def main() -> None:
         lines.append(f"| {rows:,} | {one.memory / 1e6:,.0f} | {grown} | {rows / one.seconds:,.0f} |")
         before = rows
     write_section("Large pools", "large_pool.py", lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--measure", type=Path, help="measure this file in this process and print JSON")
+    arguments = parser.parse_args()
+    if arguments.measure is not None:
+        print(json.dumps(asdict(measure(arguments.measure))))
+        return
+    found: dict[int, Measured] = {}
+    for rows in arguments.rows:
+        found[rows] = in_a_process(rows)
+        write(found)  # each size as it is measured: the largest may take hours
 
 
 if __name__ == "__main__":
