@@ -31,8 +31,8 @@ from spice_select.progress import NoProgress
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.choose import choose
-from spice_select.schedule.interleaved import warm_up
+from spice_select.schedule.candidate_pools import warm_up
+from spice_select.schedule.pick_in_pool import choose
 from spice_select.schedule.pools import CandidatePool, cut_pools
 
 SETTINGS: dict[str, dict[str, object]] = {

@@ -28,8 +28,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from report import machine, spread, write_section
 from spice_select.config import RunConfig
+from spice_select.files.atomic import write_bytes
 from spice_select.gradients.projection import Projection, project_rows
-from spice_select.output.atomic import write_bytes
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge

@@ -24,9 +24,9 @@ ARMS = ("ours", "bergson")
 def ours(pool: str, rows: int, output: Path) -> None:
     """Extract as `gradients` does; a line when all is loaded, one at the end."""
     from spice_select.config import RunConfig
-    from spice_select.preparation import prepare
+    from spice_select.prepared import prepare
     from spice_select.progress import NoProgress
-    from spice_select.schedule.one_shot import extract
+    from spice_select.schedule.extraction import extract
     from spice_select.stopwatch import Stopwatch
 
     prepared = prepare([first_rows(pool, rows)], RunConfig(pool_size="all", warmup_steps=0), NoProgress())
@@ -45,7 +45,7 @@ def bergson(pool: str, rows: int, output: Path) -> None:
     from datasets import Dataset
 
     from spice_select.config import RunConfig
-    from spice_select.preparation import prepare
+    from spice_select.prepared import prepare
     from spice_select.progress import NoProgress
 
     prepared = prepare([first_rows(pool, rows)], RunConfig(), NoProgress())

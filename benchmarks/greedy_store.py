@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from memory import PeakMemory
 
+from spice_select.files.atomic import write_text
 from spice_select.information.feature_selection import choose_rows
 from spice_select.information.limits import RowLimit
 from spice_select.information.survey import survey
-from spice_select.output.atomic import write_text
-from spice_select.pool.records import Line
+from spice_select.pool.types import Line
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_rows

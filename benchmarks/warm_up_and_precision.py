@@ -25,7 +25,7 @@ from spice_select.pool.examples import Example, PoolOptions, read_pool
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.choose import choose
+from spice_select.schedule.pick_in_pool import choose
 from spice_select.schedule.pools import CandidatePool, cut_pools, warm_up_rows
 
 SETTINGS = [("float32", 0), ("float32", 4), ("bfloat16", 4)]

@@ -8,7 +8,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spice_select.api import forecast, select
+    from spice_select.api.pick import compute_gradients, forecast_gradients, forecast_pick, pick
+    from spice_select.api.result import RunResult
+    from spice_select.api.select import forecast, select
     from spice_select.config import RunConfig
     from spice_select.costs.forecast import Forecast
     from spice_select.errors import SpiceSelectError
@@ -16,9 +18,7 @@ if TYPE_CHECKING:
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
-    from spice_select.result import RunResult
     from spice_select.store.reading import GradientStore
-    from spice_select.stores import compute_gradients, forecast_gradients, forecast_pick, pick
     from spice_select.training.finetune import FinetuneResult, finetune
     from spice_select.training.forecast import forecast_finetune
 
@@ -53,18 +53,18 @@ _HOME = {
     "GradientStore": "store.reading",
     "Recipe": "recipe",
     "RunConfig": "config",
-    "RunResult": "result",
+    "RunResult": "api.result",
     "Selection": "information",
     "SpiceSelectError": "errors",
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
-    "compute_gradients": "stores",
-    "forecast": "api",
+    "compute_gradients": "api.pick",
+    "forecast": "api.select",
     "forecast_finetune": "training.forecast",
-    "forecast_gradients": "stores",
-    "forecast_pick": "stores",
-    "pick": "stores",
-    "select": "api",
+    "forecast_gradients": "api.pick",
+    "forecast_pick": "api.pick",
+    "pick": "api.pick",
+    "select": "api.select",
     "select_from_features": "information",
     "select_from_gram": "information",
     "training_dataset": "output.trainers",

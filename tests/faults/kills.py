@@ -32,7 +32,7 @@ from safetensors import safe_open
 from faults.killed_commands import Command, commands
 from spice_select.cli import main
 
-MODULES = ("spice_select.api", "spice_select.stores", "spice_select.cli.run", "spice_select.cli.table")
+MODULES = ("spice_select.api.select", "spice_select.api.pick", "spice_select.cli.run", "spice_select.cli.table")
 MODULES += ("spice_select.training.finetune", "spice_select.study.run", "spice_select.study.forecast")
 MODULES += ("trl.trainer.sft_trainer", "matplotlib.figure", "matplotlib.backends.backend_svg")
 LOADED = [importlib.import_module(name) for name in MODULES]

@@ -9,7 +9,7 @@ import pytest
 from oracles.commands import refusal, snapshot
 from spice_select import select
 from spice_select.errors import OutputError
-from spice_select.output.directory import clear
+from spice_select.files.directory import clear
 from spice_select.training.checkpoint import finish_move
 
 RUN = ["run", "p.jsonl", "--model", "MODEL", "--pool-size", "20", "--lora-rank", "2", "--warmup-steps", "1"]

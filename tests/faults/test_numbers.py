@@ -27,7 +27,7 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.report.audit import audit_of
 from spice_select.report.compare import compare
 from spice_select.report.evidence import open_run
-from spice_select.schedule.choose import choose, choose_among_usable
+from spice_select.schedule.pick_in_pool import choose, choose_among_usable
 from spice_select.schedule.pools import CandidatePool
 from spice_select.store.reading import check_store
 from spice_select.study.evidence import Evidence

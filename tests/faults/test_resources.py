@@ -16,7 +16,7 @@ from oracles.runs import chat_rows, write_jsonl
 from spice_select import compute_gradients, select
 from spice_select.errors import ModelError
 from spice_select.progress import NoProgress
-from spice_select.schedule.interleaved import memory_advice
+from spice_select.schedule.candidate_pools import memory_advice
 
 pytestmark = pytest.mark.slow
 

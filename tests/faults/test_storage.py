@@ -22,7 +22,7 @@ from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from oracles.small_disk import small_disk
 from spice_select import Recipe, compute_gradients, finetune, pick, select
 from spice_select.errors import OutputError
-from spice_select.locks import refuse_busy, sole_writer
+from spice_select.files.locks import refuse_busy, sole_writer
 from spice_select.progress import NoProgress
 
 pytestmark = pytest.mark.slow

@@ -13,10 +13,10 @@ from oracles.pool_masks import assistant_characters, expected_tokens
 from oracles.runs import chat_rows
 from spice_select.methods.ifd import difficulty
 from spice_select.pool.examples import read_pool
-from spice_select.pool.records import PoolOptions
+from spice_select.pool.types import PoolOptions
 from spice_select.progress import NoProgress
 from spice_select.proxy.lora import attach_lora
-from spice_select.schedule.ordered import response_and_prompt_losses
+from spice_select.schedule.ranking import response_and_prompt_losses
 
 
 @pytest.fixture(scope="module")

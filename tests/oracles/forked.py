@@ -29,7 +29,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COL
 IMPORTED = (
     "spice_select.cli.run",
     "spice_select.cli.study",
-    "spice_select.schedule.interleaved",
+    "spice_select.schedule.candidate_pools",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",

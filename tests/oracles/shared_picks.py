@@ -8,6 +8,7 @@ import sys
 import torch
 from torch import Tensor
 
+from spice_select.distributed.process_group import joined_processes, texts_of_all
 from spice_select.information.chance import random_draws
 from spice_select.information.feature_selection import FeatureSelection, choose_rows
 from spice_select.information.features import TensorFeatures
@@ -15,7 +16,6 @@ from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLim
 from spice_select.information.principal import principal_directions, projected
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.information.survey import survey
-from spice_select.processes import joined_processes, texts_of_all
 
 
 def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, TensorFeatures | None, int | None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from spice_select.output.atomic import write_text
-from spice_select.pool.records import Line
+from spice_select.files.atomic import write_text
+from spice_select.pool.types import Line
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
 from spice_select.store.tables import write_rows
 from spice_select.store.writing import begin, finish, once, work

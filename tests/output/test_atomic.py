@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import new_folder, replacing, write_bytes, write_text
+from spice_select.files.atomic import new_folder, replacing, write_bytes, write_text
 
 
 def names(directory: Path) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.store_writer import lines_of
-from spice_select.output.records import Measures, PoolRecord
+from spice_select.choices import Measures, PoolRecord
 from spice_select.output.scores import SCHEMA, scores_table, write_scores
 from spice_select.store.tables import read_lines, write_rows
 

@@ -21,9 +21,9 @@ from spice_select.errors import PoolError, SpiceSelectError, TemplateError
 from spice_select.pool.encoding import Encoded
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.pool.formats import FORMATS
-from spice_select.pool.kept import Keeper
 from spice_select.pool.messages import Conversation
 from spice_select.pool.reading import ChatRow, Origin
+from spice_select.pool.table import Keeper
 
 GOOD = {"prompt": "Q", "response": "A"}
 TEXT = st.sampled_from(["", " ", "What is 12 + 30?", "é, 🙂\n", "fox " * 40, '"<|im_end|>"'])

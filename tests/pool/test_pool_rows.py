@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from oracles.whole_pool import unique_names
 from spice_select.pool.ids import unique_suffixes
-from spice_select.pool.rows import Rows
+from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.values import Values
 
 

@@ -11,7 +11,7 @@ from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError, OutputError
 from spice_select.pool.examples import read_pool
-from spice_select.preparation import merged_config, prepare
+from spice_select.prepared import merged_config, prepare
 from spice_select.progress import NoProgress
 from spice_select.report.answers import FILE, answers_known, measure_answers, suspects_of
 from spice_select.report.audit import audit_of

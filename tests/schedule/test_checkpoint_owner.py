@@ -1,7 +1,7 @@
 """A checkpoint takes only its own run's records."""
 
 from spice_select import select
-from spice_select.output.records import PoolRecord
+from spice_select.choices import PoolRecord
 from spice_select.schedule.checkpoint import Checkpoint
 
 

@@ -7,8 +7,8 @@ import click
 
 from spice_select.cli.interruption import Stopped, StoppedError, orderly_signals
 from spice_select.cli.printable import printable
+from spice_select.distributed.launch import process_count, process_rank
 from spice_select.errors import SpiceSelectError
-from spice_select.launch import process_count, process_rank
 
 ONCE_MORE = "Give the same command again."
 """What is said of a command that keeps nothing on its way, or had not begun."""

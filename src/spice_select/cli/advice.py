@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from spice_select.output.directory import CHECKPOINT, IDENTITY, MANIFEST
+from spice_select.files.directory import CHECKPOINT, IDENTITY, MANIFEST
 from spice_select.schedule.checkpoint import STORE
 from spice_select.store.layout import SHARDS
 from spice_select.training.checkpoint import RECORD

@@ -17,8 +17,8 @@ from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import Stopped, going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.cli.progress import progress_on
+from spice_select.distributed.launch import is_main_process
 from spice_select.errors import ConfigError
-from spice_select.launch import is_main_process
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spice_select.evaluation.evaluate import Evaluation
     from spice_select.evaluation.tasks.results import TaskResult
     from spice_select.evaluation.tasks.run import PreparedTasks
-    from spice_select.pool.records import PoolOptions
+    from spice_select.pool.types import PoolOptions
     from spice_select.progress import Progress
 
 EPILOG = """\b
@@ -212,7 +212,7 @@ def _found(checkpoint: str, values: dict[str, Any]) -> "tuple[Checkpoint, Checkp
 
 
 def _reading(values: dict[str, Any]) -> "PoolOptions":
-    from spice_select.pool.records import PoolOptions
+    from spice_select.pool.types import PoolOptions
 
     return PoolOptions(values["format"], values["columns"], values["skip_invalid"], values["max_length"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import write_text
+from spice_select.files.atomic import write_text
 
 FORMAT = "spice-select-evaluation"
 VERSION = 1

@@ -87,7 +87,7 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.advice import of_finetune
     from spice_select.cli.progress import progress_on
-    from spice_select.launch import is_main_process
+    from spice_select.distributed.launch import is_main_process
     from spice_select.training.finetune import finetune
     from spice_select.training.forecast import forecast_finetune
 

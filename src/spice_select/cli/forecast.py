@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from spice_select.launch import is_main_process
+from spice_select.distributed.launch import is_main_process
 
 if TYPE_CHECKING:
     from spice_select.costs.forecast import Forecast

@@ -11,7 +11,7 @@ from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
-from spice_select.launch import is_main_process
+from spice_select.distributed.launch import is_main_process
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "The gradients": ("dim", "seed", "proxy_of"),
@@ -58,9 +58,9 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     config = resolve({"pool_size": "all"}, given_options(values), "command line")
 
     # Imported here so that --help and mistakes answer at once.
+    from spice_select.api.pick import compute_gradients, forecast_gradients
     from spice_select.cli.advice import of_store
     from spice_select.cli.progress import progress_on
-    from spice_select.stores import compute_gradients, forecast_gradients
 
     if dry_run:
         with progress_on(sys.stderr) as progress:

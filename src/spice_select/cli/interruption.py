@@ -16,7 +16,7 @@ from types import FrameType
 
 import click
 
-from spice_select.launch import is_main_process
+from spice_select.distributed.launch import is_main_process
 
 PATIENCE = 8.0
 """Seconds that the main thread has for its way out."""

@@ -9,7 +9,7 @@ import click
 from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
-from spice_select.launch import is_main_process
+from spice_select.distributed.launch import is_main_process
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
@@ -48,10 +48,10 @@ def pick_command(store: str, output: str | None, overwrite: bool, dry_run: bool,
     options = given_options(values)
 
     # Imported here so that --help and mistakes answer at once.
+    from spice_select.api.pick import forecast_pick, pick
     from spice_select.cli.advice import of_pick
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
-    from spice_select.stores import forecast_pick, pick
 
     if dry_run:
         with progress_on(sys.stderr) as progress:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
 from spice_select.cli.printable import printable
-from spice_select.launch import is_main_process
+from spice_select.distributed.launch import is_main_process
 from spice_select.progress import NoProgress, Progress
 
 PLAIN_INTERVAL = 15.0

@@ -12,8 +12,8 @@ from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
+from spice_select.distributed.launch import is_main_process
 from spice_select.errors import ConfigError
-from spice_select.launch import is_main_process
 
 EPILOG = """\b
 Examples:
@@ -72,7 +72,7 @@ def run_command(
         return
 
     # Imported here so that --help, --print-config and mistakes answer at once.
-    from spice_select.api import forecast, select
+    from spice_select.api.select import forecast, select
     from spice_select.cli.advice import of_run
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary

@@ -4,9 +4,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spice_select.api.result import RunResult
 from spice_select.cli.printable import printable
 from spice_select.output.summary import Quality, Summary
-from spice_select.result import RunResult
 
 
 def print_summary(result: RunResult, directory: str) -> None:

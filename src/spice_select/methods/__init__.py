@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from spice_select.methods import cosine, dpp, ifd, longest, norm, shuffled
-from spice_select.methods.rows import RowFacts, take_tokens
+from spice_select.methods.facts import RowFacts, take_tokens
 
 __all__ = ["GRADIENT_METHODS", "ORDERS", "RowFacts", "take_tokens"]
 

@@ -11,7 +11,7 @@ In a conversation of several turns the response is all that the assistant says, 
 import math
 from collections.abc import Sequence
 
-from spice_select.methods.rows import RowFacts
+from spice_select.methods.facts import RowFacts
 
 
 def difficulty(conditioned: Sequence[float], direct: Sequence[float]) -> list[float]:

@@ -1,6 +1,6 @@
 """The longest responses (Zhao et al., Long Is More for Alignment, ICML 2024)."""
 
-from spice_select.methods.rows import RowFacts
+from spice_select.methods.facts import RowFacts
 
 
 def order(facts: RowFacts) -> list[int]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spice_select.methods.rows import RowFacts
+from spice_select.methods.facts import RowFacts
 
 
 def order(facts: RowFacts) -> list[int]:

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from spice_select.choices import PoolRecord
 from spice_select.config import RunConfig
-from spice_select.output.atomic import write_text
-from spice_select.output.directory import FORMAT
-from spice_select.output.records import PoolRecord
+from spice_select.files.atomic import write_text
+from spice_select.files.directory import FORMAT
 from spice_select.output.summary import Summary
-from spice_select.pool.records import Listing
+from spice_select.pool.types import Listing
 
 FORMAT_VERSION = 1
 PACKAGES = ("spice-select", "torch", "transformers", "peft", "tokenizers", "datasets", "safetensors")

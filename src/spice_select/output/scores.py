@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spice_select.output.atomic import replacing
-from spice_select.output.records import Measures, PoolRecord
-from spice_select.pool.records import Line
+from spice_select.choices import Measures, PoolRecord
+from spice_select.files.atomic import replacing
+from spice_select.pool.types import Line
 
 ROW_GROUP = 1 << 16
 """Rows of a table of all rows that are made and written together."""

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import replacing
+from spice_select.files.atomic import replacing
 from spice_select.output.trainers import training_row, training_table
-from spice_select.pool.records import Chat, Rejection
+from spice_select.pool.types import Chat, Rejection
 
 
 def write_selected(path: Path, examples: Sequence[Chat]) -> None:

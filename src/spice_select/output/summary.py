@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spice_select.output.records import Measures, PoolRecord
-from spice_select.pool.records import Line
+from spice_select.choices import Measures, PoolRecord
+from spice_select.pool.types import Line
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoded, Encoder
 from spice_select.pool.encoding import segments as _segments
-from spice_select.pool.kept import Example, Keeper, Pool
 from spice_select.pool.problems import RenderProblem, one_line
 from spice_select.pool.reading import ChatRow, read_chats
-from spice_select.pool.records import PoolOptions, Rejection, Row, SourceFile
 from spice_select.pool.rendering import Renderer, Rendering
 from spice_select.pool.sources import PoolInput, resolve_sources
+from spice_select.pool.table import Example, Keeper, Pool
+from spice_select.pool.types import PoolOptions, Rejection, Row, SourceFile
 
 __all__ = [
     "Example",

@@ -15,8 +15,8 @@ from spice_select.pool.formats import PROBED_ROWS, Format, find_format, to_conve
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RowProblem, one_line
 from spice_select.pool.readers import RawRow
-from spice_select.pool.records import PoolOptions, Rejection, SourceFile
 from spice_select.pool.sources import Source
+from spice_select.pool.types import PoolOptions, Rejection, SourceFile
 
 
 @dataclass(frozen=True, slots=True)

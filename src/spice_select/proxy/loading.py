@@ -18,8 +18,8 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils import peft_utils
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig
+from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
-from spice_select.launch import local_rank, process_count
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 

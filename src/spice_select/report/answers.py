@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from spice_select.errors import ConfigError, OutputError
-from spice_select.output.atomic import write_text
-from spice_select.output.directory import CHECKPOINT, refuse_links
+from spice_select.files.atomic import write_text
+from spice_select.files.directory import CHECKPOINT, refuse_links
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
 from spice_select.pool.messages import Conversation
-from spice_select.preparation import Prepared
+from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device, resolved_dtype
 from spice_select.report.content import Finding
 from spice_select.report.evidence import Evidence
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.ordered import bad_losses, response_and_prompt_losses
+from spice_select.schedule.ranking import bad_losses, response_and_prompt_losses
 from spice_select.store.tables import StoredChat
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from spice_select.choices import PoolRecord
 from spice_select.information.similar import similar_groups
-from spice_select.output.records import PoolRecord
-from spice_select.pool.records import Line
-from spice_select.pool.rows import Rows
+from spice_select.pool.lazy_rows import Rows
+from spice_select.pool.types import Line
 from spice_select.report.answers import answers_known, suspects_of
 from spice_select.report.content import Audit, Finding, Findings, Group, Neighbour
 from spice_select.report.evidence import Evidence, PoolEvidence

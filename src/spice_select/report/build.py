@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from spice_select.errors import SpiceSelectError
+from spice_select.files.atomic import write_text
+from spice_select.files.directory import FIGURES, PAGE_BYTES, REPORT, refuse_links
 from spice_select.information import SelectionInputError
-from spice_select.output.atomic import write_text
-from spice_select.output.directory import FIGURES, PAGE_BYTES, REPORT, refuse_links
 from spice_select.progress import Progress
 from spice_select.report.audit import audit_of
 from spice_select.report.composition import LANGUAGE_ROWS, composition_of

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from spice_select.output.records import PoolRecord
-from spice_select.pool.records import Line
-from spice_select.pool.rows import Rows
+from spice_select.choices import PoolRecord
+from spice_select.pool.lazy_rows import Rows
+from spice_select.pool.types import Line
 from spice_select.report.content import Composition, Share
 
 LANGUAGE_ROWS = 20_000

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spice_select.choices import PoolRecord
 from spice_select.errors import ConfigError
-from spice_select.output.records import PoolRecord
 from spice_select.report.comparison import Comparison
 from spice_select.report.content import Curve
 from spice_select.report.drawing import band, legend, line, numbers, save, scale_steps, short_name

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spice_select.output.atomic import replacing
+from spice_select.files.atomic import replacing
 from spice_select.report.content import Curve
 
 _LONGEST_NAME = 30

@@ -19,8 +19,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from spice_select.choices import PoolRecord
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
 from spice_select.errors import ConfigError, OutputError
+from spice_select.files.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
 from spice_select.information import (
     FeatureRows,
     Limit,
@@ -30,15 +32,13 @@ from spice_select.information import (
     TensorFeatures,
     gram_features,
 )
-from spice_select.output.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
-from spice_select.output.records import PoolRecord
-from spice_select.pool.records import Line
-from spice_select.pool.rows import Rows
+from spice_select.pool.lazy_rows import Rows
+from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
 from spice_select.schedule.budget import limit_of, only
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
-from spice_select.schedule.choose import gram_as_seen
-from spice_select.schedule.choose_from_store import as_seen
+from spice_select.schedule.pick_in_pool import gram_as_seen
+from spice_select.schedule.whole_pool import as_seen
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore

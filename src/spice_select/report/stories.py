@@ -7,10 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from spice_select.choices import PoolRecord
 from spice_select.information.diversity import unit_rows
-from spice_select.output.records import PoolRecord
 from spice_select.pool.messages import Conversation, Message
-from spice_select.pool.records import Line
+from spice_select.pool.types import Line
 from spice_select.report.content import Neighbour, RowStory
 from spice_select.report.evidence import PoolEvidence
 from spice_select.store.tables import StoredChat

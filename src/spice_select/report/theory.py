@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from spice_select.choices import Measures, PoolRecord
 from spice_select.config import RunConfig
 from spice_select.information import (
     RowLimit,
@@ -19,7 +20,6 @@ from spice_select.information import (
     theorem4,
 )
 from spice_select.information.survey import second_moment
-from spice_select.output.records import Measures, PoolRecord
 from spice_select.report.content import BoundCheck, Correlation, Curve, Rival, Theory
 from spice_select.report.evidence import PoolEvidence
 

@@ -6,12 +6,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from spice_select.choices import BadRow, PoolRecord
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError
 from spice_select.gradients.finite import problem
-from spice_select.output.records import BadRow, PoolRecord
 from spice_select.pool.examples import Example
-from spice_select.pool.records import Line
+from spice_select.pool.types import Line
 from spice_select.progress import Progress
 
 NAMED = 3

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from spice_select.amounts import parse_quota
+from spice_select.choices import BadRow
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError
 from spice_select.information import CostLimit, GroupLimit, Limit, RowLimit, SelectionInputError
-from spice_select.output.records import BadRow
-from spice_select.pool.records import Line
+from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.schedule.bad_rows import bad_rows
 

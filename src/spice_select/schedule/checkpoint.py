@@ -22,11 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from spice_select.choices import PoolRecord
 from spice_select.errors import OutputError
-from spice_select.output.atomic import write_bytes, write_text
-from spice_select.output.directory import IDENTITY
-from spice_select.output.records import PoolRecord
-from spice_select.output.settings import differences
+from spice_select.files.atomic import write_bytes, write_text
+from spice_select.files.directory import IDENTITY
+from spice_select.files.settings import differences
 
 FORMAT_VERSION = 1
 

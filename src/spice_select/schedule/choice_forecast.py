@@ -19,8 +19,8 @@ from spice_select.costs.speed import TIMED, Batch, measure_speed
 from spice_select.information import FeatureRows, PartOfFeatures, principal_rank
 from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, only
-from spice_select.schedule.choose_from_store import same_proxy, scaled_rows
 from spice_select.schedule.forecast import rows_on_disk, text_bytes
+from spice_select.schedule.whole_pool import same_proxy, scaled_rows
 from spice_select.store.layout import SHARD_ROWS
 from spice_select.store.reading import GradientStore
 

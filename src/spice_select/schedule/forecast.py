@@ -13,14 +13,14 @@ from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.costs.forecast import Forecast
 from spice_select.costs.memory import obtainable_bytes
 from spice_select.costs.speed import measure_passes
+from spice_select.files.directory import PAGE_BYTES
 from spice_select.gradients.capture import captured
 from spice_select.gradients.gram import inner_products, layer_groups, most_held_bytes, rows_held
 from spice_select.gradients.loss import collate, response_losses
 from spice_select.gradients.projection import Projection, project_rows
-from spice_select.output.directory import PAGE_BYTES
 from spice_select.pool.examples import Example
-from spice_select.pool.records import Chat
-from spice_select.preparation import Prepared
+from spice_select.pool.types import Chat
+from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge, merged
 from spice_select.schedule.batching import with_token_budget

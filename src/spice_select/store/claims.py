@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spice_select.errors import OutputError
-from spice_select.locks import claimed as locked
-from spice_select.locks import holder
+from spice_select.files.locks import claimed as locked
+from spice_select.files.locks import holder
 from spice_select.store.layout import CLAIMS
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spice_select.errors import OutputError
-from spice_select.pool.records import Listing
+from spice_select.pool.types import Listing
 from spice_select.store.layout import (
     AGAIN,
     FILES,

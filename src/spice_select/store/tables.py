@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import replacing, write_text
+from spice_select.files.atomic import replacing, write_text
 from spice_select.output.scores import ROW_GROUP
 from spice_select.output.subset import plain_json
 from spice_select.pool.examples import Example, Pool
+from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.messages import Conversation
-from spice_select.pool.records import Line, Listing, Rejection, Row, SourceFile
-from spice_select.pool.rows import Rows
+from spice_select.pool.types import Line, Listing, Rejection, Row, SourceFile
 from spice_select.store.layout import AGAIN, POOL, ROWS, TEXTS, as_json, read_json
 
 _GROUP = 4096  # rows that are read together when texts are wanted

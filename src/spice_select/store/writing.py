@@ -18,9 +18,9 @@ from typing import Any
 from torch import Tensor
 
 from spice_select.errors import NoRoomError, OutputError
-from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, write_bytes, write_text
-from spice_select.output.directory import ensure_writable, refuse_links
-from spice_select.output.settings import differences
+from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory, write_bytes, write_text
+from spice_select.files.directory import ensure_writable, refuse_links
+from spice_select.files.settings import differences
 from spice_select.store.claims import claimed, holder_of, quietly
 from spice_select.store.layout import (
     CLAIMS,

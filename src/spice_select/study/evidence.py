@@ -17,8 +17,8 @@ from torch import Tensor
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.errors import OutputError
+from spice_select.files.atomic import write_bytes
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
-from spice_select.output.atomic import write_bytes
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, model_source, pick_device
@@ -26,8 +26,8 @@ from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.interleaved import memory_advice, warm_up
-from spice_select.schedule.ordered import Losses, bad_losses, response_and_prompt_losses
+from spice_select.schedule.candidate_pools import memory_advice, warm_up
+from spice_select.schedule.ranking import Losses, bad_losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
 
 LOSSES = "response-losses.json"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spice_select.output.atomic import replacing
+from spice_select.files.atomic import replacing
 from spice_select.study.table import Line
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from spice_select.errors import OutputError
-from spice_select.output.atomic import write_text
+from spice_select.files.atomic import write_text
 
 
 def write_json(path: Path, content: object, indent: int | None = None) -> None:

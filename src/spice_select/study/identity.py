@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.errors import OutputError
-from spice_select.locks import LOCK
-from spice_select.output.atomic import TEMPORARY_PATTERN
+from spice_select.files.atomic import TEMPORARY_PATTERN
+from spice_select.files.locks import LOCK
 from spice_select.pool.examples import Pool
 from spice_select.study.config import StudyConfig
 from spice_select.study.files import read_json, write_json

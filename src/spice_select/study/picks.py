@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from spice_select.api import select
+from spice_select.api.select import select
+from spice_select.choices import PoolRecord
 from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
-from spice_select.output.records import PoolRecord
 from spice_select.pool.examples import Pool, PoolInput
 from spice_select.schedule.bad_rows import refuse_empty_choice
-from spice_select.schedule.choose import choose_among_usable, choose_nothing
-from spice_select.schedule.ordered import ranked
+from spice_select.schedule.pick_in_pool import choose_among_usable, choose_nothing
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
+from spice_select.schedule.ranking import ranked
 from spice_select.study.evidence import Evidence
 
 Subset = list[int]

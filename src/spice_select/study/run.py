@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spice_select.locks import sole_writer
-from spice_select.output.atomic import new_folder, write_text
-from spice_select.output.directory import refuse_links, sweep_folders
+from spice_select.files.atomic import new_folder, write_text
+from spice_select.files.directory import refuse_links, sweep_folders
+from spice_select.files.locks import sole_writer
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import (

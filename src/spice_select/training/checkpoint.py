@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.locks import LOCK, sole_writer
-from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory, settle_folder, write_text
+from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory, settle_folder, write_text
+from spice_select.files.locks import LOCK, sole_writer
 
 RECORD = "finetune.json"
 FORMAT = "spice-select-finetune"

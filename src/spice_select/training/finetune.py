@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Unpack
 from accelerate import PartialState
 
 from spice_select.config import EMBEDDED_MODEL
-from spice_select.launch import is_main_process
-from spice_select.locks import sole_writer
-from spice_select.output.directory import ensure_writable
+from spice_select.distributed.launch import is_main_process
+from spice_select.files.directory import ensure_writable
+from spice_select.files.locks import sole_writer
 from spice_select.output.manifest import versions
 from spice_select.progress import Progress
 from spice_select.recipe import Recipe

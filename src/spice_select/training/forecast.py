@@ -17,7 +17,7 @@ from torch import nn
 
 from spice_select.costs.forecast import Forecast
 from spice_select.costs.memory import PeakMemory, obtainable_bytes
-from spice_select.launch import process_count
+from spice_select.distributed.launch import process_count
 from spice_select.progress import Progress
 from spice_select.training.callback import TimedSteps
 from spice_select.training.data import Data, TrainingRows

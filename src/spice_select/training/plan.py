@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
+from spice_select.distributed.launch import is_main_process, process_count
 from spice_select.errors import ConfigError
-from spice_select.launch import is_main_process, process_count
 from spice_select.pool.examples import PoolOptions
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress

@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
+from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, ModelError, SpiceSelectError
 from spice_select.gradients.memory import host_memory
-from spice_select.launch import process_count
 from spice_select.output.trainers import IGNORED
 from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.locks import LOCK
-from spice_select.output.atomic import TEMPORARY_PATTERN, flush_directory
+from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory
+from spice_select.files.locks import LOCK
 
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"

@@ -6,14 +6,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from spice_select.choices import PoolRecord
+from spice_select.files.atomic import write_text
+from spice_select.files.directory import SCORES
 from spice_select.output import recipes
-from spice_select.output.atomic import write_text
-from spice_select.output.directory import SCORES
-from spice_select.output.records import PoolRecord
 from spice_select.output.scores import write_scores
 from spice_select.output.subset import write_rejected, write_selected, write_selected_parquet, write_training_table
 from spice_select.output.summary import Summary
-from spice_select.pool.records import Chat, Listing
+from spice_select.pool.types import Chat, Listing
 
 
 def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:

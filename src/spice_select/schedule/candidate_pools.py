@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 
 from spice_select.amounts import GIB
+from spice_select.choices import PoolRecord
 from spice_select.config import RunConfig
+from spice_select.distributed.process_group import texts_of_all
 from spice_select.errors import ModelError, OutputError
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.gradients.memory import host_memory
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.output.records import PoolRecord
 from spice_select.pool.examples import Example
-from spice_select.processes import texts_of_all
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import refuse_empty_choice, settle, settle_step
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.choose import choose_among_usable, choose_nothing
 from spice_select.schedule.forecast import WORTH, forecast_pools
+from spice_select.schedule.pick_in_pool import choose_among_usable, choose_nothing
 from spice_select.schedule.pools import (
     CandidatePool,
     cut_cycles,

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from spice_select.choices import PoolRecord, measures_of
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError
 from spice_select.information import (
@@ -22,7 +23,6 @@ from spice_select.information import (
     select_in_order,
 )
 from spice_select.methods import GRADIENT_METHODS
-from spice_select.output.records import PoolRecord, measures_of
 from spice_select.pool.examples import Example
 from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool

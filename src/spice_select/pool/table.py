@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from spice_select.pool.encoding import Encoded, TokenIds, TokenMask
 from spice_select.pool.ids import unique_suffixes
+from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.messages import Conversation
 from spice_select.pool.reading import ChatRow, Origin
-from spice_select.pool.records import Line, Listing, Rejection, Row, SourceFile
-from spice_select.pool.rows import Rows
 from spice_select.pool.scratch import Pieces, Scratch
+from spice_select.pool.types import Line, Listing, Rejection, Row, SourceFile
 from spice_select.pool.values import Values
 
 

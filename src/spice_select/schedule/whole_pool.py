@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from spice_select.choices import PoolRecord, measures_of
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError
 from spice_select.information import (
@@ -23,11 +24,10 @@ from spice_select.information import (
     survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.output.records import PoolRecord, measures_of
-from spice_select.pool.records import Line
+from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, only
-from spice_select.schedule.one_shot import proxy_bytes
+from spice_select.schedule.extraction import proxy_bytes
 from spice_select.store.reading import GradientStore
 
 RANDOM_DRAWS = 4

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from spice_select.choices import PoolRecord
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
-from spice_select.output.records import PoolRecord
 from spice_select.output.scores import scores_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.summary import Summary
-from spice_select.pool.records import Chat, Listing
+from spice_select.pool.types import Chat, Listing
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write
 from spice_select.report.decay import plot_decay

@@ -8,8 +8,8 @@ import numpy as np
 
 from spice_select.errors import ConfigError
 from spice_select.pool.formats import check_format_options
+from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.messages import Conversation
-from spice_select.pool.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spice_select.api.result import RunResult
+from spice_select.choices import PoolRecord
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
+from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
 from spice_select.errors import OutputError
-from spice_select.information.ranks import Ranks
-from spice_select.locks import refuse_busy, sole_writer
-from spice_select.output import recipes
-from spice_select.output.directory import (
+from spice_select.files.directory import (
     CHECKPOINT,
     MANIFEST,
     Existing,
@@ -34,25 +34,25 @@ from spice_select.output.directory import (
     refuse_own_stores,
     sweep,
 )
+from spice_select.files.locks import refuse_busy, sole_writer
+from spice_select.information.ranks import Ranks
+from spice_select.output import recipes
 from spice_select.output.manifest import manifest, versions, write_manifest
-from spice_select.output.records import PoolRecord
-from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import summarise
+from spice_select.output.write_run import chosen_rows, write_results
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
-from spice_select.preparation import Prepared, merged_config, prepare, tell_about
-from spice_select.processes import joined_processes, texts_of_all, wait_for_all
+from spice_select.prepared import Prepared, merged_config, prepare, tell_about
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.report.build import close_with_page
-from spice_select.result import RunResult
 from spice_select.schedule.budget import limit_of, only, without_excluded
+from spice_select.schedule.candidate_pools import memory_advice, run_interleaved
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
-from spice_select.schedule.choose_from_store import choose_all
+from spice_select.schedule.extraction import extract, open_given, store_identity
 from spice_select.schedule.forecast import forecast_run
-from spice_select.schedule.interleaved import memory_advice, run_interleaved
-from spice_select.schedule.one_shot import extract, open_given, store_identity
-from spice_select.schedule.ordered import run_ordered
+from spice_select.schedule.ranking import run_ordered
+from spice_select.schedule.whole_pool import choose_all
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest

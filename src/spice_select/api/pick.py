@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spice_select.api.result import RunResult
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
+from spice_select.distributed.process_group import joined_processes, wait_for_all
 from spice_select.errors import ConfigError, OutputError
-from spice_select.locks import refuse_busy, sole_writer
-from spice_select.output import recipes
-from spice_select.output.directory import (
+from spice_select.files.directory import (
     CHECKPOINT,
     Existing,
     clear,
@@ -23,30 +23,30 @@ from spice_select.output.directory import (
     inspect_output,
     refuse_own_stores,
 )
-from spice_select.output.directory import MANIFEST as OUTPUT_MANIFEST
+from spice_select.files.directory import MANIFEST as OUTPUT_MANIFEST
+from spice_select.files.locks import refuse_busy, sole_writer
+from spice_select.output import recipes
 from spice_select.output.manifest import manifest, write_manifest
-from spice_select.output.results import chosen_rows, write_results
 from spice_select.output.summary import summarise
+from spice_select.output.write_run import chosen_rows, write_results
 from spice_select.pool.examples import PoolInput
-from spice_select.pool.records import Chat
 from spice_select.pool.sources import as_list
-from spice_select.preparation import Prepared, merged_config, prepare, tell_about
-from spice_select.processes import joined_processes, wait_for_all
+from spice_select.pool.types import Chat
+from spice_select.prepared import Prepared, merged_config, prepare, tell_about
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.report.build import close_with_page
-from spice_select.result import RunResult
+from spice_select.schedule.candidate_pools import memory_advice
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.choice_forecast import forecast_choice
-from spice_select.schedule.choose_from_store import choose_all
-from spice_select.schedule.forecast import forecast_new_store
-from spice_select.schedule.interleaved import memory_advice
-from spice_select.schedule.one_shot import (
+from spice_select.schedule.extraction import (
     extract,
     open_given,
     refuse_incomparable,
     store_identity,
 )
+from spice_select.schedule.forecast import forecast_new_store
+from spice_select.schedule.whole_pool import choose_all
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import AGAIN, MANIFEST, file_digest
 from spice_select.store.reading import GradientStore

@@ -14,20 +14,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spice_select.config import RunConfig
+from spice_select.distributed.launch import is_main_process, process_count
 from spice_select.errors import ConfigError, OutputError
+from spice_select.files.settings import differences
 from spice_select.gradients.projection import METHOD, Projection, project_rows
-from spice_select.launch import is_main_process, process_count
 from spice_select.output.manifest import versions
-from spice_select.output.settings import differences
 from spice_select.pool.examples import Pool
-from spice_select.preparation import Prepared
+from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.candidate_pools import memory_advice, warm_up
 from spice_select.schedule.forecast import WORTH, forecast_store
-from spice_select.schedule.interleaved import memory_advice, warm_up
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path, shard_rows
 from spice_select.store.reading import GradientStore

@@ -4,18 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spice_select.choices import BadRow, PoolRecord
 from spice_select.config import RunConfig
 from spice_select.gradients.finite import LOSS
 from spice_select.methods import ORDERS, RowFacts, take_tokens
-from spice_select.output.records import BadRow, PoolRecord
 from spice_select.pool.examples import Example
-from spice_select.pool.rows import Rows
+from spice_select.pool.lazy_rows import Rows
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, settle
 from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.candidate_pools import memory_advice
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.interleaved import memory_advice
 from spice_select.schedule.losses import two_losses
 
 

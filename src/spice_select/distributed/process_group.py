@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from spice_select.distributed.launch import local_count, process_count, process_rank
 from spice_select.errors import ProcessError
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.launch import local_count, process_count, process_rank
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another that is still at work; one that has died is noticed at once."""
