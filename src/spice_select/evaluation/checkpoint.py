@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from spice_select.config import EMBEDDED_MODEL, resolve
 from spice_select.errors import ConfigError, ModelError
-from spice_select.evaluation.memory import memory_advice
+from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.proxy.loading import (
     LOADING_ERRORS,
     ModelSource,
@@ -150,7 +150,7 @@ def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote
 def load_weights(found: Checkpoint, device: torch.device, dtype: str) -> LoadedModel:
     """The rest of `load_checkpoint`."""
     remedy = "Use --dtype bfloat16, a device with more memory, or --device cpu."
-    with memory_advice(f"loading {found.name} to {device}", remedy):
+    with explain_out_of_memory(remedy, f"loading {found.name} to {device}"):
         with _with_remedy(found.prefix, found.remedy):
             model = load_model(found.model, dtype, device)
             fingerprint = model_fingerprint(found.model)

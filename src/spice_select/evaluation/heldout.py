@@ -24,8 +24,8 @@ from spice_select.evaluation.bootstrap import (
     percentile_interval,
     source_means,
 )
-from spice_select.evaluation.memory import memory_advice
 from spice_select.gradients.loss import TokenRow, collate, response_losses
+from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.pool.batches import token_budget_batches
 from spice_select.pool.examples import Pool
 from spice_select.progress import NoProgress, Progress
@@ -163,7 +163,7 @@ def batch_losses(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> list[flo
     """As `row_losses`, for rows that are computed at once."""
     longest = max(len(row.input_ids) for row in rows)
     doing = f"measuring {len(rows):,} rows of up to {longest:,} tokens at once"
-    with memory_advice(doing, _smaller(len(rows), longest)), torch.no_grad():
+    with explain_out_of_memory(_smaller(len(rows), longest), doing), torch.no_grad():
         return cast(list[float], response_losses(model, collate(rows, model.device)).double().tolist())
 
 

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, ModelError, SpiceSelectError
-from spice_select.gradients.memory import host_memory
+from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.output.trainers import IGNORED
 from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 LARGE = 1_000_000_000
 """Parameters from which activations are computed twice instead of being kept."""
+
+OUT_OF_MEMORY = (
+    "Lower --rows-at-once (the result stays the same) or --max-length, or load the weights with --dtype bfloat16."
+)
 
 
 def require_trl() -> None:
@@ -103,7 +107,7 @@ def train(
 
     with _quiet(), tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
         args = _arguments(recipe, share, device, dtype, scratch, large=model.num_parameters() >= LARGE)
-        try:
+        with explain_out_of_memory(OUT_OF_MEMORY, "fine-tuning"):
             trainer = SFTTrainer(
                 model=model,
                 args=args,
@@ -113,13 +117,7 @@ def train(
                 callbacks=[steps],
             )
             trainer.remove_callback(PrinterCallback)
-            with host_memory():
-                trainer.train()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise ModelError(
-                "out of memory in fine-tuning. Lower --rows-at-once (the result stays the same) or --max-length,\n"
-                "or load the weights with --dtype bfloat16."
-            ) from error
+            trainer.train()
     if steps.broken:
         raise SpiceSelectError(
             f"the loss of step {len(steps.losses)} is not a finite number, or its gradient: training was given up.\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spice_select.errors import ConfigError
-from spice_select.evaluation.memory import memory_advice
 from spice_select.evaluation.tasks.benchmarks import BENCHMARKS, Benchmark, Score
 from spice_select.evaluation.tasks.definitions import build_tasks, need_module
 from spice_select.evaluation.tasks.results import TaskResult, mean_and_error
 from spice_select.evaluation.tasks.sandbox import check_supported, isolation
+from spice_select.gradients.memory import explain_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -99,7 +99,7 @@ def _scored(
     wanted = first_items(sizes, limit, together=benchmark.part is not None)
     evaluate = need_module("lm_eval.evaluator").evaluate
     remedy = "Lower --task-batch (batch_size), use --dtype bfloat16, or a device with more memory."
-    with _quiet_log(), memory_advice(f"scoring {name}", remedy):
+    with _quiet_log(), explain_out_of_memory(remedy, f"scoring {name}"):
         samples = evaluate(
             language_model,
             {"tasks": {part: parts[part] for part in wanted}},
