@@ -31,9 +31,9 @@ from spice_select.progress import NoProgress
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.candidate_pools import warm_up
-from spice_select.schedule.pick_in_pool import choose
+from spice_select.schedule.pick_in_pool import pick_in_pool
 from spice_select.schedule.pools import CandidatePool, cut_pools
+from spice_select.schedule.proxy_training import warm_up
 
 SETTINGS: dict[str, dict[str, object]] = {
     "all layers, float32": {},
@@ -70,7 +70,7 @@ def look(examples: list[Example], pools: list[CandidatePool], config: RunConfig)
         started = time.perf_counter()
         grams.append(pool_gram(proxy.model, proxy.layers, rows, batches, 4 << 30, held))
         seconds += time.perf_counter() - started
-        picks.append(choose(pool, grams[-1], [row.trained_tokens for row in rows], same_rows, 0.0).picks)
+        picks.append(pick_in_pool(pool, grams[-1], [row.trained_tokens for row in rows], same_rows, 0.0).picks)
     return Found(seconds, proxy.parameters, grams, picks)
 
 

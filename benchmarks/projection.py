@@ -46,7 +46,7 @@ from spice_select.progress import NoProgress
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.candidate_pools import warm_up
+from spice_select.schedule.proxy_training import warm_up
 
 DIMS = (512, 1024, 2048, 4096, 8192)
 Project = Callable[[str, Tensor, tuple[int, int]], Tensor]

@@ -25,7 +25,7 @@ from spice_select.pool.examples import Example, PoolOptions, read_pool
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.pick_in_pool import choose
+from spice_select.schedule.pick_in_pool import pick_in_pool
 from spice_select.schedule.pools import CandidatePool, cut_pools, warm_up_rows
 
 SETTINGS = [("float32", 0), ("float32", 4), ("bfloat16", 4)]
@@ -82,7 +82,8 @@ def main() -> None:
     for dtype, steps in SETTINGS:
         gram, in_a, seconds = gram_after(examples, rows, dtype, steps)
         picks = {
-            name: set(choose(pool, gram, lengths, resolve({}, options), 0.0).picks) for name, options in CHOICES.items()
+            name: set(pick_in_pool(pool, gram, lengths, resolve({}, options), 0.0).picks)
+            for name, options in CHOICES.items()
         }
         found[dtype, steps] = (float((in_a / gram.diagonal()).mean()), picks, cosines(gram), seconds)
         print(dtype, steps, f"{seconds:.1f} s", flush=True)

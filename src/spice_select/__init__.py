@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spice_select.api.pick import compute_gradients, forecast_gradients, forecast_pick, pick
+    from spice_select.api.gradients import compute_gradients
+    from spice_select.api.pick import forecast_gradients, forecast_pick, pick
     from spice_select.api.result import RunResult
     from spice_select.api.select import forecast, select
     from spice_select.config import RunConfig
@@ -58,7 +59,7 @@ _HOME = {
     "SpiceSelectError": "errors",
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
-    "compute_gradients": "api.pick",
+    "compute_gradients": "api.gradients",
     "forecast": "api.select",
     "forecast_finetune": "training.forecast",
     "forecast_gradients": "api.pick",

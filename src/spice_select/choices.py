@@ -1,11 +1,14 @@
-"""What is remembered of each candidate pool; written to the checkpoint and, joined, to the output."""
+"""The record of a choice in one pool: written to the checkpoint and, for all pools, to the output."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+from pydantic import ConfigDict
 from torch import Tensor
 
 from spice_select.information import Selection
+
+_CHECKED = ConfigDict(strict=True, revalidate_instances="always")  # for records read from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,7 @@ class Measures:
     `norm` is |g_i| before scaling; everything else is of the scaled gradients. `alpha` is absolute.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
     norm: list[float]
     gain: list[float]
     base: list[float]
@@ -34,6 +38,7 @@ class Measures:
 class BadRow:
     """A row that cannot be chosen: `row` is its example index, `reason` a short sentence such as "its loss is ..."."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
     row: int
     id: str
     location: str
@@ -48,6 +53,7 @@ class PoolRecord:
     picked; `bad` are the pool's rows whose loss or gradient is not finite.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
     pool: int
     rows: list[int]
     picks: list[int]
@@ -63,7 +69,7 @@ class PoolRecord:
         return [self.rows[i] for i in self.picks]
 
     @property
-    def looked_at(self) -> list[int]:
+    def all_rows(self) -> list[int]:
         """Example indices of all rows of the pool, those that could not be chosen last."""
         return [*self.rows, *(bad.row for bad in self.bad)]
 

@@ -1,4 +1,4 @@
-"""What a command that reads a pool and runs the proxy does first: options, pool, model; nothing is written here."""
+"""The first steps of a command that runs the proxy over a pool: options, pool, model. Nothing is written here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from spice_select.proxy.lora import Proxy, attach_lora
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A pool that was read, and the model that will look at it; `about` describes the model for the record."""
+    """A pool that was read, and the model for its gradients; `about` describes the model for the manifest."""
 
     config: RunConfig
     pool: Pool
@@ -37,12 +37,12 @@ class Prepared:
 
     @property
     def hub_name(self) -> str:
-        """How others name the model."""
+        """The name by which trainers find the model."""
         return HUB_NAME if self.config.model == EMBEDDED_MODEL else self.config.model
 
     @property
     def end_of_turn(self) -> str | None:
-        """The token that ends an assistant's turn, where trainers that expect the eos token must be told."""
+        """The token that ends an assistant's turn, if it is not the eos token that trainers expect."""
         whole = next((example for example in self.pool.examples if not example.truncated), None)
         if whole is None:
             return None
@@ -84,11 +84,11 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     return Prepared(config, pool, tokenizer, about, source, device)
 
 
-def tell_about(pool: Pool, config: RunConfig, purpose: str, progress: Progress) -> None:
-    """Say how large the pool is, what is done with it, and what of it cannot be used."""
+def report_pool(pool: Pool, config: RunConfig, purpose: str, progress: Progress) -> None:
+    """Report the size of the pool, the `purpose`, and the rows that cannot be used or were cut."""
     rows = len(pool.examples)
     progress.note(f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; {purpose}")
     if pool.rejected:
-        progress.note(f"{len(pool.rejected):,} rows cannot be used and are left out (run: see rejected.jsonl)")
+        progress.note(f"{len(pool.rejected):,} rows cannot be used and are left out (listed in a run's rejected.jsonl)")
     if pool.truncated:
         progress.note(f"{pool.truncated:,} rows are longer than {config.max_length} tokens and were cut at the end")

@@ -27,7 +27,7 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.report.audit import audit_of
 from spice_select.report.compare import compare
 from spice_select.report.evidence import open_run
-from spice_select.schedule.pick_in_pool import choose, choose_among_usable
+from spice_select.schedule.pick_in_pool import pick_among_usable, pick_in_pool
 from spice_select.schedule.pools import CandidatePool
 from spice_select.store.reading import check_store
 from spice_select.study.evidence import Evidence
@@ -144,9 +144,9 @@ def test_a_marked_gram_matrix_is_that_without_its_marked_rows(method):
         marked[row], marked[:, row] = mark, mark
     for quota in (1, 4, 8):
         config = resolve({}, {"method": method})
-        found, left = choose_among_usable(CandidatePool(0, [*range(10, 19)], quota), marked, examples, config, 0.0)
+        found, left = pick_among_usable(CandidatePool(0, [*range(10, 19)], quota), marked, examples, config, 0.0)
         lengths = [examples[row].trained_tokens for row in good]
-        expected = choose(
+        expected = pick_in_pool(
             CandidatePool(0, [row + 10 for row in good], quota), gram[good][:, good], lengths, config, 0.0
         )
         assert replace(found, bad=[]) == expected and len(found.picks) == min(quota, 6)
@@ -274,7 +274,7 @@ def test_gradients_that_overflow_when_squared_are_named_and_skipped(tiny_model, 
         select(rows, model=steepest, pool_size=12, budget="3", **FROZEN_PROXY)
     with pytest.raises(ModelError, match=r"(?s)warm-up|its gradient is not finite"):
         select(rows, model=steepest, pool_size=12, budget="3", lora_rank=2)
-    with pytest.raises(ModelError, match="no row can be chosen: of the 12"):
+    with pytest.raises(ModelError, match="no row can be chosen: each of the 12"):
         select(rows, model=steepest, pool_size=12, budget="3", on_bad_gradient="skip", **FROZEN_PROXY)
 
 

@@ -16,7 +16,7 @@ from spice_select.progress import NoProgress
 from spice_select.report.answers import FILE, answers_known, measure_answers, suspects_of
 from spice_select.report.audit import audit_of
 from spice_select.report.evidence import open_run
-from spice_select.schedule.losses import two_losses
+from spice_select.schedule.ranking import two_losses
 
 ROWS = 24
 

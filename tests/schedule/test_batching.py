@@ -9,7 +9,7 @@ from oracles.gradient_oracle import random_examples, tiny_proxy
 from spice_select.config import RunConfig
 from spice_select.proxy.lora import TOKENS_OF_A_PASS
 from spice_select.schedule.batching import MOST_TOKENS, USED, fitting_budget, with_token_budget
-from spice_select.schedule.candidate_pools import _with_smaller_batches
+from spice_select.schedule.pool_gradients import _with_smaller_batches
 
 
 @given(

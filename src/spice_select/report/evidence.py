@@ -35,10 +35,10 @@ from spice_select.information import (
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
-from spice_select.schedule.budget import limit_of, only
+from spice_select.schedule.budget import limit_of, lines_at
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
-from spice_select.schedule.pick_in_pool import gram_as_seen
-from spice_select.schedule.whole_pool import as_seen
+from spice_select.schedule.pick_in_pool import scaled_gram_of
+from spice_select.schedule.whole_pool import scaled_pool
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
@@ -110,12 +110,12 @@ class Evidence:
     def _of_store(self, store: GradientStore) -> PoolEvidence:
         record, config = self.records[0], self.config
         assert record.measures is not None
-        limit = limit_of(config, only(self.lines, record.rows))
+        limit = limit_of(config, lines_at(self.lines, record.rows))
         given = None if config.given is None else GradientStore.open(config.given, store.device)
-        seen = as_seen(store, self.lines, record.rows, limit.most, config, given, NoProgress())
+        seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, NoProgress())
         plain = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
         alpha = record.measures.alpha
-        return PoolEvidence(record, seen.features, seen.known.squares, plain, seen.given, alpha, limit)
+        return PoolEvidence(record, seen.features, seen.moments.squares, plain, seen.given, alpha, limit)
 
     @property
     def picked(self) -> list[int]:
@@ -209,7 +209,7 @@ def _without_gram(directory: Path, records: Sequence[PoolRecord]) -> int:
 
 def _of_gram(gram: Tensor, record: PoolRecord, lengths: Sequence[int], config: RunConfig) -> PoolEvidence:
     assert record.measures is not None
-    scaled = gram_as_seen(gram, lengths, record.quota, config)
+    scaled = scaled_gram_of(gram, lengths, record.quota, config)
     seen, plain = TensorFeatures(gram_features(scaled)), TensorFeatures(gram_features(gram))
     return PoolEvidence(
         record, seen, scaled.diagonal(), plain, None, record.measures.alpha, RowLimit(len(record.picks))

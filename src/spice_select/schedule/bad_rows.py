@@ -1,4 +1,4 @@
-"""Rows whose loss or gradient is not finite: a run stops at the first, or goes on without them and says which."""
+"""Rows whose loss or gradient is not finite: a run stops at the first, or continues without them and names them."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -17,7 +17,7 @@ from spice_select.progress import Progress
 NAMED = 3
 """Most rows that a message names."""
 
-REMEDY = "Try --dtype float32 or another --model, leave such rows out, or go on without them: --on-bad-gradient skip."
+REMEDY = "Try --dtype float32 or another --model, remove such rows, or continue without them: --on-bad-gradient skip."
 
 
 def bad_row(row: Example | Line, reason: str) -> BadRow:
@@ -26,14 +26,16 @@ def bad_row(row: Example | Line, reason: str) -> BadRow:
     return BadRow(row.index, row.id, location, reason)
 
 
-def bad_rows(rows: Sequence[Example] | Sequence[Line], squares: Tensor) -> list[BadRow]:
+def bad_rows(rows: Sequence[Example] | Sequence[Line], squared_norms: Tensor) -> list[BadRow]:
     """Those of `rows` whose squared norm [n] is a mark (`gradients/finite.py`)."""
-    places = cast(list[int], (~torch.isfinite(squares)).nonzero()[:, 0].tolist())
-    return [bad_row(rows[place], problem(float(squares[place]))) for place in places]
+    places = cast(list[int], (~torch.isfinite(squared_norms)).nonzero()[:, 0].tolist())
+    return [bad_row(rows[place], problem(float(squared_norms[place]))) for place in places]
 
 
-def settle(bad: Sequence[BadRow], config: RunConfig, progress: Progress, doing: str = "cannot be chosen") -> None:
-    """Stop at bad rows, or where `config` says to skip them, tell of them.
+def stop_or_report(
+    bad: Sequence[BadRow], config: RunConfig, progress: Progress, doing: str = "cannot be chosen"
+) -> None:
+    """Stop at bad rows; if `config` says to skip them, report them.
 
     Raises:
         ModelError: names the first ones.
@@ -42,24 +44,24 @@ def settle(bad: Sequence[BadRow], config: RunConfig, progress: Progress, doing: 
     if not bad:
         return
     if config.on_bad_gradient == "stop":
-        more = f" So it is with {len(bad) - 1:,} more of the rows at hand." if len(bad) > 1 else ""
+        more = f" The same holds for {len(bad) - 1:,} other rows of this pool." if len(bad) > 1 else ""
         raise ModelError(f"{_named(bad[0])}.{more}\n{REMEDY}")
     some = "; ".join(map(_named, bad[:NAMED]))
     rest = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
     progress.note(f"{len(bad):,} {'row' if len(bad) == 1 else 'rows'} {doing}: {some}{rest}")
 
 
-def settle_step(
+def stop_or_report_step(
     rows: Sequence[Example], bad: Mapping[int, str], label: str, config: RunConfig, progress: Progress
 ) -> None:
-    """As `settle`, for a step of the proxy's training on `rows`; no bad row means that the step itself overflowed.
+    """As `stop_or_report`, for a training step of the proxy; without a bad row, the step itself overflowed.
 
     Raises:
         ModelError: names the rows; the step alone where each of them is finite.
 
     """
     found = [bad_row(rows[place], reason) for place, reason in bad.items()]
-    settle(found, config, progress, f"are left out of a step of the {label}")
+    stop_or_report(found, config, progress, f"are left out of a step of the {label}")
     if found:
         return
     if config.on_bad_gradient == "stop":
@@ -70,12 +72,12 @@ def settle_step(
 
 
 def refuse_empty_choice(records: Sequence[PoolRecord]) -> None:
-    """Raise `ModelError` where nothing was picked because no row that was looked at can be used."""
+    """Raise `ModelError` if nothing was picked because no evaluated row can be used."""
     bad = [row for record in records for row in record.bad]
     if bad and not any(record.picks for record in records):
         raise ModelError(
-            f"no row can be chosen: of the {len(bad):,} looked at each has a loss or gradient that is not finite, "
-            f"as {bad[0].location}.\nTry --dtype float32, or another --model."
+            f"no row can be chosen: each of the {len(bad):,} evaluated has a loss or gradient that is not finite, "
+            f"for example {bad[0].location}.\nTry --dtype float32, or another --model."
         )
 
 

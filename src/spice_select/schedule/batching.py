@@ -1,6 +1,6 @@
-"""How many tokens a pass takes: as given, a constant on a CPU, and what its memory allows on a GPU.
+"""The token budget of a pass: as given, a constant on a CPU, and what the memory allows on a GPU.
 
-What was measured is kept beside the gradients, so that an interrupted run goes on with the same batches.
+A measured budget is kept beside the gradients, so that an interrupted run continues with the same batches.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a selection over all rows may hold: rows, trained tokens, quotas by source; and which rows are left out."""
+"""What a selection over all rows may contain: rows, trained tokens, quotas by source; and which rows are excluded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,10 +54,12 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
     if len(unknown) == len(excluded) > 0:
         raise ConfigError(
             f"{config.exclude}, line {excluded[unknown[0]]}: the pool has no row with id '{unknown[0]}', nor any of "
-            f"the {len(unknown)} others.\nscores.parquet and rows.parquet list the ids there are."
+            f"the {len(unknown)} others.\nscores.parquet and rows.parquet list the ids."
         )
     if unknown:
-        progress.note(f"{len(unknown):,} of {len(excluded):,} ids to exclude are not in the pool, as '{unknown[0]}'")
+        progress.note(
+            f"{len(unknown):,} of {len(excluded):,} ids to exclude are not in the pool, for example '{unknown[0]}'"
+        )
     kept = [place for place, line in enumerate(lines) if line.id not in excluded]
     if not kept:
         raise ConfigError(f"{config.exclude}: excludes every row of the pool; nothing is left to choose from.")
@@ -65,15 +67,15 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
 
 
 def choosable(
-    config: RunConfig, lines: Sequence[Line], squares: Tensor, progress: Progress
+    config: RunConfig, lines: Sequence[Line], squared_norms: Tensor, progress: Progress
 ) -> tuple[list[int], list[BadRow]]:
     """Places of the rows that may be picked, and the rows that cannot be although nobody excluded them.
 
     Args:
         config: names the excluded rows, if any.
         lines: of all rows.
-        squares: [n] their squared norms; marked (`gradients/finite.py`) where the loss or gradient is not finite.
-        progress: told of the latter.
+        squared_norms: [n], marked (`gradients/finite.py`) where the loss or gradient is not finite.
+        progress: receives a note about the latter.
 
     Raises:
         ConfigError: as `without_excluded`.
@@ -81,21 +83,23 @@ def choosable(
 
     """
     kept = without_excluded(config, lines, progress)
-    bad = bad_rows(only(lines, kept), squares.cpu()[kept])
+    bad = bad_rows(lines_at(lines, kept), squared_norms.cpu()[kept])
     if not bad:
         return kept, bad
     if len(bad) == len(kept):
         raise ModelError(
-            f"no row is left to choose from: the loss or gradient of each is not finite, as {bad[0].location}.\n"
-            "Make the gradients again with --dtype float32, or with another --model."
+            f"no row can be chosen: no loss or gradient is finite, for example {bad[0].location}.\n"
+            "Compute the gradients again with --dtype float32, or with another --model."
         )
-    progress.note(f"{len(bad):,} of {len(kept):,} rows have no finite gradient and are left out, as {bad[0].location}")
+    progress.note(
+        f"{len(bad):,} of {len(kept):,} rows have no finite gradient and are left out, for example {bad[0].location}"
+    )
     unusable = {row.row for row in bad}
     return [place for place in kept if lines[place].index not in unusable], bad
 
 
-def only(lines: Sequence[Line], places: Sequence[int]) -> Sequence[Line]:
-    """Those of `lines` at `places`, which rise."""
+def lines_at(lines: Sequence[Line], places: Sequence[int]) -> Sequence[Line]:
+    """The `lines` at `places`, which are in ascending order."""
     return lines if len(places) == len(lines) else [lines[place] for place in places]
 
 
@@ -104,7 +108,7 @@ def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimi
     for name in config.quota:
         if name not in sources:
             raise ConfigError(
-                f"quota {name}={config.quota[name]}: no such source; there are {', '.join(sources[:20])}."
+                f"quota {name}={config.quota[name]}: no such source; the pool's sources are {', '.join(sources[:20])}."
             )
     number = {name: place for place, name in enumerate(sources)}
     groups = torch.tensor([number[line.source] for line in lines])
@@ -127,6 +131,6 @@ def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimi
 
 def _check(name: str, text: str, floor: int, ceiling: int, held: int) -> None:
     if floor > ceiling:
-        raise ConfigError(f"quota {name}={text}: the least, {floor} rows, is more than the most, {ceiling}.")
+        raise ConfigError(f"quota {name}={text}: the minimum, {floor} rows, exceeds the maximum, {ceiling}.")
     if floor > held:
         raise ConfigError(f"quota {name}={text}: asks for {floor} rows, but the source has {held}; lower it.")

@@ -1,7 +1,7 @@
 """A run's progress on disk, so that a killed run continues to the identical subset.
 
 Layout of `<output>/checkpoint/`, format version 1:
-    identity.json              what the run is: options, data and model hashes; a resumed run must be the same
+    identity.json              options, data and model hashes; those of a resumed run must be the same
     pool-000012.json           one finished candidate pool (`PoolRecord`), and a digest of the run it belongs to
     gram-000012.safetensors    its rows' unscaled gradients: their Gram matrix `gram` [m, m] float64
     texts.parquet              all rows with their texts, written at the end
@@ -14,10 +14,10 @@ Every file appears whole or not at all. Only the newest proxy is kept.
 import hashlib
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -36,6 +36,9 @@ TEXTS = "texts.parquet"
 """Where a run without a store keeps its rows with their texts."""
 
 
+_RECORD = TypeAdapter(PoolRecord)
+
+
 class Checkpoint:
     """The checkpoint directory of one run."""
 
@@ -48,10 +51,10 @@ class Checkpoint:
         """Begin a new run."""
         self.directory.mkdir(parents=True, exist_ok=True)
         write_text(self.directory / IDENTITY, _dump({"format_version": FORMAT_VERSION, **identity}))
-        self._run()
+        self._run_digest()
 
     def verify(self, identity: dict[str, Any]) -> None:
-        """Check that what is here belongs to the run that `identity` describes.
+        """Check that the directory belongs to the run that `identity` describes.
 
         Raises:
             OutputError: names what differs.
@@ -64,33 +67,34 @@ class Checkpoint:
         if differing:
             raise OutputError(
                 f"{self.directory.parent}: the run to resume had other settings: {differing}.\n"
-                "Give the same ones, or start afresh with --overwrite or another --output."
+                "Give the same ones, or start again with --overwrite or another --output."
             )
-        self._run()
+        self._run_digest()
 
     def records(self) -> dict[int, PoolRecord]:
         """The finished pools by index."""
         found: dict[int, PoolRecord] = {}
-        own = self._run()
+        own = self._run_digest()
         for path in sorted(self.directory.glob("pool-*.json")):
             try:
                 content = _read_json(path)
                 if content.pop("run", own) != own:
-                    continue  # of a process that outlived the run which was here before
-                record = _sound(PoolRecord.from_json(content))
+                    continue  # written by a process that outlived an earlier run in this directory
+                record = _checked(content)
             except (KeyError, TypeError, ValueError) as error:
-                raise OutputError(f"{path}: is not a pool record ({error}); start afresh with --overwrite.") from error
+                reason = " ".join(str(error).split())[:200]
+                raise OutputError(f"{path}: is not a pool record ({reason}); start again with --overwrite.") from error
             found[record.pool] = record
         return found
 
     def save_record(self, record: PoolRecord) -> None:
-        """Remember a finished pool."""
-        write_text(self.directory / record_name(record.pool), _dump({"run": self._run(), **record.to_json()}))
+        """Save the record of a finished pool."""
+        write_text(self.directory / record_name(record.pool), _dump({"run": self._run_digest(), **record.to_json()}))
 
-    def _run(self) -> str:
-        """What tells this run's records from those of another with other settings.
+    def _run_digest(self) -> str:
+        """A digest that distinguishes this run's records from those of a run with other settings.
 
-        It is looked up once: where another run has begun here since, this process writes nothing that is taken for its.
+        It is read once: if another run begins here later, it does not take this process's records for its own.
         """
         if not self._known:
             identity = _dump(_read_json(self.directory / IDENTITY))
@@ -98,15 +102,15 @@ class Checkpoint:
         return self._known
 
     def save_gram(self, pool: int, gram: Tensor) -> None:
-        """Remember the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""
+        """Save the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""
         write_bytes(self.directory / gram_name(pool), save({"gram": gram.contiguous()}))
 
     def has_gram(self, pool: int) -> bool:
-        """Whether a pool's Gram matrix is there."""
+        """Whether a pool's Gram matrix was saved."""
         return (self.directory / gram_name(pool)).exists()
 
     def gram(self, pool: int) -> Tensor | None:
-        """What `save_gram` wrote; None where it is not there.
+        """A pool's Gram matrix [m, m]; None if it was not saved.
 
         Raises:
             OutputError: the file is damaged.
@@ -118,14 +122,14 @@ class Checkpoint:
         try:
             return load(path.read_bytes())["gram"]
         except (SafetensorError, KeyError, OSError) as error:
-            raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from error
+            raise OutputError(f"{path}: is damaged ({error}); delete it to continue without it.") from error
 
     def proxy_cycle(self) -> int | None:
         """The cycle whose starting proxy is saved, if any."""
         return max((cycle for cycle, _ in self._proxies()), default=None)
 
     def save_proxy(self, cycle: int, tensors: dict[str, Tensor], steps: int) -> None:
-        """Save the proxy as it stands at the start of `cycle`, then drop older ones."""
+        """Save the proxy at the start of `cycle`, then delete older ones."""
         older = [path for _, path in self._proxies()]
         content = save({k: v.contiguous().cpu() for k, v in tensors.items()}, metadata={"steps": str(steps)})
         write_bytes(self.directory / f"proxy-{cycle:06d}.safetensors", content)
@@ -144,10 +148,10 @@ class Checkpoint:
             content = path.read_bytes()
             return load(content), _steps(content)
         except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise OutputError(f"{path}: is damaged ({error}); start afresh with --overwrite.") from error
+            raise OutputError(f"{path}: is damaged ({error}); start again with --overwrite.") from error
 
     def drop_proxy(self) -> None:
-        """The run is complete: only its records are still worth their place."""
+        """Delete the saved proxy, which a complete run does not need."""
         for _, path in self._proxies():
             path.unlink()
 
@@ -177,40 +181,30 @@ def _dump(data: dict[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
-def _sound(record: PoolRecord) -> PoolRecord:
-    """The record, if its parts fit each other.
+def _checked(content: dict[str, Any]) -> PoolRecord:
+    """The record that a file holds.
 
     Raises:
-        ValueError: they do not; what a file says is not what a program wrote there.
+        ValueError: types, numbers of values or places do not fit each other.
 
     """
-    if not isinstance(record.pool, int) or record.pool < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError("its pool is no number")
-    for name, numbers, end in (("rows", record.rows, None), ("picks", record.picks, len(record.rows))):
-        whole = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)  # pyright: ignore[reportUnnecessaryIsInstance]
-        if not whole or len(set(numbers)) < len(numbers) or (end is not None and max(numbers, default=-1) >= end):
-            raise ValueError(f"its {name} are no places")
-    for name, values in (asdict(record.measures) if record.measures else {}).items():
-        if not _fits(values, len(record.rows), text=name == "bound_source"):
-            raise ValueError(f"its {name} cannot be")
+    record = _RECORD.validate_python(PoolRecord.from_json(content))
+    for name, places, end in (("rows", record.rows, None), ("picks", record.picks, len(record.rows))):
+        if min(places, default=0) < 0 or len(set(places)) < len(places) or (end and max(places, default=-1) >= end):
+            raise ValueError(f"its {name} are not distinct places")
+    measures = record.measures
+    if measures is not None:
+        per_row = (measures.norm, measures.gain, measures.base, measures.epsilon, measures.conflict, measures.score)
+        if any(len(values) != len(record.rows) for values in per_row):
+            raise ValueError("its measures do not have one value per row")
     return record
-
-
-def _fits(values: object, rows: int, *, text: bool) -> bool:
-    """Whether a measure is a number, a number for every row, or the one that is a text."""
-    if text:
-        return isinstance(values, str)
-    if not isinstance(values, list):
-        return isinstance(values, float | int)
-    numbers = cast("list[object]", values)
-    return len(numbers) == rows and all(isinstance(number, float | int) for number in numbers)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: cannot be read ({error}); start afresh with --overwrite.") from error
+        raise OutputError(f"{path}: cannot be read ({error}); start again with --overwrite.") from error
     if not isinstance(content, dict):
-        raise OutputError(f"{path}: is no JSON object; start afresh with --overwrite.")
+        raise OutputError(f"{path}: is not a JSON object; start again with --overwrite.")
     return cast("dict[str, Any]", content)

@@ -1,7 +1,6 @@
-"""The one-shot form: a frozen proxy, every row's gradient projected and stored once, one choice among all rows.
+"""The gradients of the one-shot form: a frozen proxy, every row's gradient projected and stored once.
 
-extract(...)      gradients of a pool into a store; any number of processes at once
-`choose_from_store` makes the choice.
+Any number of processes fill one store; `whole_pool` chooses from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,75 +13,35 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spice_select.config import RunConfig
-from spice_select.distributed.launch import is_main_process, process_count
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.settings import differences
-from spice_select.gradients.projection import METHOD, Projection, project_rows
-from spice_select.output.manifest import versions
+from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import Pool
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.bad_rows import bad_rows, settle
+from spice_select.schedule.bad_rows import bad_rows, stop_or_report
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.candidate_pools import memory_advice, warm_up
-from spice_select.schedule.forecast import WORTH, forecast_store
+from spice_select.schedule.identity import POOL_KEYS, store_identity, store_shape
+from spice_select.schedule.proxy_training import warm_up
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path, shard_rows
+from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path
 from spice_select.store.reading import GradientStore
 from spice_select.store.tables import write_pool, write_rows
 from spice_select.store.writing import begin, finish, once, work
 
-STORE_ADVICE = "A row alone is too much: lower --max-length or --dim, or use another --model, into another --output."
-
-FEATURE_KEYS = (
-    "dtype", "lora_rank", "lora_alpha", "layers", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
-    "update_batch_size", "max_length", "token_budget", "dim",
-)  # fmt: skip
-"""Options that decide a row's features."""
-
-_OF_THE_POOL = ("data", "rows", "format", "columns", "shard_rows")
-"""What two stores may differ in and still hold comparable features."""
-
-
-def _shape(prepared: Prepared) -> Shape:
-    rows, dim = len(prepared.pool.examples), prepared.config.dim
-    return Shape(rows, dim, shard_rows(prepared.device, rows, dim))
-
-
-def store_identity(prepared: Prepared) -> dict[str, Any]:
-    """All that decides the content of a store."""
-    config, model, packages = prepared.config, prepared.about, versions()
-    return {
-        **{key: getattr(config, key) for key in FEATURE_KEYS},
-        "projection": METHOD,
-        "shard_rows": _shape(prepared).shard_rows,
-        "weights": model["fingerprint"],
-        "device": model["device"],
-        "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
-        "rows": len(prepared.pool.examples),
-        "data": [file.sha256 for file in prepared.pool.files],
-        "format": config.format,
-        "columns": config.columns,
-    }
-
-
-def _about_store(prepared: Prepared) -> dict[str, Any]:
-    """What picking from a store must know beside its rows."""
-    return {
-        "config": prepared.config.model_dump(),
-        "model": prepared.about,
-        "hub_name": prepared.hub_name,
-        "end_of_turn": prepared.end_of_turn,
-    }
+ROW_TOO_LARGE = (
+    "A single row does not fit: choose a lower --max-length or --dim, or another --model, and another --output."
+)
 
 
 def open_given(config: RunConfig, identity: Mapping[str, Any], of: str, device: torch.device) -> GradientStore | None:
     """The store of the rows that are in the training set already; it must be comparable with one of `identity`.
 
     Raises:
-        ConfigError: its features were made in another way than those `of` the pool.
+        ConfigError: its features were computed in another way than those `of` the pool.
 
     """
     if config.given is None:
@@ -92,18 +51,19 @@ def open_given(config: RunConfig, identity: Mapping[str, Any], of: str, device: 
 
 def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], option: str, of: str) -> GradientStore:
     """`store`, if its features are made as those of a store of `identity`, proxies apart."""
-    ours, theirs = described(identity), store.identity
-    of_features = [{key: told[key] for key in told if key not in _OF_THE_POOL} for told in (theirs, ours)]
-    differing = differences(*of_features)
-    if differing:
+    theirs, ours = (
+        {key: value for key, value in made.items() if key not in POOL_KEYS}
+        for made in (store.identity, described(identity))
+    )
+    if differing := differences(theirs, ours):
         raise ConfigError(
-            f"{option} {store.path}: cannot be compared with the gradients of {of}: {differing}.\n"
-            "Give the same options to both."
+            f"{option} {store.path}: is not comparable with the gradients of {of}: {differing}.\n"
+            "Use the same options for both."
         )
     return store
 
 
-def extract(
+def extract_gradients(
     prepared: Prepared,
     proxy: Proxy,
     store: Path,
@@ -111,14 +71,14 @@ def extract(
     watch: Stopwatch,
     proxy_of: GradientStore | None = None,
 ) -> None:
-    """Fill `store` with the projected gradients of a pool; what is there already is not computed again.
+    """Fill `store` with the projected gradients of a pool; shards that exist are not computed again.
 
     Args:
         prepared: the pool and the options.
         proxy: fresh, with seeded adapters; it is warmed up once for the store, then frozen.
         store: directory of the store.
-        progress: told about rows.
-        watch: told where the time goes.
+        progress: receives rows and notes.
+        watch: receives seconds by stage.
         proxy_of: a store whose warmed-up proxy is used, so that the gradients can be compared with its own.
 
     Raises:
@@ -126,70 +86,73 @@ def extract(
         ModelError: out of memory; or a loss or gradient is not finite, and the options say to stop there.
 
     """
-    pool, config = prepared.pool, prepared.config
-    shape = _shape(prepared)
-    about = _about_store(prepared)
+    pool, config, shape = prepared.pool, prepared.config, store_shape(prepared)
+    about = {
+        "config": config.model_dump(),
+        "model": prepared.about,
+        "hub_name": prepared.hub_name,
+        "end_of_turn": prepared.end_of_turn,
+    }
     begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
     sized = with_token_budget(proxy, config, pool.examples, store)
     with watch.time("proxy training"):
-        _use_same_proxy(pool, config, sized, store, progress, proxy_of)
+        _load_common_proxy(pool, config, sized, store, progress, proxy_of)
     merge(proxy)
     projection = Projection(proxy.factors, config.dim, config.seed)
     lengths: list[int] = pool.examples.tokens.tolist()
-    progress.begin("gradients", shape.rows, sum(lengths))
-    done = [row for shard in range(shape.shards) if shard_path(store, shard).exists() for row in shape.members(shard)]
-    if done:
-        progress.resume(len(done), sum(lengths[row] for row in done))
-        progress.note(f"resuming: {len(done):,} of {shape.rows:,} rows are done")
+    _report_start(store, shape, lengths, progress)
 
     def compute(members: range) -> tuple[Tensor, Tensor]:
         """Features and squared norms of one shard's rows; batches are cut inside it, so they never differ."""
         rows = [pool.examples[i] for i in members]
         batches = sized.batches([lengths[i] for i in members])
 
-        def report(batch: Sequence[int]) -> None:
+        def advance(batch: Sequence[int]) -> None:
             progress.advance(len(batch), sum(len(rows[i].input_ids) for i in batch))
 
-        with memory_advice(STORE_ADVICE):
-            features, squares = project_rows(proxy.model, proxy.layers, rows, batches, projection, report)
+        with explain_out_of_memory(ROW_TOO_LARGE):
+            features, squared_norms = project_rows(proxy.model, proxy.layers, rows, batches, projection, advance)
         if config.on_bad_gradient == "stop":
-            settle(bad_rows(rows, squares), config, progress)  # before the shard is kept
-        return features, squares
+            stop_or_report(bad_rows(rows, squared_norms), config, progress)  # before the shard is kept
+        return features, squared_norms
 
-    finished = set(done)
-    missing = [row for row in range(shape.rows) if row not in finished]
-    if missing and is_main_process():
-        with memory_advice(STORE_ADVICE), watch.time("forecast"):
-            forecast = forecast_store(pool.examples, missing, config, sized, projection, process_count(), WORTH)
-        progress.note("\n".join(forecast.lines()))
     with watch.time("gradients"):
         work(store, shape, compute, progress.note)
     marks = torch.cat([read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
-    settle(bad_rows(pool.examples, marks), config, progress)
+    stop_or_report(bad_rows(pool.examples, marks), config, progress)
     lines = pool.listing().lines
-    finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+    finish(store, shape, lambda path, squared_norms: write_rows(path, lines, torch.cat(squared_norms).sqrt()))
 
 
-def _use_same_proxy(
+def _report_start(store: Path, shape: Shape, lengths: Sequence[int], progress: Progress) -> None:
+    """Report how many rows there are, and how many an earlier command computed."""
+    progress.begin("gradients", shape.rows, sum(lengths))
+    done = [row for shard in range(shape.shards) if shard_path(store, shard).exists() for row in shape.members(shard)]
+    if done:
+        progress.resume(len(done), sum(lengths[row] for row in done))
+        progress.note(f"resuming: {len(done):,} of {shape.rows:,} rows are done")
+
+
+def _load_common_proxy(
     pool: Pool, config: RunConfig, proxy: Proxy, store: Path, progress: Progress, proxy_of: GradientStore | None
 ) -> None:
-    def warmed() -> bytes:
+    def warmed_up() -> bytes:
         if proxy_of is not None:
             return proxy_bytes(proxy_of)
         optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
-    content = once(store, PROXY, warmed, progress.note)
+    content = once(store, PROXY, warmed_up, progress.note)
     if proxy_of is not None and content != proxy_bytes(proxy_of):
         raise ConfigError(
-            f"{store}: already holds gradients of another proxy than that of {proxy_of.path}; choose another --output."
+            f"{store}: holds gradients of another proxy than that of {proxy_of.path}; choose another --output."
         )
     try:
         weights = load(content)
     except SafetensorError as error:
         raise OutputError(
-            f"{store / PROXY}: is damaged ({error}).\nDelete it and give the same command again."
+            f"{store / PROXY}: is damaged ({error}).\nDelete it and run the same command again."
         ) from None
     with torch.no_grad():
         for name, layer in proxy.factors.items():
@@ -197,5 +160,5 @@ def _use_same_proxy(
 
 
 def proxy_bytes(store: GradientStore) -> bytes:
-    """What pins the proxy that a store's gradients were computed with."""
+    """The saved proxy that a store's gradients were computed with."""
     return (store.path / PROXY).read_bytes()

@@ -24,8 +24,8 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge, merged
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.losses import two_losses
 from spice_select.schedule.pools import CandidatePool, cut_pools, rows_in_a_pool, warm_up_rows
+from spice_select.schedule.ranking import two_losses
 from spice_select.store.layout import shard_rows
 
 WORTH = 0.05

@@ -1,4 +1,4 @@
-"""The choice inside one candidate pool: the method's picks on its Gram matrix, and the quantities that go with them."""
+"""The choice inside one candidate pool: the method's picks on its Gram matrix, and the quantities of each row."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,10 +31,10 @@ RANDOM_DRAWS = 16
 """Random subsets averaged for the comparison 'U against random of the same size'."""
 
 
-def choose_among_usable(
+def pick_among_usable(
     pool: CandidatePool, gram: Tensor, rows: Sequence[Example], config: RunConfig, seconds: float
 ) -> tuple[PoolRecord, Tensor]:
-    """As `choose` on the pool's `rows` [m], without those that are marked in its Gram matrix.
+    """As `pick_in_pool` on the pool's `rows` [m], without those that are marked in its Gram matrix.
 
     Returns:
         The record, and the Gram matrix of the rows that could be chosen.
@@ -46,17 +46,19 @@ def choose_among_usable(
     left, usable = replace(pool, rows=[pool.rows[place] for place in places]), gram[good][:, good]
     if not places:
         return PoolRecord(pool.index, [], [], pool.quota, False, seconds, None, bad), usable
-    record = choose(left, usable, [rows[place].trained_tokens for place in places], config, seconds)
+    record = pick_in_pool(left, usable, [rows[place].trained_tokens for place in places], config, seconds)
     return replace(record, bad=bad), usable
 
 
-def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
+def pick_in_pool(
+    pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float
+) -> PoolRecord:
     """Pick the pool's quota, or all its rows, on its Gram matrix [m, m] (unscaled); `lengths` are trained tokens [m].
 
     `seconds` is what the gradients took, for the record.
     """
     try:
-        return _choose(pool, gram, lengths, config, seconds)
+        return _pick(pool, gram, lengths, config, seconds)
     except SelectionInputError as error:
         raise ModelError(
             f"candidate pool {pool.index}: the proxy's gradients cannot be used ({error}).\n"
@@ -64,9 +66,9 @@ def choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: Ru
         ) from error
 
 
-def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
+def _pick(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
     squared = gram.diagonal()
-    scaled = gram_as_seen(gram, lengths, pool.quota, config)
+    scaled = scaled_gram_of(gram, lengths, pool.quota, config)
     alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
     selection = _select(scaled, gram, min(pool.quota, len(gram)), alpha, config)
     generator = torch.Generator().manual_seed(config.seed + pool.index)
@@ -78,16 +80,16 @@ def _choose(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: R
     )
 
 
-def gram_as_seen(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Tensor:
-    """The Gram matrix [m, m] in which a pool's `quota` is picked: of scaled gradients in their main directions."""
+def scaled_gram_of(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Tensor:
+    """Gram matrix [m, m] of scaled gradients in their principal directions, from which `quota` rows are picked."""
     scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), gram.diagonal()))
     if config.rank == "all":
         return scaled
     return principal_gram(scaled, principal_rank(quota) if config.rank == "auto" else config.rank)
 
 
-def choose_nothing(pool: CandidatePool) -> PoolRecord:
-    """A pool whose share of a small budget is no row: nothing is picked and no gradient is computed."""
+def empty_record(pool: CandidatePool) -> PoolRecord:
+    """The record of a pool whose quota is 0: nothing is picked and no gradient is computed."""
     return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
 
 

@@ -3,25 +3,39 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from spice_select.choices import BadRow, PoolRecord
 from spice_select.config import RunConfig
 from spice_select.gradients.finite import LOSS
+from spice_select.gradients.loss import TokenRow, collate, response_losses
+from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
-from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, settle
+from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.candidate_pools import memory_advice
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.losses import two_losses
+from spice_select.schedule.proxy_training import REMEDY
+
+
+class ResponseAlone:
+    """An example without its prompt; its first token has nothing before it and is no target."""
+
+    def __init__(self, example: Example) -> None:
+        self.input_ids: npt.NDArray[np.int32] = example.input_ids[example.trained]
+        self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean NLL of n responses after their prompts, and alone: NaN for one of one token, infinite where not finite."""
+    """Mean NLL of n responses after their prompts, and alone: NaN for one of one token, infinite if not finite."""
 
     conditioned: list[float]
     direct: list[float]
@@ -29,10 +43,10 @@ class Losses:
     def bad(self) -> set[int]:
         """Rows that have a loss which is not finite."""
         pairs = enumerate(zip(self.conditioned, self.direct, strict=True))
-        return {row for row, (one, other) in pairs if not math.isfinite(one) or math.isinf(other)}
+        return {row for row, (after_prompt, alone) in pairs if not math.isfinite(after_prompt) or math.isinf(alone)}
 
 
-def run_ordered(
+def choose_by_rank(
     examples: Rows[Example],
     config: RunConfig,
     proxy: Proxy | None,
@@ -41,7 +55,7 @@ def run_ordered(
 ) -> list[PoolRecord]:
     """Rank `examples` by `config.method` and take its budget of rows, or the prefix nearest to a budget in tokens.
 
-    `proxy` is needed by ifd alone, which looks at its losses before any training.
+    Only ifd needs `proxy`; it computes losses with the untrained proxy.
 
     Returns:
         A single record: all rows are one pool.
@@ -55,7 +69,7 @@ def run_ordered(
         sized = with_token_budget(proxy, config, examples, checkpoint.directory)
         losses = response_and_prompt_losses(examples, sized, progress)
         bad = bad_losses(examples, losses)
-        settle(bad, config, progress)
+        stop_or_report(bad, config, progress)
     unusable = {row.row for row in bad}
     rows = [row for row in range(len(examples)) if row not in unusable]
     place = {row: number for number, row in enumerate(rows)}
@@ -72,7 +86,7 @@ def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
 
 
 def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) -> list[int]:
-    """The picks of a method without gradients, best first; no row whose loss is not finite is among them."""
+    """The picks of a method without gradients, best first; rows whose loss is not finite are left out."""
     lengths: list[int] = examples.trained_tokens.tolist()
     known = losses or Losses([], [])
     order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
@@ -89,9 +103,24 @@ def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progre
     losses = Losses([0.0] * len(examples), [0.0] * len(examples))
     for batch in proxy.batches([len(example.input_ids) for example in examples]):
         rows = [examples[i] for i in batch]
-        with memory_advice():
+        with explain_out_of_memory(REMEDY):
             found = two_losses(rows, proxy)
         for i, (after_prompt, alone) in zip(batch, found, strict=True):
             losses.conditioned[i], losses.direct[i] = after_prompt, alone
         progress.advance(len(batch), sum(len(row.input_ids) for row in rows))
     return losses
+
+
+def two_losses(rows: Sequence[Example], proxy: Proxy) -> list[tuple[float, float]]:
+    """Mean NLL of each response after its prompt, and alone: NaN for one of one token, infinite if not finite."""
+    responses = [ResponseAlone(row) for row in rows]
+    after_prompt, alone = _losses(rows, proxy), _losses(responses, proxy)
+    return [
+        (loss, math.nan if len(row.input_ids) <= 1 else direct if math.isfinite(direct) else math.inf)
+        for loss, direct, row in zip(after_prompt, alone, responses, strict=True)
+    ]
+
+
+def _losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[float]:
+    with torch.no_grad():
+        return cast("list[float]", response_losses(proxy.model, collate(rows, proxy.device)).tolist())

@@ -26,7 +26,7 @@ from spice_select.information import (
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.types import Line
 from spice_select.progress import Progress
-from spice_select.schedule.budget import choosable, limit_of, only
+from spice_select.schedule.budget import choosable, limit_of, lines_at
 from spice_select.schedule.extraction import proxy_bytes
 from spice_select.store.reading import GradientStore
 
@@ -34,13 +34,8 @@ RANDOM_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
 
 
-def choose_all(
-    store: GradientStore,
-    lines: Sequence[Line],
-    config: RunConfig,
-    given: GradientStore | None,
-    progress: Progress,
-    ranks: Ranks = ALONE,
+def choose_from_store(
+    store: GradientStore, config: RunConfig, given: GradientStore | None, progress: Progress, ranks: Ranks = ALONE
 ) -> tuple[PoolRecord, FeatureSelection]:
     """Choose among all rows of a store that have a finite gradient and are not excluded, within budget and quota.
 
@@ -51,40 +46,40 @@ def choose_all(
         ModelError: no row has a finite gradient.
 
     """
+    lines = store.listing.lines
     kept, bad = choosable(config, lines, store.squared_norms(), progress)
-    limit = limit_of(config, only(lines, kept))
+    limit = limit_of(config, lines_at(lines, kept))
     try:
-        seen = as_seen(store, lines, kept, limit.most, config, given, progress, ranks)
-        features, known, before, alpha = seen.features, seen.known, seen.given, seen.alpha
+        pool = scaled_pool(store, lines, kept, limit.most, config, given, progress, ranks)
         penalty = 0.0 if config.method == "fisher" else config.penalty
         progress.begin("choosing", limit.most, limit.most)
         found = choose_rows(
-            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1), ranks
-        )
-        picks = len(found.selection.indices)
+            pool.features, pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given,
+            lambda _: progress.advance(1, 1), ranks,
+        )  # fmt: skip
+        selection, picks = found.selection, len(found.selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_draws(features, picks, alpha, RANDOM_DRAWS, generator, before, ranks)
+        by_chance = random_draws(pool.features, picks, pool.alpha, RANDOM_DRAWS, generator, pool.given, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
-    measures = measures_of(found.selection, norms, alpha, float(by_chance.mean()))
+    measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()))
     quota = picks if config.budget_tokens is not None else limit.most
-    selection = found.selection
     record = PoolRecord(0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad)
     return record, found
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Rows as a choice sees them: scaled, in their main directions; those that were `given` likewise."""
+class ScaledPool:
+    """Rows of a store for a choice: scaled, in their principal directions; `given` rows likewise; absolute alpha."""
 
     features: FeatureRows
-    known: Survey
+    moments: Survey
     given: FeatureRows | None
     alpha: float
 
 
-def as_seen(
+def scaled_pool(
     store: GradientStore,
     lines: Sequence[Line],
     kept: Sequence[int],
@@ -93,38 +88,38 @@ def as_seen(
     given: GradientStore | None,
     progress: Progress,
     ranks: Ranks = ALONE,
-) -> Seen:
-    """The rows `kept` of a store, from which up to `most` are chosen, and alpha in absolute terms.
+) -> ScaledPool:
+    """The rows `kept` of a store, from which up to `most` are chosen.
 
     Raises:
         SelectionInputError: a number is not finite.
-        ConfigError: the given rows were looked at by another proxy.
+        ConfigError: the gradients of the given rows are those of another proxy.
 
     """
-    places = torch.tensor(kept, device=store.device)
     own = scaled_rows(store, lines, config)
+    places = torch.tensor(kept, device=store.device)
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
     before = None if given is None else _usable_rows(same_proxy(given, store), config)
-    progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
-    known = survey(features, ranks)
+    progress.note(f"reading {features.rows:,} rows of {features.dim:,} dimensions")
+    moments = survey(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
     if rank != "all" and rank < min(features.rows, features.dim):
-        directions = principal_directions(features, known, rank, ranks)
+        directions = principal_directions(features, moments, rank, ranks)
         features = projected(features, directions, ranks)
         before = None if before is None else projected(before, directions, ranks)
-        known = survey(features, ranks)
+        moments = survey(features, ranks)
     elif most * 2 >= features.dim:
         progress.note(
-            f"up to {most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
-            "numbers or more, information saturates. A store of a larger --dim keeps more apart."
+            f"up to {most:,} picks from gradients of {features.dim:,} dimensions: information saturates when there "
+            "are more than half as many picks as dimensions. A store with a larger --dim avoids that."
         )
-    mean = float(ranks.spread(known.squares.mean(), 0))
+    mean = float(ranks.spread(moments.squares.mean(), 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
-    return Seen(features, known, before, alpha)
+    return ScaledPool(features, moments, before, alpha)
 
 
 def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
-    """The rows of `store`, of which `lines` tell the lengths, as a choice reads them."""
+    """The rows of `store`, scaled; `lines` give their lengths."""
     lengths, squares = torch.tensor([line.trained_tokens for line in lines]), store.squared_norms()
     known = torch.where(torch.isfinite(squares), squares, 0.0)  # features of a row without a norm are zeros anyway
     return ScaledFeatures(store, gradient_scales(config.scale, lengths, known).to(store.device))
@@ -141,6 +136,6 @@ def same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
     if proxy_bytes(store) != proxy_bytes(given):
         raise ConfigError(
             f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
-            f"Make it again, in another directory, with --proxy-of {store.path}."
+            f"Compute it again, in another directory, with --proxy-of {store.path}."
         )
     return given

@@ -19,14 +19,15 @@ from spice_select.config import RunConfig
 from spice_select.errors import OutputError
 from spice_select.files.atomic import write_bytes
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
+from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.bad_rows import bad_rows, settle
+from spice_select.schedule.bad_rows import bad_rows, stop_or_report
 from spice_select.schedule.batching import with_token_budget
-from spice_select.schedule.candidate_pools import memory_advice, warm_up
+from spice_select.schedule.proxy_training import warm_up
 from spice_select.schedule.ranking import Losses, bad_losses, response_and_prompt_losses
 from spice_select.study.files import read_json, write_json
 
@@ -61,7 +62,7 @@ class Evidence:
                 kept = load(path.read_bytes())["gram"]
             except (SafetensorError, KeyError) as error:
                 raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
-            settle(bad_rows(self.pool.examples, kept.diagonal()), config, self.progress)
+            stop_or_report(bad_rows(self.pool.examples, kept.diagonal()), config, self.progress)
             return kept
         proxy = self._proxy(config)
         examples = self.pool.examples
@@ -74,7 +75,7 @@ class Evidence:
         if passes > 1:
             self.progress.note(f"gradients need {passes} passes over the pool; raise gradient_memory for fewer")
         self.progress.begin(f"gradients {config.seed}", len(examples), self.pool.total_tokens)
-        with memory_advice(MEMORY_ADVICE):
+        with explain_out_of_memory(MEMORY_ADVICE):
             gram = pool_gram(
                 proxy.model,
                 proxy.layers,
@@ -85,7 +86,7 @@ class Evidence:
                 lambda batch: self.progress.advance(len(batch), sum(len(examples[i].input_ids) for i in batch)),
                 held_as=HELD_AS,
             )
-        settle(bad_rows(examples, gram.diagonal()), config, self.progress)
+        stop_or_report(bad_rows(examples, gram.diagonal()), config, self.progress)
         write_bytes(path, save({"gram": gram}))
         return gram
 
@@ -98,10 +99,10 @@ class Evidence:
                 kept = self._losses(saved["conditioned"], saved["direct"])
             except (KeyError, TypeError, ValueError) as error:
                 raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
-            settle(bad_losses(self.pool.examples, kept), config, self.progress)
+            stop_or_report(bad_losses(self.pool.examples, kept), config, self.progress)
             return kept
         losses = response_and_prompt_losses(self.pool.examples, self._proxy(config), self.progress)
-        settle(bad_losses(self.pool.examples, losses), config, self.progress)
+        stop_or_report(bad_losses(self.pool.examples, losses), config, self.progress)
         write_json(path, {"conditioned": losses.conditioned, "direct": losses.direct})
         return losses
 

@@ -7,7 +7,7 @@ from spice_select.choices import PoolRecord
 from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.pool.examples import Pool, PoolInput
 from spice_select.schedule.bad_rows import refuse_empty_choice
-from spice_select.schedule.pick_in_pool import choose_among_usable, choose_nothing
+from spice_select.schedule.pick_in_pool import empty_record, pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.ranking import ranked
 from spice_select.study.evidence import Evidence
@@ -34,9 +34,9 @@ def subset_of(config: RunConfig, inputs: Sequence[PoolInput], evidence: Evidence
     for pool in pools:
         if pool.quota:
             part = gram[pool.rows][:, pool.rows]
-            records.append(choose_among_usable(pool, part, [examples[row] for row in pool.rows], config, 0.0)[0])
+            records.append(pick_among_usable(pool, part, [examples[row] for row in pool.rows], config, 0.0)[0])
         else:
-            records.append(choose_nothing(pool))
+            records.append(empty_record(pool))
     refuse_empty_choice(records)
     return sorted(row for record in records for row in record.picked_rows)
 

@@ -1,0 +1,89 @@
+"""`compute_gradients`: the projected gradient of every row of a pool, in a store from which `pick` chooses.
+
+from spice_select import compute_gradients, pick
+compute_gradients("pool.jsonl", output="store")
+result = pick("store", budget="10%", output="chosen")
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spice_select.config import RunConfig
+from spice_select.errors import ConfigError
+from spice_select.pool.examples import PoolInput
+from spice_select.pool.sources import as_list
+from spice_select.prepared import Prepared, merged_config, prepare, report_pool
+from spice_select.progress import NoProgress, Progress
+from spice_select.schedule.extraction import extract_gradients, refuse_incomparable
+from spice_select.schedule.identity import store_identity
+from spice_select.stopwatch import Stopwatch
+from spice_select.store.reading import GradientStore
+from spice_select.store.writing import check_place
+
+PICK_OPTIONS = (
+    "budget", "method", "preset", "quota", "given", "exclude", "penalty", "stop_ratio", "scale", "rank", "alpha",
+    "alpha_mode", "device", "parquet",
+)  # fmt: skip
+"""Options of a pick; all others are those of the store."""
+
+
+def compute_gradients(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None = None,
+    *,
+    output: str | Path,
+    proxy_of: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> GradientStore:
+    """Compute the projected gradient of every row of `pools` into a store at `output`, or complete one.
+
+    Several processes may do so at once, on several hosts if they share the directory: each computes shards that no
+    other has.
+
+    Args:
+        pools: as for `select`.
+        config: a validated configuration; or give its fields as keyword `options`.
+        output: the store's directory. A store of the same pool and options is completed.
+        proxy_of: a store whose warmed-up proxy is used, so that the two stores' gradients can be compared.
+        progress: receives stages and finished rows.
+        **options: fields of `RunConfig`; they take precedence over `config`.
+
+    Raises:
+        SpiceSelectError: a mistake that the user can correct; the message says how.
+
+    """
+    place, reporter = Path(output), progress or NoProgress()
+    check_place(place)
+    prepared, like = prepare_store(pools, config, proxy_of, str(place), reporter, options)
+    extract_gradients(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
+    return GradientStore.open(place, prepared.device)
+
+
+def prepare_store(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None,
+    proxy_of: str | Path | None,
+    name: str,
+    progress: Progress,
+    options: dict[str, Any],
+) -> tuple[Prepared, GradientStore | None]:
+    """The pool of a store `name` with its model found, and the store whose proxy it takes, if any.
+
+    Raises:
+        SpiceSelectError: as `compute_gradients`.
+
+    """
+    for key in options:
+        if key in PICK_OPTIONS and key != "device":
+            raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
+    merged = merged_config(config, {**options, "pool_size": "all"})
+    inputs = as_list(pools)
+    like = None if proxy_of is None else GradientStore.open(proxy_of)
+    prepared = prepare(inputs, merged, progress)
+    size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
+    report_pool(prepared.pool, merged, f"the store takes about {size:,.1f} MB", progress)
+    if like is not None:
+        refuse_incomparable(like, store_identity(prepared), "proxy_of", name)
+    return prepared, like
