@@ -12,7 +12,6 @@ from typing import Any
 from spice_select.api.result import RunResult
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.config_file import dump_yaml
-from spice_select.costs.forecast import Forecast
 from spice_select.distributed.process_group import joined_processes, wait_for_all
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import (
@@ -36,16 +35,13 @@ from spice_select.prepared import Prepared, merged_config, prepare, tell_about
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.report.build import close_with_page
-from spice_select.schedule.candidate_pools import memory_advice
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.choice_forecast import forecast_choice
 from spice_select.schedule.extraction import (
     extract,
     open_given,
     refuse_incomparable,
     store_identity,
 )
-from spice_select.schedule.forecast import forecast_new_store
 from spice_select.schedule.whole_pool import choose_all
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import AGAIN, MANIFEST, file_digest
@@ -89,25 +85,6 @@ def compute_gradients(
     prepared, like = _prepared(pools, config, proxy_of, str(place), reporter, options)
     extract(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
     return GradientStore.open(place, prepared.device)
-
-
-def forecast_gradients(
-    pools: PoolInput | Sequence[PoolInput],
-    config: RunConfig | None = None,
-    *,
-    proxy_of: str | Path | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Forecast:
-    """What `compute_gradients` would take for a new store: time, memory, disk. Nothing is written.
-
-    Raises:
-        SpiceSelectError: as `compute_gradients`.
-
-    """
-    prepared, _ = _prepared(pools, config, proxy_of, "the new store", progress or NoProgress(), options)
-    with memory_advice():
-        return forecast_new_store(prepared, progress or NoProgress(), warm_up=proxy_of is None)
 
 
 def pick(
@@ -166,19 +143,6 @@ def pick(
                     close_with_page(directory, reporter)
         wait_for_all(ranks)
     return result
-
-
-def forecast_pick(store: str | Path | GradientStore, *, progress: Progress | None = None, **options: Any) -> Forecast:
-    """What `pick` would take for the same arguments, in one process: time, memory, disk. Nothing is written.
-
-    Raises:
-        SpiceSelectError: as `pick`.
-
-    """
-    reporter = progress or NoProgress()
-    opened, config = _opened(store, options, reporter)
-    given = open_given(config, opened.identity, str(opened.path), opened.device)
-    return forecast_choice(opened, config, given, reporter)
 
 
 def _opened(

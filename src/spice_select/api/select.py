@@ -18,7 +18,6 @@ from spice_select.api.result import RunResult
 from spice_select.choices import PoolRecord
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.config_file import dump_yaml
-from spice_select.costs.forecast import Forecast
 from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
 from spice_select.errors import OutputError
 from spice_select.files.directory import (
@@ -47,10 +46,9 @@ from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.report.build import close_with_page
 from spice_select.schedule.budget import limit_of, only, without_excluded
-from spice_select.schedule.candidate_pools import memory_advice, run_interleaved
+from spice_select.schedule.candidate_pools import run_interleaved
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
 from spice_select.schedule.extraction import extract, open_given, store_identity
-from spice_select.schedule.forecast import forecast_run
 from spice_select.schedule.ranking import run_ordered
 from spice_select.schedule.whole_pool import choose_all
 from spice_select.stopwatch import Stopwatch
@@ -98,29 +96,6 @@ def select(
             shared = Path(texts_of_all(ranks, scratch)[0])
             found = _run(inputs, merged, shared / "run", "refuse", reporter, ranks, explain=False)
             return replace(found, output=None)
-
-
-def forecast(
-    pools: PoolInput | Sequence[PoolInput],
-    config: RunConfig | None = None,
-    *,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Forecast:
-    """What `select` would take for the same arguments: time, memory, disk. A few batches are timed, nothing is written.
-
-    Raises:
-        SpiceSelectError: as `select`.
-
-    """
-    merged = merged_config(config, options)
-    inputs = as_list(pools)
-    reporter = progress or NoProgress()
-    prepared = prepare(inputs, merged, reporter)
-    budget = merged.budget_rows(len(prepared.pool.examples), prepared.pool.trained_tokens)
-    tell_about(prepared.pool, merged, _purpose(budget, merged), reporter)
-    with memory_advice():
-        return forecast_run(prepared, budget, reporter)
 
 
 def _run(

@@ -32,7 +32,6 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import refuse_empty_choice, settle, settle_step
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.forecast import WORTH, forecast_pools
 from spice_select.schedule.pick_in_pool import choose_among_usable, choose_nothing
 from spice_select.schedule.pools import (
     CandidatePool,
@@ -155,7 +154,6 @@ class _Run:
     pools: list[CandidatePool]
     live_cycle: int | None = None  # the cycle the proxy in memory stands at
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
-    told: bool = False  # the forecast
 
     def announce(self) -> None:
         """Say how much there is to do, and how much of it an earlier run did."""
@@ -183,26 +181,10 @@ class _Run:
         if own:
             held = HeldGradients()  # given back before the proxy trains
             with merged(self.optimizer.proxy):
-                self._tell_forecast()
                 for pool in own:
                     self._choose(pool, held)
         self._exchange([pool.index for pool in own])
         self.unused_picks = [row for pool in members for row in self.records[pool.index].picked_rows]
-
-    def _tell_forecast(self) -> None:
-        """Once, when the proxy is ready: what is still to be done will take."""
-        if self.told or self.ranks.rank > 0:
-            return
-        self.told = True
-        missing = [pool for pool in self.pools if pool.index not in self.records]
-        with self.watch.time("forecast"):
-            try:
-                forecast = forecast_pools(
-                    self.examples, missing, self.config, self.optimizer.proxy, self.ranks.size, WORTH
-                )
-            except torch.OutOfMemoryError:
-                return  # the pools know how to go on in smaller batches
-        self.progress.note("\n".join(forecast.lines()))
 
     def _saved_proxy(self) -> int | None:
         """The cycle whose starting proxy is saved, as the first process sees it."""

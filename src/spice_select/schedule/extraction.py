@@ -14,7 +14,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spice_select.config import RunConfig
-from spice_select.distributed.launch import is_main_process, process_count
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.settings import differences
 from spice_select.gradients.projection import METHOD, Projection, project_rows
@@ -27,7 +26,6 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.candidate_pools import memory_advice, warm_up
-from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path, shard_rows
 from spice_select.store.reading import GradientStore
@@ -156,12 +154,6 @@ def extract(
             settle(bad_rows(rows, squares), config, progress)  # before the shard is kept
         return features, squares
 
-    finished = set(done)
-    missing = [row for row in range(shape.rows) if row not in finished]
-    if missing and is_main_process():
-        with memory_advice(STORE_ADVICE), watch.time("forecast"):
-            forecast = forecast_store(pool.examples, missing, config, sized, projection, process_count(), WORTH)
-        progress.note("\n".join(forecast.lines()))
     with watch.time("gradients"):
         work(store, shape, compute, progress.note)
     marks = torch.cat([read_shard(store, shape, shard)[1] for shard in range(shape.shards)])

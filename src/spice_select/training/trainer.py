@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, ModelError, SpiceSelectError
-from spice_select.gradients.memory import host_memory
+from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.output.trainers import IGNORED
 from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 LARGE = 1_000_000_000
 """Parameters from which activations are computed twice instead of being kept."""
+
+OUT_OF_MEMORY = (
+    "Lower --rows-at-once (the result stays the same) or --max-length, or load the weights with --dtype bfloat16."
+)
 
 
 def require_trl() -> None:
@@ -87,11 +91,14 @@ def train(
     device: torch.device,
     dtype: str,
     steps: Steps,
-) -> None:
-    """Train the adapters of `model` in place; `steps` keeps the losses.
+) -> float:
+    """Train the adapters of `model` in place; `steps` collects the losses.
 
     The loss of a step is the mean over all trained tokens of its rows, in all processes. The global random
     generators are seeded on the way.
+
+    Returns:
+        Seconds of the training itself, without preparation.
 
     Raises:
         ConfigError: the Trainer cannot use `device`.
@@ -103,7 +110,7 @@ def train(
 
     with _quiet(), tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
         args = _arguments(recipe, share, device, dtype, scratch, large=model.num_parameters() >= LARGE)
-        try:
+        with explain_out_of_memory(OUT_OF_MEMORY, "fine-tuning"):
             trainer = SFTTrainer(
                 model=model,
                 args=args,
@@ -113,18 +120,13 @@ def train(
                 callbacks=[steps],
             )
             trainer.remove_callback(PrinterCallback)
-            with host_memory():
-                trainer.train()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise ModelError(
-                "out of memory in fine-tuning. Lower --rows-at-once (the result stays the same) or --max-length,\n"
-                "or load the weights with --dtype bfloat16."
-            ) from error
-    if steps.broken:
+            seconds = float(trainer.train().metrics["train_runtime"])
+    if steps.diverged:
         raise SpiceSelectError(
-            f"the loss of step {len(steps.losses)} is not a finite number, or its gradient: training was given up.\n"
+            f"the loss or the gradient of step {len(steps.losses)} is not finite, so the training was stopped.\n"
             "Lower --learning-rate, or use --dtype float32."
         )
+    return seconds
 
 
 def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
