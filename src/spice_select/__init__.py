@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from spice_select.api.forecast import Forecast, forecast, forecast_finetune, forecast_gradients
     from spice_select.api.gradients import compute_gradients
-    from spice_select.api.pick import forecast_gradients, forecast_pick, pick
+    from spice_select.api.pick import pick
     from spice_select.api.result import RunResult
-    from spice_select.api.select import forecast, select
+    from spice_select.api.select import select
     from spice_select.config import RunConfig
-    from spice_select.costs.forecast import Forecast
     from spice_select.errors import SpiceSelectError
     from spice_select.evaluation.evaluate import Evaluation, evaluate
     from spice_select.information import Selection, select_from_features, select_from_gram
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from spice_select.recipe import Recipe
     from spice_select.store.reading import GradientStore
     from spice_select.training.finetune import FinetuneResult, finetune
-    from spice_select.training.forecast import forecast_finetune
 
 __all__ = [
     "Evaluation",
@@ -39,7 +38,6 @@ __all__ = [
     "forecast",
     "forecast_finetune",
     "forecast_gradients",
-    "forecast_pick",
     "pick",
     "select",
     "select_from_features",
@@ -50,7 +48,7 @@ __all__ = [
 _HOME = {
     "Evaluation": "evaluation.evaluate",
     "FinetuneResult": "training.finetune",
-    "Forecast": "costs.forecast",
+    "Forecast": "api.forecast",
     "GradientStore": "store.reading",
     "Recipe": "recipe",
     "RunConfig": "config",
@@ -60,10 +58,9 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
     "compute_gradients": "api.gradients",
-    "forecast": "api.select",
-    "forecast_finetune": "training.forecast",
-    "forecast_gradients": "api.pick",
-    "forecast_pick": "api.pick",
+    "forecast": "api.forecast",
+    "forecast_finetune": "api.forecast",
+    "forecast_gradients": "api.forecast",
     "pick": "api.pick",
     "select": "api.select",
     "select_from_features": "information",

@@ -58,7 +58,7 @@ def test_a_dry_run_tells_what_a_training_takes_and_writes_nothing(chat_pool, tin
     arguments = ["finetune", chat_pool, "--model", tiny_model, "--output", "t", "--dry-run", *FAST]
     done = spice_anew(*arguments, cwd=tmp_path, env={**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")})
     assert done.returncode == 0, done.stderr
-    needs = r"about 0:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk"
+    needs = r"about 0:00:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk"
     assert re.fullmatch(rf"forecast: {needs}\n", done.stdout), done.stdout
     told = [line for line in done.stderr.splitlines() if line.strip()]
     assert [line.split()[0] for line in told] == ["reading", "57", "loading", "timing"], told

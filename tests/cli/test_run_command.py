@@ -30,16 +30,18 @@ def test_a_dry_run_tells_what_a_run_takes_and_writes_nothing(tmp_path, tiny_mode
     before = sorted(tmp_path.iterdir())
     done = spice("run", chat_pool, "--model", tiny_model, *FAST, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"forecast: about 0:0\d, \d\.\d GiB of memory, up to \d\.\d MB on disk", done.stdout), done.stdout
+    needs = r"forecast: about 0:00:0\d, \d\.\d GiB of memory, up to \d\.\d MB on disk\n"
+    assert re.fullmatch(needs, done.stdout), done.stdout
     assert "57 rows" in done.stderr
     assert sorted(tmp_path.iterdir()) == before
     for options in (["--method", "random"], ["--method", "ifd"], ["--pool-size", "all"]):
         done = spice("run", chat_pool, "--model", tiny_model, *options, "--dry-run", cwd=tmp_path)
-        assert done.returncode == 0 and "forecast: about 0:0" in done.stdout, done.stdout + done.stderr
+        assert done.returncode == 0 and done.stdout.startswith("forecast: "), done.stdout + done.stderr
+        assert ("about 0:00:0" in done.stdout) == (options != ["--method", "random"])
     few = write_jsonl(tmp_path / "few.jsonl", chat_rows(2))
     before.append(few)
     done = spice("gradients", few, "--model", tiny_model, "--output", "store", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0 and "forecast: about 0:0" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "forecast: about 0:00:0" in done.stdout, done.stdout + done.stderr
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -42,8 +42,6 @@ def made(tmp_path_factory, tiny_model):
         "compare one two --output compared",
         "report one",
         "gradients p.jsonl --model MODEL --output s --dry-run",
-        "pick store --budget 5 --output c --dry-run",
-        "study study.yaml --pool p.jsonl --heldout held.jsonl --output st --dry-run",
     ],
 )
 def test_a_command_says_nothing_but_its_own(command, made, tiny_model):

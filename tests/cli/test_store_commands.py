@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 
 from oracles.forked import ENVIRONMENT, spice
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
-from spice_select import GradientStore, compute_gradients, forecast_pick, pick, select, select_from_features
+from spice_select import GradientStore, compute_gradients, pick, select, select_from_features
 from spice_select.cli import main
 from spice_select.errors import ConfigError, OutputError
 
@@ -59,29 +58,6 @@ def test_the_commands_lead_to_a_directory_that_trainers_take(store, pool, tiny_m
     scores = pq.read_table(tmp_path / "chosen" / "scores.parquet").to_pylist()
     assert len(scores) == 300 and sum(line["picked"] for line in scores) == 20
     assert all(line["norm"] > 0 for line in scores)
-
-
-def test_a_dry_run_tells_what_a_pick_takes_and_writes_nothing(store, tmp_path, monkeypatch):
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path / "scratch"))
-    done = spice("pick", store, "--budget", "20", "--output", "chosen", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk", first), first
-    assert "come on top" in second
-    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
-
-
-def test_a_forecast_of_a_pick_is_of_its_candidates(store, tmp_path):
-    """Rows that are left out count for nothing, and a choice is refused as `pick` refuses it."""
-    lines = GradientStore.open(store).listing.lines
-    (tmp_path / "no.txt").write_text("\n".join(line.id for line in lines[:100]))
-    for options in ({}, {"rank": "all"}, {"given": str(store)}, {"budget": "500tok"}):
-        found = forecast_pick(store, exclude=str(tmp_path / "no.txt"), **options)
-        assert found.rows == 200 and found.trained_tokens == sum(line.trained_tokens for line in lines[100:])
-        assert found.seconds["survey"] > 0 and found.memory > 0 and found.disk > 0
-    with pytest.raises(ConfigError, match="at most 300"):
-        forecast_pick(store, budget="301")
 
 
 def test_pick_is_selection_on_the_stores_features(store):

@@ -13,11 +13,9 @@ from rich.text import Text
 
 from spice_select.cli.advice import of_evaluation
 from spice_select.cli.evaluation_tables import loss_table, task_table, verdict
-from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import Stopped, going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.cli.progress import progress_on
-from spice_select.distributed.launch import is_main_process
 from spice_select.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ SECTIONS = {
     "Tasks": ("tasks", "task_data", "task_limit", "task_batch", "execute_code"),
     "The model": ("device", "dtype", "revision", "trust_remote_code", "token_budget"),
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
-    "The result": ("output", "overwrite", "dry_run"),
+    "The result": ("output", "overwrite"),
 }
 NEEDED_BY = {
     "data": (
@@ -56,7 +54,6 @@ NEEDED_BY = {
         "columns",
         "skip_invalid",
         "max_length",
-        "dry_run",
     ),
     "tasks": ("task_data", "task_limit", "task_batch", "execute_code"),
     "output": ("overwrite",),
@@ -140,10 +137,9 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
     help="Also write everything, every row's loss included, as JSON, after each finished part.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE.json if it exists.")
-@click.option("--dry-run", is_flag=True, help="Tell time and memory of --data from a few timed batches, and stop.")
 @click.pass_context
 def evaluate_command(
-    context: click.Context, checkpoint: str, output: str | None, overwrite: bool, dry_run: bool, **values: Any
+    context: click.Context, checkpoint: str, output: str | None, overwrite: bool, **values: Any
 ) -> None:
     """Measure how well CKPT predicts responses it was not trained on.
 
@@ -155,9 +151,6 @@ def evaluate_command(
         raise ConfigError("nothing to measure: give held-out rows with --data, or --tasks.")
     _refuse_idle(context)
     columns = given_options({"columns": values["columns"]}).get("columns", {})
-    if dry_run:
-        _forecast(checkpoint, values | {"columns": columns})
-        return
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.evaluation_report import Report, check_report_path
 
@@ -180,24 +173,6 @@ def _refuse_idle(context: click.Context) -> None:
         for name in () if context.params[needed] else names:
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise ConfigError(f"{options[name].opts[0]} does nothing without {options[needed].opts[0]}.")
-
-
-def _forecast(checkpoint: str, values: dict[str, Any]) -> None:
-    """Print what the held-out rows would take; tasks are not run, and nothing is known of their time."""
-    from spice_select.evaluation.checkpoint import load_weights
-    from spice_select.evaluation.forecast import forecast_evaluation
-
-    first, second, device = _found(checkpoint, values)
-    options = {key: values[key] for key in ("limit_per_source", "token_budget")}
-    with progress_on(sys.stderr) as progress:
-        progress.note(f"loading {first.name}")
-        loaded = load_weights(first, device, values["dtype"])
-        found = forecast_evaluation(
-            loaded, values["data"], _reading(values), checkpoints=2 if second else 1, progress=progress, **options
-        )
-    print_forecast(found)
-    if values["tasks"] and is_main_process():
-        click.echo("the time of --tasks is not forecast; --task-limit tries them on a few items")
 
 
 def _found(checkpoint: str, values: dict[str, Any]) -> "tuple[Checkpoint, Checkpoint | None, torch.device]":

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.recipe import Recipe, resolve_recipe
@@ -85,16 +84,17 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
     recipe = resolve_recipe({name: given.pop(name) for name in Recipe.model_fields if name in given}, "command line")
 
     # Imported here so that --help and mistakes answer at once.
+    from spice_select.api.forecast import forecast_finetune
     from spice_select.cli.advice import of_finetune
     from spice_select.cli.progress import progress_on
     from spice_select.distributed.launch import is_main_process
     from spice_select.training.finetune import finetune
-    from spice_select.training.forecast import forecast_finetune
 
     if dry_run:
         with progress_on(sys.stderr) as progress:
             found = forecast_finetune(list(data), recipe=recipe, progress=progress, **given)
-        print_forecast(found)
+        if is_main_process():
+            click.echo("\n".join(found.lines()))
         return
     existing = "overwrite" if overwrite else "refuse"
     with going_on(of_finetune(output)), progress_on(sys.stderr) as progress:

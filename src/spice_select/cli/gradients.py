@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import click
 
-from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.cli.printable import printable
@@ -58,14 +57,16 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     config = resolve({"pool_size": "all"}, given_options(values), "command line")
 
     # Imported here so that --help and mistakes answer at once.
-    from spice_select.api.pick import compute_gradients, forecast_gradients
+    from spice_select.api.forecast import forecast_gradients
+    from spice_select.api.gradients import compute_gradients
     from spice_select.cli.advice import of_store
     from spice_select.cli.progress import progress_on
 
     if dry_run:
         with progress_on(sys.stderr) as progress:
             found = forecast_gradients(list(pools), config, proxy_of=proxy_of, progress=progress)
-        print_forecast(found)
+        if is_main_process():
+            click.echo("\n".join(found.lines()))
         return
     with going_on(of_store(output)), progress_on(sys.stderr) as progress:
         store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)

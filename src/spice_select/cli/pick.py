@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import click
 
-from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.distributed.launch import is_main_process
@@ -38,8 +37,7 @@ class PickCommand(SectionedCommand):
 @config_options(*(name for names in SECTIONS.values() for name in names))
 @click.option("--output", metavar="DIR", help="Where the results go.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
-@click.option("--dry-run", is_flag=True, help="Tell rows, time, memory and disk from the first rows, and stop.")
-def pick_command(store: str, output: str | None, overwrite: bool, dry_run: bool, **values: Any) -> None:
+def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
     """Choose among all rows of STORE at once, exactly, by gradient information with a conflict penalty (SPICE).
 
     STORE was made by `gradients`. Neither the pool's files nor the model are needed any more; DIR holds what a run's
@@ -48,18 +46,11 @@ def pick_command(store: str, output: str | None, overwrite: bool, dry_run: bool,
     options = given_options(values)
 
     # Imported here so that --help and mistakes answer at once.
-    from spice_select.api.pick import forecast_pick, pick
+    from spice_select.api.pick import pick
     from spice_select.cli.advice import of_pick
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
-    if dry_run:
-        with progress_on(sys.stderr) as progress:
-            found = forecast_pick(store, progress=progress, **options)
-        print_forecast(found)
-        if is_main_process():
-            click.echo("the picks come on top: how many rows must be looked at for each is not known before")
-        return
     directory = output or f"{store.rstrip('/')}-selected"
     existing = "overwrite" if overwrite else "refuse"
     with going_on(of_pick(directory, overwrite=overwrite)), progress_on(sys.stderr) as progress:

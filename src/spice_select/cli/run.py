@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
 from spice_select.config import resolve
@@ -72,7 +71,8 @@ def run_command(
         return
 
     # Imported here so that --help, --print-config and mistakes answer at once.
-    from spice_select.api.select import forecast, select
+    from spice_select.api.forecast import forecast
+    from spice_select.api.select import select
     from spice_select.cli.advice import of_run
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
@@ -80,7 +80,8 @@ def run_command(
     if dry_run:
         with progress_on(sys.stderr) as progress:
             found = forecast(inputs, config, progress=progress)
-        print_forecast(found)
+        if is_main_process():
+            click.echo("\n".join(found.lines()))
         return
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     with going_on(of_run(directory, overwrite=overwrite)), progress_on(sys.stderr) as progress:

@@ -7,7 +7,6 @@ The same function stands behind `spice-select finetune`. Needs the extra `train`
 """
 
 import importlib.metadata
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +97,7 @@ def finetune(
         adapted = load_adapted(plan, tell)
 
         steps = Steps(tell, round(rows.rows * recipe.epochs), round(rows.tokens * recipe.epochs))
-        started = time.perf_counter()
-        train(adapted, tokenizer, rows.dataset, recipe, plan.share, plan.device, plan.config.dtype, steps)
-        seconds = time.perf_counter() - started
+        seconds = train(adapted, tokenizer, rows.dataset, recipe, plan.share, plan.device, plan.config.dtype, steps)
         result = FinetuneResult(rows.rows, rows.trained_tokens, len(steps.losses), steps.losses, seconds, place)
         if is_main_process():
             trained = EMBEDDED_MODEL if plan.source.name == EMBEDDED_MODEL else plan.base

@@ -91,11 +91,14 @@ def train(
     device: torch.device,
     dtype: str,
     steps: Steps,
-) -> None:
-    """Train the adapters of `model` in place; `steps` keeps the losses.
+) -> float:
+    """Train the adapters of `model` in place; `steps` collects the losses.
 
     The loss of a step is the mean over all trained tokens of its rows, in all processes. The global random
     generators are seeded on the way.
+
+    Returns:
+        Seconds of the training itself, without preparation.
 
     Raises:
         ConfigError: the Trainer cannot use `device`.
@@ -117,12 +120,13 @@ def train(
                 callbacks=[steps],
             )
             trainer.remove_callback(PrinterCallback)
-            trainer.train()
-    if steps.broken:
+            seconds = float(trainer.train().metrics["train_runtime"])
+    if steps.diverged:
         raise SpiceSelectError(
-            f"the loss of step {len(steps.losses)} is not a finite number, or its gradient: training was given up.\n"
+            f"the loss or the gradient of step {len(steps.losses)} is not finite, so the training was stopped.\n"
             "Lower --learning-rate, or use --dtype float32."
         )
+    return seconds
 
 
 def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:

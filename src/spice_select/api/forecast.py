@@ -1,0 +1,300 @@
+"""`forecast`, `forecast_gradients`, `forecast_finetune`: the time, memory and disk that the real call would take.
+
+The same functions stand behind `--dry-run`. A few batches, from the longest rows to the shortest, are computed as the
+real call computes them; time is taken to grow with their padded tokens. Nothing is written.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+
+from spice_select.amounts import GIB
+from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
+from spice_select.files.directory import PAGE_BYTES
+from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
+from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.gradients.projection import Projection, project_rows
+from spice_select.pool.examples import Example, PoolInput
+from spice_select.pool.sources import as_list
+from spice_select.prepared import Prepared, merged_config, prepare, report_pool
+from spice_select.progress import NoProgress, Progress
+from spice_select.proxy.lora import Proxy, merge
+from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.pools import cut_cycles, cut_pools
+from spice_select.schedule.ranking import two_losses
+from spice_select.store.layout import shard_rows
+from spice_select.store.reading import GradientStore
+from spice_select.training.callback import Steps
+from spice_select.training.data import Data
+from spice_select.training.plan import TrainingOptions, load_adapted, of_main_process, plan_training, read_rows
+from spice_select.training.processes import Share
+from spice_select.training.trainer import train
+
+TIMED = 3
+"""Batches, or optimizer steps, that are timed."""
+
+REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
+FINETUNE_REMEDY = "Lower --rows-at-once or --max-length, or use --dtype bfloat16."
+
+STATE_BYTES = 3 * 4
+"""Of a trained parameter, all in float32: the parameter itself and AdamW's two moments."""
+
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container finds its own memory limit, by either version of Linux control groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a call takes.
+
+    Attributes:
+        rows: usable rows of the pool.
+        tokens: of these rows.
+        trained_tokens: targets of the loss among them.
+        seconds: by stage; empty where no model runs.
+        memory: peak in bytes, of the process or, on a GPU, of its tensors; None where no model runs.
+        available: bytes of memory that the device can provide.
+        disk: bytes that the output directory holds at most.
+        remedy: what to change where memory is short.
+
+    """
+
+    rows: int
+    tokens: int
+    trained_tokens: int
+    seconds: dict[str, float]
+    memory: int | None
+    available: int
+    disk: int
+    remedy: str = REMEDY
+
+    def lines(self) -> list[str]:
+        """One line for people, and a warning where memory is short."""
+        disk = f"up to {self.disk / 1e6:,.1f} MB on disk"
+        if self.memory is None:
+            return [f"forecast: {disk}"]
+        times = {stage: timedelta(seconds=round(spent)) for stage, spent in self.seconds.items() if spent >= 1}
+        stages = f" ({', '.join(f'{stage} {spent}' for stage, spent in times.items())})" if len(times) > 1 else ""
+        total = timedelta(seconds=round(sum(self.seconds.values())))
+        lines = [f"forecast: about {total}{stages}, {self.memory / GIB:.1f} GiB of memory, {disk}"]
+        if self.memory > self.available:
+            lines.append(f"Only {self.available / GIB:.1f} GiB of memory are available. {self.remedy}")
+        return lines
+
+
+def forecast(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Forecast:
+    """What `select` would take for the same arguments, in one process.
+
+    Raises:
+        SpiceSelectError: as `select`.
+
+    """
+    reporter = progress or NoProgress()
+    prepared = prepare(as_list(pools), merged_config(config, options), reporter)
+    config, pool = prepared.config, prepared.pool
+    budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
+    disk = _results_bytes(prepared, budget)
+    if config.method in WITHOUT_MODEL:
+        return _forecast(prepared, {}, None, disk)
+    with explain_out_of_memory(REMEDY):
+        proxy = _merged_proxy(prepared, reporter)
+        if config.method in WITHOUT_GRADIENTS:
+            return _forecast_losses(prepared, proxy, disk)
+        if config.pool_size == "all":
+            return _forecast_store(prepared, proxy, disk, warm_up=True)
+        return _forecast_candidate_pools(prepared, proxy, disk, budget)
+
+
+def forecast_gradients(
+    pools: PoolInput | Sequence[PoolInput],
+    config: RunConfig | None = None,
+    *,
+    proxy_of: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Forecast:
+    """What `compute_gradients` would take for a new store, in one process.
+
+    Raises:
+        SpiceSelectError: as `compute_gradients`.
+
+    """
+    if proxy_of is not None:
+        GradientStore.open(proxy_of)
+    reporter = progress or NoProgress()
+    prepared = prepare(as_list(pools), merged_config(config, {**options, "pool_size": "all"}), reporter)
+    with explain_out_of_memory(REMEDY):
+        proxy = _merged_proxy(prepared, reporter)
+        return _forecast_store(prepared, proxy, _text_bytes(prepared), warm_up=proxy_of is None)
+
+
+def forecast_finetune(data: Data, *, progress: Progress | None = None, **options: Unpack[TrainingOptions]) -> Forecast:
+    """What `finetune` would take for the same arguments, from a few optimizer steps. Needs the extra `train`.
+
+    Raises:
+        SpiceSelectError: as `finetune`.
+
+    """
+    plan, reporter = plan_training(data, **options), of_main_process(progress)
+    tokenizer, rows = read_rows(plan, reporter)
+    adapted = load_adapted(plan, reporter)
+    adapted.to(plan.device)
+    reporter.note("timing a few steps")
+    lengths, recipe = rows.lengths, plan.recipe.model_copy(update={"epochs": 1.0})
+    longest_first = sorted(range(rows.rows), key=lambda row: -lengths[row])
+
+    def train_on(members: Sequence[int], share: Share) -> float:
+        """Seconds of one pass over `members`."""
+        steps, dataset = Steps(NoProgress(), 0, 0), rows.dataset.select(members)
+        return train(adapted, tokenizer, dataset, recipe, share, plan.device, plan.config.dtype, steps)
+
+    width = plan.share.rows_at_once
+    train_on(longest_first[:width], Share(width, 1))  # allocates memory and compiles kernels
+    sample = _spread(longest_first, TIMED * plan.recipe.batch_size)
+    seconds = train_on(sample, plan.share) * plan.recipe.epochs * rows.tokens / sum(lengths[row] for row in sample)
+    parameters = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    memory = _peak_memory(plan.device) + STATE_BYTES * parameters
+    counts, disk = (rows.rows, rows.tokens, rows.trained_tokens), 4 * parameters + 100 * len(tokenizer)
+    return Forecast(*counts, {"fine-tuning": seconds}, memory, _available_memory(plan.device), disk, FINETUNE_REMEDY)
+
+
+def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
+    """The proxy as gradients are computed with it."""
+    report_pool(prepared.pool, prepared.config, "nothing is written", progress)
+    proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
+    merge(proxy)
+    progress.note("timing a few batches")
+    return proxy
+
+
+def _forecast_losses(prepared: Prepared, proxy: Proxy, disk: int) -> Forecast:
+    """Two forward passes over each batch, for instruction-following difficulty."""
+    rows = range(len(prepared.pool.examples))
+    per_token, tokens, memory = _measure(prepared, proxy, [rows], lambda members: two_losses(members, proxy))
+    return _forecast(prepared, {"losses": per_token * tokens}, memory, disk)
+
+
+def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: bool) -> Forecast:
+    """Projected gradients of all rows."""
+    config, count = prepared.config, len(prepared.pool.examples)
+    projection = Projection(proxy.factors, config.dim, config.seed)
+    size = shard_rows(proxy.device, count, config.dim)
+
+    def project(members: Sequence[Example]) -> None:
+        project_rows(proxy.model, proxy.layers, members, [range(len(members))], projection)
+
+    shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    per_token, tokens, memory = _measure(prepared, proxy, shards, project)
+    trained = config.warmup_steps * config.update_batch_size * prepared.pool.total_tokens / count if warm_up else 0.0
+    seconds = {"gradients": per_token * tokens, "proxy training": per_token * trained}
+    shard = 3 * 4 * config.dim * size  # features of its batches, the table they form, and its bytes
+    return _forecast(prepared, seconds, memory + shard, disk + 2 * config.dim * count + 4 * proxy.parameters)
+
+
+def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budget: int) -> Forecast:
+    """Gradients of all candidate pools, and the training of the proxy in between."""
+    config, lengths = prepared.config, prepared.pool.examples.tokens
+    assert isinstance(config.pool_size, int)
+    pools = cut_pools(len(lengths), config.pool_size, budget, config.seed)
+    used = [pool for pool in pools if pool.quota]
+
+    def multiply(members: Sequence[Example]) -> None:
+        pool_gram(proxy.model, proxy.layers, members, [range(len(members))], 0, HeldGradients())
+
+    per_token, tokens, memory = _measure(prepared, proxy, [pool.rows for pool in used], multiply)
+    room, dtype = int(config.gradient_memory * GIB), proxy.model.dtype
+    held = rows_held(proxy.batches(lengths[used[0].rows].tolist()))
+    passes = len(layer_groups(proxy.layers, held, room, dtype))
+    unused = sum(pool.quota for pool in cut_cycles(pools, config.update_every)[-1])  # the proxy trains on no last picks
+    rows = config.warmup_steps * config.update_batch_size + budget - unused
+    trained = rows * prepared.pool.total_tokens / len(lengths)
+    seconds = {"gradients": per_token * tokens * passes, "proxy training": per_token * trained}
+    state = STATE_BYTES * proxy.parameters
+    waiting = min(room, held * proxy.parameters * dtype.itemsize)
+    grams = sum(8 * len(pool.rows) ** 2 for pool in used)
+    return _forecast(prepared, seconds, memory + waiting + state, disk + 2 * state + grams)
+
+
+def _measure(
+    prepared: Prepared, proxy: Proxy, groups: Iterable[Sequence[int]], run: Callable[[Sequence[Example]], object]
+) -> tuple[float, int, int]:
+    """Time `run` on a few of the batches into which each of the `groups` of rows is cut.
+
+    Returns:
+        Seconds of `run` for a padded token, padded tokens of all batches, and peak memory in bytes.
+
+    """
+    examples, lengths = prepared.pool.examples, prepared.pool.examples.tokens.tolist()
+    cuts = [(rows, proxy.batches([lengths[row] for row in rows])) for rows in groups]
+    batches = [[rows[place] for place in batch] for rows, cut in cuts for batch in cut]
+    sizes = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
+    largest_first = sorted(range(len(batches)), key=lambda i: -sizes[i])
+
+    def seconds_of(members: Iterable[int]) -> float:
+        started = time.perf_counter()
+        for i in members:
+            run([examples[row] for row in batches[i]])
+        if proxy.device.type == "cuda":
+            torch.cuda.synchronize(proxy.device)
+        return time.perf_counter() - started
+
+    seconds_of(largest_first[:1])  # allocates memory and compiles kernels
+    timed = _spread(largest_first, TIMED)
+    return seconds_of(timed) / sum(sizes[i] for i in timed), sum(sizes), _peak_memory(proxy.device)
+
+
+def _forecast(prepared: Prepared, seconds: dict[str, float], memory: int | None, disk: int) -> Forecast:
+    pool, available = prepared.pool, _available_memory(prepared.device)
+    return Forecast(len(pool.examples), pool.total_tokens, pool.trained_tokens, seconds, memory, available, disk)
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    """At most `count` of `items` at even distances, the first and the last among them."""
+    last = len(items) - 1
+    return [items[place] for place in sorted({round(i * last / max(1, count - 1)) for i in range(count)})]
+
+
+def _text_bytes(prepared: Prepared) -> int:
+    """Size of all usable rows as JSON, from some of them."""
+    examples = prepared.pool.examples
+    sample = _spread(range(len(examples)), 200)
+    return sum(len(json.dumps(examples[row].row.data, default=str)) for row in sample) * len(examples) // len(sample)
+
+
+def _results_bytes(prepared: Prepared, budget: int) -> int:
+    """The texts in the checkpoint, the chosen rows twice (as they were, and for trainers), lines and the report."""
+    pool, texts = prepared.pool, _text_bytes(prepared)
+    wanted = prepared.config.budget_tokens
+    share = budget / len(pool.examples) if wanted is None else wanted / max(1, pool.trained_tokens)
+    lines = 300 * len(pool.examples)  # of scores.parquet, and the checkpoint's record of each row
+    return int((1 + 2 * share) * texts) + lines + PAGE_BYTES
+
+
+def _peak_memory(device: torch.device) -> int:
+    """The most bytes that this process, or on a GPU its tensors, have held so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _available_memory(device: torch.device) -> int:
+    """The most bytes that this process can hold: what a GPU has left, else all of the machine or its container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    limits = [int(text) for path in _LIMITS if path.exists() and (text := path.read_text().strip()).isdigit()]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
