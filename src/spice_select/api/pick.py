@@ -6,6 +6,7 @@ result = pick("store", budget="10%", output="chosen")
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,8 @@ from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
 from spice_select.distributed.process_group import joined_processes, wait_for_all
 from spice_select.errors import ConfigError, OutputError
-from spice_select.files.directory import (
-    CHECKPOINT,
-    Existing,
-    clear,
-    ensure_writable,
-    inspect_output,
-    refuse_own_stores,
-)
+from spice_select.files.directory import CHECKPOINT, Existing, RunDirectory, opened_run, refuse_own_stores
 from spice_select.files.directory import MANIFEST as OUTPUT_MANIFEST
-from spice_select.files.locks import refuse_busy, sole_writer
 from spice_select.output import recipes
 from spice_select.output.manifest import manifest, write_manifest
 from spice_select.output.summary import summarise
@@ -138,15 +131,16 @@ def pick(
     if existing == "resume":
         raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
     directory = None if output is None else Path(output)
-    if directory is not None:
-        inspect_output(directory, existing)
-        refuse_busy(directory)
-        named = [store.path if isinstance(store, GradientStore) else store, options.get("given")]
-        refuse_own_stores(directory, [Path(name) for name in named if name is not None])
-    with watch.time("reading"):
-        opened, config = _opened(store, options, reporter)
-        listing = opened.listing
-    with joined_processes() as ranks:
+    with joined_processes() as ranks, ExitStack() as stack:
+        place = None
+        if directory is not None:
+            named = [store.path if isinstance(store, GradientStore) else store, options.get("given")]
+            refuse_own_stores(directory, [Path(name) for name in named if name is not None])
+            main, wait = ranks.rank == 0, lambda: wait_for_all(ranks)
+            place = stack.enter_context(opened_run(directory, existing, main=main, wait=wait))
+        with watch.time("reading"):
+            opened, config = _opened(store, options, reporter)
+            listing = opened.listing
         given = open_given(config, opened.identity, str(opened.path), opened.device)
         with watch.time("selection"):
             record, found = choose_all(opened, listing.lines, config, given, reporter, ranks)
@@ -157,13 +151,11 @@ def pick(
         chosen: list[Chat] = [*opened.chats(chosen_rows([record]))]
         summary = summarise(listing.lines, [record], record.quota)
         result = RunResult(config, listing, chosen, [record], summary, directory, watch.seconds)
-        if directory is not None and ranks.rank == 0:
-            ensure_writable(directory)
-            with sole_writer(directory):
-                inspect_output(directory, existing)  # again: others may have written since
-                _write(opened, result, directory, watch)
+        if place is not None:
+            _write(opened, result, place, watch, main=ranks.rank == 0)
+            if ranks.rank == 0:
                 with watch.time("report"):
-                    close_with_page(directory, reporter)
+                    close_with_page(place.path, reporter)
         wait_for_all(ranks)
     return result
 
@@ -212,12 +204,14 @@ def _prepared(
     return prepared, like
 
 
-def _write(store: GradientStore, result: RunResult, directory: Path, watch: Stopwatch) -> None:
-    config, listing = result.config, result.pool
-    clear(directory)
+def _write(store: GradientStore, result: RunResult, place: RunDirectory, watch: Stopwatch, *, main: bool) -> None:
+    config, listing, directory = result.config, result.pool, place.path
     checkpoint = Checkpoint(directory / CHECKPOINT)
     of_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
-    checkpoint.start({"store": of_store, **config.model_dump()})
+    identity = {"store": of_store, **config.model_dump()}
+    place.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
+    if not main:
+        return
     checkpoint.save_record(result.records[0])
     target = recipes.Target(store.about["hub_name"], config.max_length, store.about["end_of_turn"])
     run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))

@@ -8,8 +8,7 @@ The same function stands behind `spice-select run`.
 """
 
 import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,15 @@ from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunCon
 from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
 from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
-from spice_select.errors import OutputError
 from spice_select.files.directory import (
     CHECKPOINT,
     MANIFEST,
     Existing,
-    State,
-    clear,
-    ensure_writable,
-    inspect_output,
+    opened_run,
     refuse_links,
     refuse_own_inputs,
     refuse_own_stores,
-    sweep,
 )
-from spice_select.files.locks import refuse_busy, sole_writer
 from spice_select.information.ranks import Ranks
 from spice_select.output import recipes
 from spice_select.output.manifest import manifest, versions, write_manifest
@@ -134,39 +127,39 @@ def _run(
     explain: bool,
 ) -> RunResult:
     """The run; with `explain` a report closes it."""
-    state = inspect_output(directory, existing)
-    refuse_busy(directory)
-    watch = Stopwatch()
-    with watch.time("reading"):
-        prepared = prepare(inputs, config, progress)
-    pool, config = prepared.pool, prepared.config
-    budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
-    listing = pool.listing()
-    given = None
-    if config.pool_size == "all" and config.method in GREEDY:
-        kept = without_excluded(config, listing.lines, NoProgress())
-        budget = limit_of(config, only(listing.lines, kept)).most
-        given = open_given(config, store_identity(prepared), "the pool", prepared.device)
+    main = ranks.rank == 0
+    with opened_run(directory, existing, main=main, wait=lambda: wait_for_all(ranks)) as opened:
+        watch = Stopwatch()
+        with watch.time("reading"):
+            prepared = prepare(inputs, config, progress)
+        pool, config = prepared.pool, prepared.config
+        budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
+        listing = pool.listing()
+        given = None
+        if config.pool_size == "all" and config.method in GREEDY:
+            kept = without_excluded(config, listing.lines, NoProgress())
+            budget = limit_of(config, only(listing.lines, kept)).most
+            given = open_given(config, store_identity(prepared), "the pool", prepared.device)
 
-    tell_about(pool, config, _purpose(budget, config), progress)
-    refuse_own_inputs(directory, [file.path for file in pool.files])
-    refuse_own_stores(directory, [] if given is None else [given.path])
-    checkpoint = Checkpoint(directory / CHECKPOINT)
-    identity = _identity(prepared, ranks.size)
-    if state != "new":
-        checkpoint.verify(identity)
-    needs_proxy = config.method not in WITHOUT_MODEL and state != "complete"
-    with watch.time("loading"):
-        proxy = prepared.proxy(progress) if needs_proxy else None
-    wait_for_all(ranks)  # the first process changes the directory when all have looked at it
-    with _opened_directory(directory, existing, state, checkpoint, identity, ranks):
-        if state == "complete":
+        tell_about(pool, config, _purpose(budget, config), progress)
+        refuse_own_inputs(directory, [file.path for file in pool.files])
+        refuse_own_stores(directory, [] if given is None else [given.path])
+        checkpoint = Checkpoint(directory / CHECKPOINT)
+        identity = _identity(prepared, ranks.size)
+        complete = opened.state == "complete"
+        if opened.state != "new":
+            checkpoint.verify(identity)
+        needs_proxy = config.method not in WITHOUT_MODEL and not complete
+        with watch.time("loading"):
+            proxy = prepared.proxy(progress) if needs_proxy else None
+        opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
+        if complete:
             records = [record for _, record in sorted(checkpoint.records().items())]
         else:
             records = _choose(prepared, budget, proxy, checkpoint, given, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
         summary = summarise(listing.lines, records, sum(record.quota for record in records))
-        if state != "complete" and ranks.rank == 0:
+        if not complete and main:
             target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
             run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
             with watch.time("writing"):
@@ -177,35 +170,10 @@ def _run(
             write_manifest(directory / MANIFEST, about)
             checkpoint.drop_proxy()
         wait_for_all(ranks)
-        if explain and state != "complete" and ranks.rank == 0:
+        if explain and not complete and main:
             with watch.time("report"):
                 close_with_page(directory, progress)
         return RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
-
-
-@contextmanager
-def _opened_directory(
-    directory: Path, existing: Existing, state: State, checkpoint: Checkpoint, identity: dict[str, Any], ranks: Ranks
-) -> Generator[None]:
-    """For the block the first process alone writes in `directory`; a new run is begun there, a begun one swept."""
-    if state == "complete":
-        yield
-        return
-    with ExitStack() as stack:
-        if ranks.rank == 0:
-            ensure_writable(directory)
-            stack.enter_context(sole_writer(directory))
-            if inspect_output(directory, existing) != state:
-                raise OutputError(f"{directory}: another process has just written there; give the command again.")
-            if state == "new":
-                clear(directory)
-                checkpoint.start(identity)
-            else:
-                sweep(directory)
-        wait_for_all(ranks)
-        if ranks.rank > 0:
-            checkpoint.verify(identity)  # fails where hosts do not share the directory
-        yield
 
 
 def _choose(
