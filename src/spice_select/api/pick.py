@@ -5,8 +5,9 @@ compute_gradients("pool.jsonl", output="store")
 result = pick("store", budget="10%", output="chosen")
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from spice_select.api.finish_run import finish_run
 from spice_select.api.gradients import PICK_OPTIONS
@@ -14,15 +15,8 @@ from spice_select.api.result import RunResult
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.distributed.process_group import joined_processes, wait_for_all
 from spice_select.errors import ConfigError, OutputError
-from spice_select.files.directory import (
-    CHECKPOINT,
-    Existing,
-    clear,
-    ensure_writable,
-    inspect_output,
-    refuse_own_stores,
-)
-from spice_select.files.locks import refuse_busy, sole_writer
+from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_stores
+from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
 from spice_select.output.write_run import chosen_rows
@@ -60,55 +54,52 @@ def pick(
 
     """
     watch, reporter = Stopwatch(), progress or NoProgress()
-    directory = None if output is None else Path(output)
-    if directory is not None:
-        _refuse_place(directory, existing, store, options.get("given"))
-    with watch.time("reading"):
-        opened = store if isinstance(store, GradientStore) else _open(store, options)
-        config, listing = _pick_config(opened, options, reporter), opened.listing
-    with joined_processes() as ranks:
-        given = open_given(config, opened.identity, str(opened.path), opened.device)
-        with watch.time("selection"):
-            record, found = choose_from_store(opened, config, given, reporter, ranks)
-        reporter.note(
-            f"{found.refreshed:,} gains were computed again for {len(record.picks):,} picks, "
-            f"{opened.bytes_read / 1e6:,.0f} MB of features read"
-        )
-        chosen = [*opened.chats(chosen_rows([record]))]
-        summary = summarise(listing.lines, [record], record.quota)
-        result = RunResult(config, listing, [*chosen], [record], summary, directory, watch.seconds)
-        if directory is not None and ranks.rank == 0:
-            ensure_writable(directory)
-            with sole_writer(directory):
-                inspect_output(directory, existing)  # again: others may have written since
-                _write(opened, result, directory, reporter, watch)
-        wait_for_all(ranks)
-    return result
-
-
-def _refuse_place(directory: Path, existing: Existing, *stores: object) -> None:
-    """Refuse a directory that a pick may not write to, or that holds a store it reads."""
     if existing == "resume":
         raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
-    inspect_output(directory, existing)
-    refuse_busy(directory)
-    paths = [store.path if isinstance(store, GradientStore) else store for store in stores if store is not None]
-    refuse_own_stores(directory, [Path(cast("str | Path", path)) for path in paths])
+    source = store if isinstance(store, GradientStore) else _open(store, options)
+    with joined_processes() as ranks:
+        if output is None:
+            return _choose(source, options, reporter, watch, ranks)
+        directory = Path(output)
+        given = [] if options.get("given") is None else [Path(options["given"])]
+        refuse_own_stores(directory, [source.path, *given])
+        with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: wait_for_all(ranks)) as opened:
+            result = replace(_choose(source, options, reporter, watch, ranks), output=directory)
+            # The digest is that of the store's manifest, which lists the digests of all other files.
+            about_store = {"path": str(source.path.resolve()), "sha256": file_digest(source.path / MANIFEST)}
+            checkpoint, identity = (
+                Checkpoint(directory / CHECKPOINT),
+                {"store": about_store, **result.config.model_dump()},
+            )
+            opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
+            if ranks.rank == 0:
+                checkpoint.save_record(result.records[0])
+                target = Target(source.about["hub_name"], result.config.max_length, source.about["end_of_turn"])
+                finish_run(result, target, source.about["model"], reporter, watch, store=about_store)
+            wait_for_all(ranks)
+    return result
 
 
 def _open(store: str | Path, options: dict[str, Any]) -> GradientStore:
     return GradientStore.open(store, pick_device(str(options.get("device", "auto"))))
 
 
-def _write(store: GradientStore, result: RunResult, directory: Path, progress: Progress, watch: Stopwatch) -> None:
-    clear(directory)
-    # The sha256 is that of the store's manifest, which lists the digest of every other file.
-    about_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
-    checkpoint = Checkpoint(directory / CHECKPOINT)
-    checkpoint.start({"store": about_store, **result.config.model_dump()})
-    checkpoint.save_record(result.records[0])
-    target = Target(store.about["hub_name"], result.config.max_length, store.about["end_of_turn"])
-    finish_run(result, target, store.about["model"], progress, watch, store=about_store)
+def _choose(
+    store: GradientStore, options: dict[str, Any], progress: Progress, watch: Stopwatch, ranks: Ranks
+) -> RunResult:
+    """Choose, write nothing."""
+    with watch.time("reading"):
+        config, listing = _pick_config(store, options, progress), store.listing
+    given = open_given(config, store.identity, str(store.path), store.device)
+    with watch.time("selection"):
+        record, found = choose_from_store(store, config, given, progress, ranks)
+    progress.note(
+        f"{found.refreshed:,} gains were computed again for {len(record.picks):,} picks, "
+        f"{store.bytes_read / 1e6:,.0f} MB of features read"
+    )
+    chosen = [*store.chats(chosen_rows([record]))]
+    summary = summarise(listing.lines, [record], record.quota)
+    return RunResult(config, listing, [*chosen], [record], summary, None, watch.seconds)
 
 
 def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progress) -> RunConfig:

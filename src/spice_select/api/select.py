@@ -8,8 +8,7 @@
 """
 
 import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,7 @@ from spice_select.api.finish_run import finish_run
 from spice_select.api.result import RunResult
 from spice_select.config import GREEDY, WITHOUT_MODEL, RunConfig
 from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
-from spice_select.errors import OutputError
-from spice_select.files.directory import (
-    CHECKPOINT,
-    Existing,
-    State,
-    clear,
-    ensure_writable,
-    inspect_output,
-    refuse_own_inputs,
-    refuse_own_stores,
-    sweep,
-)
-from spice_select.files.locks import refuse_busy, sole_writer
+from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs, refuse_own_stores
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
@@ -95,30 +82,28 @@ def _select(
     page: bool,
 ) -> RunResult:
     watch = Stopwatch()
-    state = inspect_output(directory, existing)
-    refuse_busy(directory)
-    with watch.time("reading"):
-        prepared = prepare(inputs, config, progress)
-    config, pool, listing = prepared.config, prepared.pool, prepared.pool.listing()
-    budget, given = plan(prepared, progress)
-    refuse_own_inputs(directory, [file.path for file in pool.files])
-    refuse_own_stores(directory, [] if given is None else [given.path])
-    checkpoint, identity = Checkpoint(directory / CHECKPOINT), run_identity(prepared, ranks.size)
-    if state != "new":
-        checkpoint.verify(identity)
-    with watch.time("loading"):
-        needs_proxy = config.method not in WITHOUT_MODEL and state != "complete"
-        proxy = prepared.proxy(progress) if needs_proxy else None
-    wait_for_all(ranks)  # the first process changes the directory once all have inspected it
-    with _opened_directory(directory, existing, state, checkpoint, identity, ranks):
-        if state == "complete":
+    with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: wait_for_all(ranks)) as opened:
+        with watch.time("reading"):
+            prepared = prepare(inputs, config, progress)
+            budget, given = plan(prepared, progress)
+        config, pool, listing = prepared.config, prepared.pool, prepared.pool.listing()
+        refuse_own_inputs(directory, [file.path for file in pool.files])
+        refuse_own_stores(directory, [] if given is None else [given.path])
+        checkpoint, identity = Checkpoint(directory / CHECKPOINT), run_identity(prepared, ranks.size)
+        if opened.state != "new":
+            checkpoint.verify(identity)  # before time is spent on the model
+        with watch.time("loading"):
+            needs_proxy = config.method not in WITHOUT_MODEL and opened.state != "complete"
+            proxy = prepared.proxy(progress) if needs_proxy else None
+        opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
+        if opened.state == "complete":
             records = [record for _, record in sorted(checkpoint.records().items())]
         else:
             records = choose(prepared, budget, proxy, given, checkpoint, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
         summary = summarise(listing.lines, records, sum(record.quota for record in records))
         result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
-        if state != "complete" and ranks.rank == 0:
+        if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
                 write_texts(checkpoint.directory / TEXTS, pool)
             target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
@@ -144,28 +129,3 @@ def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | N
     purpose = f"keeping {budget:,}" if tokens is None else f"keeping about {tokens:,} trained tokens"
     report_pool(pool, config, purpose, progress)
     return budget, given
-
-
-@contextmanager
-def _opened_directory(
-    directory: Path, existing: Existing, state: State, checkpoint: Checkpoint, identity: dict[str, Any], ranks: Ranks
-) -> Generator[None]:
-    """For the block the first process alone writes in `directory`; a new run is begun there, a begun one swept."""
-    if state == "complete":
-        yield
-        return
-    with ExitStack() as stack:
-        if ranks.rank == 0:
-            ensure_writable(directory)
-            stack.enter_context(sole_writer(directory))
-            if inspect_output(directory, existing) != state:
-                raise OutputError(f"{directory}: another process has just written there; give the command again.")
-            if state == "new":
-                clear(directory)
-                checkpoint.start(identity)
-            else:
-                sweep(directory)
-        wait_for_all(ranks)
-        if ranks.rank > 0:
-            checkpoint.verify(identity)  # fails where hosts do not share the directory
-        yield

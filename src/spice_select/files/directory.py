@@ -1,60 +1,50 @@
-"""The output directory: when it may be written to, and what of it is this project's to replace.
+"""The directory of a run: what its files are called, when a run may write there, and what it may replace.
 
-Files of a finished run, format version 1:
-    selected.jsonl      the chosen rows as they were, in the pool's order      (selected.parquet if asked for)
-    train.parquet       the same rows as chats of one schema, for trainers     (see `output/trainers.py`)
-    scores.parquet      one line per row of the pool                           (see `output/scores.py`)
+Files of a finished run, format version 1 (docs/output.md):
+    selected.jsonl      the chosen rows unchanged, in the pool's order     (selected.parquet on request)
+    train.parquet       the same rows as chats in one schema               (see `output/trainers.py`)
+    scores.parquet      one line per row of the pool                       (see `output/scores.py`)
     rejected.jsonl      rows that could not be used, if any
     manifest.json       what was run on what; written last, so it marks a complete run
-    README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on it
-    report.html         what was chosen, why, and how good it is          (see `report/`); figures/ its figures
+    README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on the rows
+    report.html         what was chosen, why, and how good it is; figures/ holds its figures   (see `report/`)
     run.yaml            the run's resolved options; --config replays it
-    .spice-lock         while a command writes there, who it is            (see `locks`)
-    checkpoint/         progress, and after the end the record of each pool    (see `schedule/checkpoint.py`)
+    .spice-lock         names the command that is writing there                (see `locks`)
+    checkpoint/         progress, and afterwards the record of each pool       (see `schedule/checkpoint.py`)
 """
 
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from spice_select.errors import OutputError
 from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory
-from spice_select.files.locks import LOCK
+from spice_select.files.locks import LOCK, sole_writer
 
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 REPORT = "report.html"
 FIGURES = "figures"
 PAGE_BYTES = 3_000_000
-"""Most that the page of a report takes."""
+"""Largest size of a report's page."""
 
 CHECKPOINT = "checkpoint"
 IDENTITY = "identity.json"
-"""In the checkpoint; marks a begun run."""
+"""In the checkpoint; marks a run that has begun."""
 
 FORMAT = "spice-select run"
-"""What a manifest's field `format` says."""
+"""Value of the field `format` in a manifest."""
 
 FILES = (
-    "selected.jsonl",
-    "selected.parquet",
-    "train.parquet",
-    SCORES,
-    "rejected.jsonl",
-    MANIFEST,
-    "README.md",
-    "train_trl.py",
-    "axolotl.yaml",
-    "dataset_info.json",
-    "llamafactory.yaml",
-    "run.yaml",
-    REPORT,
-)
+    MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "rejected.jsonl", "README.md",
+    "train_trl.py", "axolotl.yaml", "dataset_info.json", "llamafactory.yaml", "run.yaml",
+)  # fmt: skip
 
 FIGURE_NAMES = ("gain", "conflict", "information", "lengths", "sources")
 """Figures of a report, each an SVG and a PNG in `FIGURES`."""
@@ -63,26 +53,105 @@ Existing = Literal["refuse", "resume", "overwrite"]
 State = Literal["new", "begun", "complete"]
 
 
-def inspect_output(directory: Path, existing: Existing) -> State:
-    """Decide, without touching anything, whether a run may write to `directory`.
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """A directory that `opened_run` holds for one run.
 
-    Returns:
-        "new" (to start), "begun" (to resume) or "complete" (a resumed run that has nothing left to do).
+    `state` is "new" (nothing is there, or what is there is to be replaced), "begun" (resumed) or "complete" (resumed,
+    with nothing left to do).
+    """
+
+    path: Path
+    state: State
+    _main: bool
+    _wait: Callable[[], None]
+
+    def begin(self, start: Callable[[], None], verify: Callable[[], None]) -> None:
+        """Make the directory ready for this run's files; nothing of an earlier run is changed before this call.
+
+        Args:
+            start: marks a new run as begun; the main process calls it after it has removed an earlier run.
+            verify: raises unless the run on disk is this one. Every process calls it.
+
+        Raises:
+            OutputError: from `verify`, or the directory cannot be written to.
+
+        """
+        if self.state != "new":
+            verify()
+        if self.state == "complete":
+            return
+        self._wait()  # the main process changes the directory when all have verified it
+        if self._main:
+            _sweep(self.path)
+            if self.state == "new":
+                clear(self.path)
+                start()
+        self._wait()
+        if self.state == "new":
+            verify()  # fails on a host that does not share the directory
+
+
+@contextmanager
+def opened_run(
+    directory: Path, existing: Existing, *, main: bool = True, wait: Callable[[], None] = lambda: None
+) -> Generator[RunDirectory]:
+    """Decide what `directory` holds and keep other commands from writing there until the block ends.
+
+    All that is created is the directory and its lock. Both are gone after the block if nothing else was written.
+
+    Args:
+        directory: need not exist.
+        existing: what to do with a run that is there.
+        main: whether this process is the one that writes.
+        wait: returns when every process of the run has called it.
 
     Raises:
-        OutputError: it exists and that was not asked for, or it is not a run's directory; what would be replaced is
-            behind a link.
+        OutputError: see `inspect_output`; another process is writing there, or the directory cannot be written to.
+
+    """
+    with ExitStack() as stack:
+        state = inspect_output(directory, existing)
+        if main and state != "complete":
+            stack.enter_context(_created(directory))
+            ensure_writable(directory)
+            stack.enter_context(sole_writer(directory))
+        wait()
+        if state != "complete":
+            state = inspect_output(directory, existing)  # another command may have written until the lock was taken
+        yield RunDirectory(directory, state, main, wait)
+
+
+@contextmanager
+def _created(directory: Path) -> Generator[None]:
+    """After the block, remove `directory` and those of its parents that did not exist before, as far as empty."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in missing:
+                path.rmdir()
+
+
+def inspect_output(directory: Path, existing: Existing) -> State:
+    """Decide, without changing anything, whether a run may write to `directory`.
+
+    Returns:
+        See `RunDirectory`.
+
+    Raises:
+        OutputError: the directory holds a run and `existing` is "refuse", or it holds something else; or a folder that
+            would be replaced is a link.
 
     """
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory}: is a file; choose another --output.")
-    if not directory.exists() or not any(directory.iterdir()):
-        return "new"
     complete, begun = _is_manifest(directory / MANIFEST), (directory / CHECKPOINT / IDENTITY).is_file()
-    if not complete and not begun and _only_remains(directory):
-        return "new"
     if not complete and not begun:
-        raise OutputError(f"{directory}: exists and was not written by a run; choose another --output.")
+        if directory.exists() and not _only_remains(directory):
+            raise OutputError(f"{directory}: exists and was not written by a run; choose another --output.")
+        return "new"
     if existing == "refuse":
         what = "a finished run" if complete else "an unfinished run"
         remedy = "--overwrite replaces it" if complete else "--resume continues it (run), --overwrite replaces it"
@@ -93,11 +162,26 @@ def inspect_output(directory: Path, existing: Existing) -> State:
     return "complete" if complete else "begun"
 
 
+def _is_manifest(path: Path) -> bool:
+    """Whether `path` is a run's manifest and not another file of that name."""
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and cast(dict[str, object], content).get("format") == FORMAT
+
+
+def _only_remains(directory: Path) -> bool:
+    """Whether the directory holds at most what a kill leaves before a run begins or after `clear` removed one."""
+    found = [*directory.iterdir(), *(directory / CHECKPOINT).glob("*")]
+    return all(path.name in (CHECKPOINT, LOCK) or path.match(TEMPORARY_PATTERN) for path in found)
+
+
 def refuse_links(directory: Path, *folders: str) -> None:
-    """Keep from writing through links in a directory that somebody else may have made.
+    """Refuse to write through links in a directory that somebody else may have made.
 
     Raises:
-        OutputError: one of `folders`, relative to `directory`, is a link, behind which other files may lie.
+        OutputError: one of `folders`, relative to `directory`, is a link, so files of others may lie behind it.
 
     """
     for folder in folders:
@@ -107,7 +191,7 @@ def refuse_links(directory: Path, *folders: str) -> None:
 
 
 def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
-    """Keep a run from replacing the files it reads.
+    """Refuse to replace the files that a run reads.
 
     Raises:
         OutputError: an input lies where the run would write.
@@ -120,10 +204,10 @@ def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
 
 
 def refuse_own_stores(directory: Path, stores: Iterable[Path]) -> None:
-    """Keep a run or a pick from removing the gradient stores it reads.
+    """Refuse to remove the gradient stores that a run or a pick reads.
 
     Raises:
-        OutputError: a store lies where it would write.
+        OutputError: a store lies in the directory.
 
     """
     for store in stores:
@@ -131,73 +215,59 @@ def refuse_own_stores(directory: Path, stores: Iterable[Path]) -> None:
             raise OutputError(f"{directory}: holds the store {store}, which would be removed; choose another --output.")
 
 
-def _is_manifest(path: Path) -> bool:
-    """Tell a run's manifest from any other file of that name."""
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and cast(dict[str, object], content).get("format") == FORMAT
-
-
-def _only_remains(directory: Path) -> bool:
-    """Whether nothing but leavings of a run killed at its very start or in its removal is here."""
-    numbered = r"pool-\d+\.json|(gram|proxy)-\d+\.safetensors"
-    own = re.compile(rf"{numbered}|texts\.parquet|(token_budget|answers)\.json|gradients")
-    inside = (directory / CHECKPOINT).glob("*")
-    own_names = (CHECKPOINT, LOCK)
-    return all(path.name in own_names or path.match(TEMPORARY_PATTERN) for path in directory.iterdir()) and all(
-        own.fullmatch(path.name) or path.match(TEMPORARY_PATTERN) for path in inside
-    )
-
-
 def clear(directory: Path) -> None:
-    """Remove an earlier run's files, and nothing else that may lie beside them.
+    """Remove an earlier run's files, and nothing else in the directory.
 
     Raises:
-        OutputError: a folder of the run is a link, behind which other files may lie; nothing is removed.
+        OutputError: a folder of the run is a link; nothing is removed.
 
     """
     refuse_links(directory, CHECKPOINT, FIGURES)
-    # The mark of completeness goes first: a kill in between leaves a run that is seen to be unfinished.
+    # The mark of completeness goes first, that of a begun run last: a kill or a power cut in between leaves a directory
+    # that is recognised as an unfinished run.
     (directory / MANIFEST).unlink(missing_ok=True)
-    flush_directory(directory)  # nor may a power cut bring it back when the rest is gone
+    flush_directory(directory)
     for name in set(FILES) - {MANIFEST}:
         (directory / name).unlink(missing_ok=True)
-    _clear_figures(directory / FIGURES)
-    if (directory / CHECKPOINT).is_dir():
-        for path in (directory / CHECKPOINT).glob("*.*"):
-            if path.name != IDENTITY:
-                path.unlink()
-        shutil.rmtree(directory / CHECKPOINT)
-    sweep(directory)
-
-
-def _clear_figures(folder: Path) -> None:
+    figures, checkpoint = directory / FIGURES, directory / CHECKPOINT
     for name in FIGURE_NAMES:
         for ending in ("svg", "png"):
-            (folder / f"{name}.{ending}").unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+            (figures / f"{name}.{ending}").unlink(missing_ok=True)
+    with suppress(OSError):
+        figures.rmdir()  # unless other files are in it
+    if checkpoint.is_dir():
+        for path in checkpoint.iterdir():
+            if path.name != IDENTITY:
+                _remove(path)
+        flush_directory(checkpoint)
+        (checkpoint / IDENTITY).unlink(missing_ok=True)
+        checkpoint.rmdir()
 
 
-def sweep(directory: Path) -> None:
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sweep(directory: Path) -> None:
     """Remove temporary files that a killed process left behind."""
     for folder in (directory, directory / CHECKPOINT):
         for path in folder.glob(TEMPORARY_PATTERN):
-            if path.is_file():  # the directories are those of `finetune`, which may write into a run's
+            if path.is_file():  # folders are those of `finetune`, which may write into a run's directory
                 path.unlink(missing_ok=True)
 
 
 def sweep_folders(directory: Path) -> None:
-    """Remove temporary folders that a killed process left behind; for directories where no other command makes such."""
+    """Remove temporary folders that a killed process left in a directory where only this command makes any."""
     for path in directory.glob(TEMPORARY_PATTERN):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
 
 
 def ensure_writable(directory: Path) -> None:
-    """Create the directory and try to write there, before anything is spent on the run.
+    """Create the directory and write a file there as a test, before anything expensive is computed.
 
     Raises:
         OutputError: it cannot be created or written to.
@@ -205,7 +275,7 @@ def ensure_writable(directory: Path) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # a name of its own: other processes may try the same directory now, or sweep it
+        # A unique name, because other processes may test or sweep the same directory at this moment.
         descriptor, name = tempfile.mkstemp(prefix=".spice-", suffix=".tmp", dir=directory)
         os.close(descriptor)
         Path(name).unlink(missing_ok=True)
