@@ -20,6 +20,7 @@ from transformers.utils import peft_utils
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
+from spice_select.proxy.converted import converted_model
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 
@@ -53,15 +54,14 @@ class ModelSource:
 
 
 def model_source(config: RunConfig) -> ModelSource:
-    """Resolve `config.model` to the embedded file, a local directory, or a hub id.
+    """Resolve `config.model` to the embedded model, a local directory, or a hub id.
 
     Raises:
         ModelError: a path that is not a model directory; a damaged or missing embedded model.
 
     """
     if config.model == EMBEDDED_MODEL:
-        path = embedded_model_file()
-        return ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
+        return _embedded_source()
     path = Path(config.model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -75,6 +75,21 @@ def model_source(config: RunConfig) -> ModelSource:
         )
     arguments = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     return ModelSource(config.model, config.model, arguments)
+
+
+def _embedded_source() -> ModelSource:
+    """The embedded model's converted copy, or where there can be none its GGUF file."""
+    path = embedded_model_file()
+    gguf = ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
+
+    def convert(folder: Path) -> None:
+        model, tokenizer = load_model(gguf, "float32", torch.device("cpu")), load_tokenizer(gguf)
+        with quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    copy = converted_model(convert)
+    return gguf if copy is None else ModelSource(EMBEDDED_MODEL, str(copy), {})
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
