@@ -7,6 +7,8 @@ result = select("pool.jsonl", budget="10%", output="chosen")
 import importlib
 from typing import TYPE_CHECKING
 
+from spice_select.threads import configure_threads
+
 if TYPE_CHECKING:
     from spice_select.api.pick import compute_gradients, forecast_gradients, forecast_pick, pick
     from spice_select.api.result import RunResult
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from spice_select.store.reading import GradientStore
     from spice_select.training.finetune import FinetuneResult, finetune
     from spice_select.training.forecast import forecast_finetune
+
+configure_threads()  # before anything imports torch
 
 __all__ = [
     "Evaluation",

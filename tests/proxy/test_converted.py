@@ -10,7 +10,7 @@ import torch
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.files.atomic import TEMPORARY_PATTERN
-from spice_select.proxy.converted import ABANDONED, RECORD, converted_model, copy_folder
+from spice_select.proxy.converted import RECORD, converted_model, copy_folder
 from spice_select.proxy.embedded import GGUF_NAME, embedded_model_file
 from spice_select.proxy.loading import ModelSource, load_model, load_tokenizer, model_fingerprint, model_source
 
@@ -126,19 +126,25 @@ def test_of_two_conversions_at_once_the_first_to_end_stays(cache):
         assert converted_model(first) == copy_folder()
         (folder / "model.safetensors").write_bytes(b"another")
 
+        (folder / "config.json").touch()
+
     assert converted_model(second) == copy_folder()
     assert (copy_folder() / "model.safetensors").read_bytes() == bytes(range(256))
     assert list(cache.glob(TEMPORARY_PATTERN)) == []
 
 
-def test_what_a_killed_conversion_left_is_removed_when_it_is_old(cache):
-    for name, age in (("old", 2 * ABANDONED), ("new", 0.0)):
-        folder = cache / f".spice-{name}.tmp"
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").touch()
-        os.utime(folder, (folder.stat().st_atime - age,) * 2)
-    converted_model(Conversion())
-    assert [path.name for path in cache.glob(TEMPORARY_PATTERN)] == [".spice-new.tmp"]
+def test_what_a_killed_conversion_left_is_removed(cache):
+    """A process still at work loses its folder, too, and takes the copy that is there by then."""
+    (cache / ".spice-killed.tmp").mkdir(parents=True)
+    first = Conversion()
+
+    def second(folder):
+        converted_model(first)
+        assert not folder.exists()
+        Conversion()(folder)
+
+    assert converted_model(second) == copy_folder()
+    assert list(cache.iterdir()) == [copy_folder()]
 
 
 @pytest.mark.slow

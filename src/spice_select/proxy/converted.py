@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +29,6 @@ from spice_select.proxy.weights import read_object
 
 RECORD = "copy.json"
 FORMAT = 1
-ABANDONED = 3600.0
-"""Seconds after which a temporary folder must belong to a process that was killed."""
 
 
 def converted_model(convert: Callable[[Path], None]) -> Path | None:
@@ -46,13 +43,15 @@ def converted_model(convert: Callable[[Path], None]) -> Path | None:
         return copy
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(copy)
+        _remove(copy)
         with new_folder(copy) as fresh:
             convert(fresh)
             write_text(fresh / RECORD, json.dumps(_record(fresh), indent=2) + "\n")
     except (OSError, OutputError, SafetensorError):
         # No right or no room; or another process, which began at the same time, has finished its copy.
         return copy if _is_whole(copy) else None
+    for remains in copy.parent.glob(TEMPORARY_PATTERN):  # of killed processes; one still at work takes the copy
+        _remove(remains)
     return copy
 
 
@@ -88,10 +87,9 @@ def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a ch
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _remove_remains(copy: Path) -> None:
-    """Remove a damaged or foreign copy, and what conversions that were killed left behind."""
-    if copy.is_symlink() or copy.is_file():
-        copy.unlink()
-    old = (path for path in copy.parent.glob(TEMPORARY_PATTERN) if path.stat().st_mtime < time.time() - ABANDONED)
-    for folder in (copy, *old):
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(path: Path) -> None:
+    """Remove what is at `path`, if anything."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
