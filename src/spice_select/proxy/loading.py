@@ -41,7 +41,7 @@ LOADING_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
-"""What transformers lets through from a damaged or incomplete model."""
+"""What transformers raises on a damaged or incomplete model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     """The model's own tokenizer.
 
     Raises:
-        ModelError: it cannot be had.
+        ModelError: it cannot be loaded.
 
     """
     with quiet():
@@ -117,7 +117,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
 
     Raises:
-        ModelError: it cannot be had, is not a causal language model, or has no weights but pickles.
+        ModelError: it cannot be loaded, is not a causal language model, or has no weights but pickles.
 
     """
     precision = getattr(torch, resolved_dtype(dtype, device))
@@ -132,7 +132,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
         _refuse_hub_adapter(source)
     with quiet(), _no_conversion():
         model: PreTrainedModel = _load(source, "model", load)
-    _forget_blocks(model)
+    _unmark_gguf(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
     return model.requires_grad_(False)
@@ -154,8 +154,8 @@ def _refuse_hub_adapter(source: ModelSource) -> None:
         )
 
 
-def _forget_blocks(model: "PreTrainedModel") -> None:
-    """Take off the mark of a GGUF file: its weights were unpacked on loading, but trainers would refuse the model."""
+def _unmark_gguf(model: "PreTrainedModel") -> None:
+    """Remove the mark of a GGUF file: loading has dequantised its weights, but trainers would refuse the model."""
     quantizer = cast(Any, getattr(model, "hf_quantizer", None))  # older transformers leave no mark
     if quantizer is not None and quantizer.quantization_config.quant_method == "gguf":
         quantizer.remove_quantization_config(model)
@@ -204,7 +204,7 @@ def model_fingerprint(source: ModelSource) -> str:
 
 
 def _commit(repository: str, *, revision: str | None, **_: object) -> str:
-    """The commit that a revision of a hub repository stands for: in the hub's cache a file lies in a folder of it."""
+    """The commit of a revision of a hub repository: the folder of its files in the hub's cache."""
     return Path(hf_hub_download(repository, "config.json", revision=revision)).parent.name
 
 
@@ -244,7 +244,7 @@ def _no_conversion() -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Within the context transformers shows no bar: those of one second's work would break the run's own line."""
+    """Within the context transformers shows no progress bar, which would break the run's own line."""
     verbosity = transformers_logging.get_verbosity()
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
