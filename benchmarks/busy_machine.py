@@ -49,17 +49,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pool = first_rows(arguments.pool, arguments.rows, Path(scratch) / "pool.jsonl")
         for name, variables in WAITING.items():
-            idle = seconds(pool, Path(scratch) / "run", variables, arguments.limit)
+            idle = seconds(pool, variables, arguments.limit)
             with busy_core():
-                busy = seconds(pool, Path(scratch) / "run", variables, arguments.limit)
+                busy = seconds(pool, variables, arguments.limit)
             lines.append(f"| {name} | {idle} | {busy} |")
             print(lines[-1], flush=True)
     write_section("Busy machine", "busy_machine.py", lines)
 
 
-def seconds(pool: Path, output: Path, variables: dict[str, str], limit: int) -> str:
+def seconds(pool: Path, variables: dict[str, str], limit: int) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in OPENMP} | variables
-    command = [sys.executable, "-m", "spice_select", "run", str(pool), "--output", str(output), "--overwrite"]
+    output = tempfile.mkdtemp(dir=pool.parent)
+    command = [sys.executable, "-m", "spice_select", "run", str(pool), "--output", output]
     started = time.perf_counter()
     try:
         subprocess.run(command, env=environment, capture_output=True, check=True, timeout=limit)
