@@ -9,6 +9,19 @@ import pytest
 
 from oracles.runs import chat_rows, save_tiny_model, write_jsonl
 
+DEPENDENCY = {
+    "test_checkpoint", "test_config", "test_converted", "test_finetune", "test_gradient_store", "test_gram",
+    "test_heldout", "test_layers", "test_pool_masks", "test_pool_readers", "test_projection", "test_report_page",
+    "test_row_tables", "test_tasks_run", "test_trainers", "test_update",
+}  # fmt: skip
+"""Modules marked `dependency`: those that call an interface of another package which its versions may change."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in DEPENDENCY:
+            item.add_marker(pytest.mark.dependency)
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):

@@ -7,6 +7,8 @@ result = select("pool.jsonl", budget="10%", output="chosen")
 import importlib
 from typing import TYPE_CHECKING
 
+from spice_select.threads import configure_threads
+
 if TYPE_CHECKING:
     from spice_select.api.forecast import Forecast, forecast, forecast_finetune, forecast_gradients
     from spice_select.api.gradients import compute_gradients
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from spice_select.recipe import Recipe
     from spice_select.store.reading import GradientStore
     from spice_select.training.finetune import FinetuneResult, finetune
+
+configure_threads()  # before anything imports torch
 
 __all__ = [
     "Evaluation",

@@ -1,4 +1,4 @@
-"""Which process of a launch this is, as launchers (torchrun, accelerate) say it in the environment."""
+"""Which process of a launch this is, from the variables that launchers (torchrun, accelerate) set."""
 
 import os
 

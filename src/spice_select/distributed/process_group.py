@@ -14,33 +14,33 @@ from spice_select.errors import ProcessError
 from spice_select.information.ranks import ALONE, Ranks
 
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for another that is still at work; one that has died is noticed at once."""
+"""How long a process waits for another that is still computing; one that has died is noticed at once."""
 
 
 @contextmanager
 def joined_processes() -> Generator[Ranks]:
-    """Meet the other processes of this launch for the block; alone where there are none. All of them must call it.
+    """Join the other processes of this launch for the block, if there are any. All of them must call it.
 
     GPUs talk by NCCL where each process of a host has one of its own; everything else goes through gloo.
 
     Raises:
-        ProcessError: they cannot be met, or one ended while another needed it.
+        ProcessError: they cannot be reached, or one ended while another needed it.
 
     """
     if process_count() == 1:
         yield ALONE
         return
-    founder = not dist.is_initialized()
+    owner = not dist.is_initialized()
     own_gpu = torch.cuda.is_available() and local_count() <= torch.cuda.device_count()
-    nccl = founder and own_gpu and dist.is_nccl_available()
-    if founder:
+    nccl = owner and own_gpu and dist.is_nccl_available()
+    if owner:
         backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
-        _together(lambda: dist.init_process_group(backend, timeout=PATIENCE))
+        _checked(lambda: dist.init_process_group(backend, timeout=PATIENCE))
     try:
-        # A script's own group may know neither the CPU nor our patience.
-        yield TorchRanks(None if founder else cast(Any, dist).new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
+        # A script's own group may lack a CPU backend and this timeout.
+        yield TorchRanks(None if owner else cast(Any, dist).new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
     finally:
-        if founder:
+        if owner:
             dist.destroy_process_group()
 
 
@@ -48,7 +48,7 @@ class TorchRanks:
     """`Ranks` over a group of torch.distributed."""
 
     def __init__(self, group: Any, *, direct: bool) -> None:
-        """Join `group` (None: the default one); `direct` leaves GPU tensors where they are, else they go by the CPU."""
+        """Join `group` (None: the default one); `direct` sends GPU tensors without a copy on the CPU."""
         self._group, self._direct = group, direct
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
@@ -74,18 +74,18 @@ class TorchRanks:
         padded = own.new_zeros(int(sizes.max()), *own.shape[1:])
         padded[: len(own)] = own
         found = [torch.empty_like(padded) for _ in range(self.size)]
-        _together(lambda: cast(Any, dist).all_gather(found, padded, group=self._group))
+        _checked(lambda: cast(Any, dist).all_gather(found, padded, group=self._group))
         return torch.cat([other[: int(size)] for other, size in zip(found, sizes, strict=True)]).to(part.device)
 
     def spread(self, tensor: Tensor, owner: int) -> Tensor:
         """As `Ranks.spread`."""
         result = self._sent(tensor)
-        _together(lambda: cast(Any, dist).broadcast(result, owner, group=self._group))
+        _checked(lambda: cast(Any, dist).broadcast(result, owner, group=self._group))
         return result.to(tensor.device)
 
     def _reduced(self, tensor: Tensor, operation: Any) -> Tensor:
         result = self._sent(tensor)
-        _together(lambda: cast(Any, dist).all_reduce(result, operation, group=self._group))
+        _checked(lambda: cast(Any, dist).all_reduce(result, operation, group=self._group))
         return result.to(tensor.device)
 
     def _sent(self, tensor: Tensor) -> Tensor:
@@ -105,14 +105,14 @@ def texts_of_all(ranks: Ranks, own: str) -> list[str]:
 
 
 def wait_for_all(ranks: Ranks) -> None:
-    """Go on when every process has come to this point."""
+    """Return when every process has called this."""
     ranks.lowest(0)
 
 
-def _together(call: Callable[[], object]) -> None:
+def _checked(call: Callable[[], object]) -> None:
     try:
         call()
-    except (RuntimeError, ValueError) as error:  # torch.distributed raises both, with its backends' own texts
+    except (RuntimeError, ValueError) as error:  # torch.distributed raises both
         raise ProcessError(
             f"process {process_rank()} of {process_count()} lost the others ({str(error).splitlines()[0]:.120}).\n"
             "What ended first says why, above; give the same command again, with --resume for a run."

@@ -3,9 +3,9 @@
 For y = W x + s B (A x) with the loss of each sample its own, dA_i = s B^T dy_i^T x_i and dB_i = s dy_i^T (x_i A^T),
 where x_i [T, in] and dy_i [T, out] are sample i's inputs and output gradients. In a batch whose summed loss has no term
 shared by two samples, the backward pass delivers dy for every sample at once. Nothing but x and dy is needed, and
-autograd computes no weight's gradient. A layer whose B A is merged into W runs as it is, and x and dy are looked at.
-Where it is not, A x and B^T dy are calculated once, for the layer's own result and for the factors' gradients, in the
-type of x: PEFT widens every activation to its factors' float32.
+autograd computes no weight's gradient. A layer whose B A is merged into W runs unchanged, and hooks read x and dy.
+In any other, A x and B^T dy are computed once, for the layer's own result and for the factors' gradients, in the type
+of x: PEFT widens every activation to its factors' float32.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
@@ -112,10 +112,10 @@ _Deliver = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 def _watching(
     name: str, layer: AdaptedLayer, deliver: _Deliver
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    """A forward hook for a layer that runs as it is."""
+    """A forward hook for a layer that runs unchanged."""
 
     def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Keep the input, and have the output's gradient delivered."""
+        """Keep the input, and deliver with the output's gradient."""
         _refuse_flat(name, args[0])
         if not output.requires_grad:
             output = output.requires_grad_(True).clone()  # models may write into it, but not into a leaf
@@ -155,7 +155,7 @@ class _Adapted(torch.autograd.Function):
         a, b = layer.a.weight.to(x.dtype), layer.b.weight.to(x.dtype)
         down = (flat @ a.T).mul_(layer.scaling)
         ctx.save_for_backward(a, b, weight, *((x, down) if deliver is not None else ()))
-        ctx.told = x.shape, layer.scaling, deliver
+        ctx.settings = x.shape, layer.scaling, deliver
         result = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
         return result.addmm_(down, b.T)
 
@@ -163,7 +163,7 @@ class _Adapted(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """The input's gradient, where anything below needs it."""
         a, b, weight, *kept = ctx.saved_tensors
-        shape, scaling, deliver = ctx.told
+        shape, scaling, deliver = ctx.settings
         dy = grad_outputs[0]
         up = (dy @ b).mul_(scaling)
         if deliver is not None:
@@ -183,5 +183,5 @@ def _refuse_flat(name: str, x: Tensor) -> None:
     if x.dim() != 3:
         raise ModelError(
             f"layer {name} sees activations of shape {tuple(x.shape)}, not [rows, tokens, width].\n"
-            "Its samples cannot be told apart; this architecture is not supported as a proxy."
+            "Its samples cannot be separated; this architecture is not supported as a proxy."
         )

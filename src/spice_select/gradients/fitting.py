@@ -1,4 +1,4 @@
-"""Work that meets the end of a GPU's memory goes on in smaller pieces."""
+"""A batch that does not fit a GPU's memory is processed in smaller ones."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -8,19 +8,19 @@ import torch
 T = TypeVar("T")
 
 
-def halving(work: Callable[[Sequence[int]], list[T]], batch: Sequence[int]) -> list[T]:
-    """`work` on `batch`, or where its memory does not suffice on each half, and so on; results in order.
+def halving(process: Callable[[Sequence[int]], list[T]], batch: Sequence[int]) -> list[T]:
+    """Apply `process` to `batch`, or to each half where memory runs out, and so on; results in order.
 
     Raises:
         torch.OutOfMemoryError: a single row is too much.
 
     """
     try:
-        return work(batch)
+        return process(batch)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
     # Outside the handler: the failed attempt's tensors live as long as its exception.
     torch.cuda.empty_cache()
     middle = len(batch) // 2
-    return halving(work, batch[:middle]) + halving(work, batch[middle:])
+    return halving(process, batch[:middle]) + halving(process, batch[middle:])

@@ -2,9 +2,9 @@
 
 A pool that fits one batch needs no stored gradient at all: each factor's block [m, p] is multiplied and dropped. With
 several batches the blocks are held per factor until the last one, and then multiplied at once: one large product is
-many times quicker than the products of every batch with those before it. When m * P numbers would exceed
-`memory_bytes`, the pool is passed over several times, each time for one group of layers; the result does not depend on
-the grouping.
+many times quicker than multiplying every batch by those before it. When m * P values would exceed
+`memory_bytes`, there are several passes over the pool, each for one group of layers; the result does not depend on the
+grouping.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class HeldGradients:
-    """Memory for the gradients of a pool that wait for its last batch, kept from pool to pool.
+    """Memory for a pool's gradients until its last batch, reused by the next pool.
 
-    Touching fresh memory for the first time costs as much as the products with what is written there.
+    The first write to fresh memory costs as much as the products of what is written there.
     """
 
     def __init__(self) -> None:
         self._memory: Tensor | None = None
 
     def room(self, factors: Mapping[str, nn.Linear], rows: int, dtype: torch.dtype) -> dict[str, Tensor]:
-        """[rows, p] for each factor, with arbitrary content; what was given out before is overwritten."""
+        """[rows, p] for each factor, with arbitrary content; earlier tensors of this method share the memory."""
         widths = {name: factor.weight.numel() for name, factor in factors.items()}
         device = next(iter(factors.values())).weight.device
         size = rows * sum(widths.values())
         if self._memory is None or self._memory.numel() < size or self._memory.dtype != dtype:
-            self._memory = None  # given back before more is asked for
+            self._memory = None  # freed before more is allocated
             self._memory = torch.empty(size, dtype=dtype, device=device)
         parts = torch.split(self._memory[:size], [rows * width for width in widths.values()])
         return {name: part.view(rows, -1) for name, part in zip(widths, parts, strict=True)}
@@ -76,7 +76,7 @@ class GramAccumulator:
             self._gram += inner_products(self._held[name] if self._held else gradients).to(self._sum_device)
 
     def next_batch(self) -> None:
-        """Say that every factor of the current batch was added."""
+        """Advance to the next batch, when every factor of the current one was added."""
         self._start, self._stop = self._stop, self._stop + next(self._sizes, 0)
 
     def finish(self) -> Tensor:
@@ -106,7 +106,7 @@ def pool_gram(
         held: where they are held; give the same to every pool.
         on_batch: called with each finished batch (only in the last pass over the pool).
         held_as: type of the gradients held between batches, by default the model's; bfloat16 halves them, and its
-            rounding, independent from number to number, averages out of the inner products.
+            rounding errors are independent and average out of the inner products.
 
     Returns:
         K [m, m] float64 on CPU. Row and column of a row whose loss or gradient is not finite hold its mark
@@ -117,7 +117,7 @@ def pool_gram(
     groups = layer_groups(layers, rows_held(batches), memory_bytes, kept)
     device = next(model.parameters()).device
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
-    found: list[Tensor] = []  # losses of each batch, left on the device: nothing waits for them
+    losses_of_batches: list[Tensor] = []  # left on the device, so that nothing waits for it
     for index, group in enumerate(groups):
         members = {name: layers[name] for name in group}
         accumulator = GramAccumulator(factors_of(members), batches, device, held, kept)
@@ -127,12 +127,12 @@ def pool_gram(
                 losses.sum().backward()
             accumulator.next_batch()
             if index == 0:
-                found.append(losses.detach())
+                losses_of_batches.append(losses.detach())
             if index == len(groups) - 1:
                 on_batch(batch)
         total += accumulator.finish().cpu()
     order = torch.tensor([row for batch in batches for row in batch])
-    return marked_gram(total, torch.cat(found).cpu()[order.argsort()])
+    return marked_gram(total, torch.cat(losses_of_batches).cpu()[order.argsort()])
 
 
 def rows_held(batches: Sequence[Sequence[int]]) -> int:
@@ -162,7 +162,7 @@ def layer_groups(
 def most_held_bytes(
     layers: Mapping[str, AdaptedLayer], batches: Sequence[Sequence[int]], memory_bytes: int, held_as: torch.dtype
 ) -> int:
-    """Gradients that wait at once between the batches of a pool."""
+    """Most bytes of gradients that are held between the batches of a pool."""
     held = rows_held(batches)
     groups = layer_groups(layers, held, memory_bytes, held_as)
     return max(sum(_held_bytes(layers[name], held, held_as) for name in group) for group in groups)
@@ -173,10 +173,10 @@ def _held_bytes(layer: AdaptedLayer, held: int, held_as: torch.dtype) -> int:
 
 
 def inner_products(x: Tensor) -> Tensor:
-    """Inner products of all rows in at least float32: sums over p numbers in bfloat16 would keep only three digits."""
+    """Inner products of all rows in at least float32: sums over p terms in bfloat16 would keep only three digits."""
     if x.dtype not in (torch.bfloat16, torch.float16):
         return x @ x.T
-    if x.device.type == "cuda":  # sums in float32 without a wide copy; on a CPU there is no such product
+    if x.device.type == "cuda":  # sums in float32 without a copy in float32, which a CPU needs
         return torch.mm(x, x.T, out_dtype=torch.float32)
     wide = x.float()
     return wide @ wide.T

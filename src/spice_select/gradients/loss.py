@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 LOGITS_AT_ONCE = 1 << 23
-"""Logits that are widened and looked at together: few enough to stay in a cache from one operation to the next."""
+"""Logits that are widened together: few enough to stay in the processor's cache from one operation to the next."""
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Without cuDNN's, which plans anew for every shape of a batch: milliseconds a layer."""
@@ -46,7 +46,7 @@ class TokenRow(Protocol):
 class Batch:
     """Right-padded rows on the model's device, and their n trained tokens in row-major order.
 
-    All that depends on the data's shape is calculated before it is sent, so that no pass waits for the device.
+    What depends on the data's shape is computed on the CPU, so that no pass waits for the device.
     """
 
     input_ids: Tensor  # [b, T] int64
@@ -73,10 +73,10 @@ def collate(rows: Sequence[TokenRow], device: torch.device) -> Batch:
     owner, position = predicts.nonzero()
     counts = predicts.sum(axis=1).astype(np.float32)
     parts = (input_ids, owner, position, input_ids[owner, position + 1], counts)
-    return Batch(*(_sent(torch.from_numpy(part), device) for part in parts))
+    return Batch(*(_on_device(torch.from_numpy(part), device) for part in parts))
 
 
-def _sent(values: Tensor, device: torch.device) -> Tensor:
+def _on_device(values: Tensor, device: torch.device) -> Tensor:
     """`values` on `device`; to a GPU from pinned memory, so that this process does not wait for the copy."""
     if device.type != "cuda":
         return values.to(device)
@@ -110,7 +110,7 @@ class _TokenNll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        """The logits' gradient, written over them: nobody needs them after this."""
+        """The logits' gradient, written over the logits, which nothing reads after this."""
         logits, targets, normaliser = ctx.saved_tensors
         vectors = (_parts(vector, logits.shape[1]) for vector in (logits, targets, normaliser, grad_outputs[0]))
         for part, target, subtracted, factor in zip(*vectors, strict=True):

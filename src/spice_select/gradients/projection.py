@@ -1,9 +1,9 @@
-"""Per-sample gradients projected from P numbers (millions) to d, inside the backward pass.
+"""Per-sample gradients projected from P dimensions (millions) to d, inside the backward pass.
 
-Every coordinate of every factor gets a random sign and a place: coordinate i of a factor goes, with its sign, to
-place (i + the factor's offset) mod d. Then E <Pg, Ph> = <g, h> over the signs, with a standard deviation of about
-|g| |h| / sqrt(d). The signs of a factor depend on the seed, its name and its size alone, never on batches or order.
-No P x d matrix exists: a sign is one byte, and folding is a product and a sum.
+Coordinate i of a factor's gradient is added, with a random sign, to place (i + the factor's offset) mod d. Then
+E <Pg, Ph> = <g, h> over the signs, with a standard deviation of about |g| |h| / sqrt(d). The signs of a factor depend
+on the seed, its name and its size alone, never on batches or order.
+No P x d matrix exists: a sign is one byte, and projecting is a product and a sum.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spice_select.gradients.capture import AdaptedLayer, captured
-from spice_select.gradients.finite import marked_squares
+from spice_select.gradients.finite import marked_squared_norms
 from spice_select.gradients.fitting import halving
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
@@ -26,7 +26,7 @@ METHOD = "folded-sign-1"
 
 
 class Projection:
-    """A linear map of all factors' gradients to d numbers."""
+    """A linear map of all factors' gradients to d dimensions."""
 
     def __init__(self, factors: Mapping[str, nn.Linear], dim: int, seed: int):
         """Draw signs and offsets.
@@ -63,13 +63,13 @@ class _BatchSink:
 
     def __init__(self, projection: Projection, size: int, device: torch.device):
         self.features = torch.zeros(size, projection.dim, device=device)
-        self.squares = torch.zeros(size, device=device)
+        self.squared_norms = torch.zeros(size, device=device)
         self.losses = torch.zeros(size, device=device)
         self._projection = projection
 
     def add(self, name: str, gradients: Tensor) -> None:
         self.features += self._projection(name, gradients)
-        self.squares += gradients.float().square().sum(dim=1)
+        self.squared_norms += gradients.float().square().sum(dim=1)
 
 
 def project_rows(
@@ -82,7 +82,7 @@ def project_rows(
 ) -> tuple[Tensor, Tensor]:
     """Projected per-sample gradients of `rows`.
 
-    A batch for which a GPU's memory is too small is cut in two and tried again.
+    A batch that does not fit a GPU's memory is computed in halves.
 
     Args:
         model: the proxy in eval mode; no factor of `layers` may require grad.
@@ -117,12 +117,13 @@ def project_rows(
         done += halving(project, batch)
         on_batch(batch)
     # Only here does this process wait for the device.
-    features, squares, found = torch.zeros(len(rows), projection.dim), torch.zeros(len(rows)), torch.zeros(len(rows))
+    features = torch.zeros(len(rows), projection.dim)
+    squared_norms, losses = torch.zeros(len(rows)), torch.zeros(len(rows))
     for batch, sink in done:
         features[list(batch)] = sink.features.cpu()
-        squares[list(batch)] = sink.squares.cpu()
-        found[list(batch)] = sink.losses.cpu()
+        squared_norms[list(batch)] = sink.squared_norms.cpu()
+        losses[list(batch)] = sink.losses.cpu()
     overflowed = ~torch.isfinite(features.square().sum(dim=1))
-    squares = marked_squares(squares.masked_fill(overflowed, torch.inf), found)
-    features[~torch.isfinite(squares)] = 0.0
-    return features, squares
+    squared_norms = marked_squared_norms(squared_norms.masked_fill(overflowed, torch.inf), losses)
+    features[~torch.isfinite(squared_norms)] = 0.0
+    return features, squared_norms

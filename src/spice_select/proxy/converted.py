@@ -1,0 +1,95 @@
+"""The embedded model as safetensors in the user's cache directory, where it loads in a second; its GGUF takes fifteen.
+
+`$XDG_CACHE_HOME/spice-select` (by default `~/.cache/spice-select`) holds a folder for each GGUF file and each version
+of transformers that converted it:
+
+    copy.json                     what was converted by what, and the sha256 of every other file
+    model.safetensors             the weights in float32, bit for bit those of the GGUF file
+    config.json, tokenizer.json, ...
+
+A folder is used only while its files are exactly those of its copy.json; any other folder is replaced.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import __version__ as transformers_version
+
+from spice_select.errors import ModelError, OutputError
+from spice_select.files.atomic import TEMPORARY_PATTERN, new_folder, write_text
+from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256
+from spice_select.proxy.weights import read_object
+
+RECORD = "copy.json"
+FORMAT = 1
+
+
+def converted_model(convert: Callable[[Path], None]) -> Path | None:
+    """Folder of the verified copy; None where the cache directory cannot be written to.
+
+    Args:
+        convert: writes model and tokenizer into an empty folder; called where there is no whole copy.
+
+    """
+    copy = copy_folder()
+    if copy is None or _is_whole(copy):
+        return copy
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        _remove(copy)
+        with new_folder(copy) as fresh:
+            convert(fresh)
+            write_text(fresh / RECORD, json.dumps(_record(fresh), indent=2) + "\n")
+    except (OSError, OutputError, SafetensorError):
+        # No right or no room; or another process, which began at the same time, has finished its copy.
+        return copy if _is_whole(copy) else None
+    for remains in copy.parent.glob(TEMPORARY_PATTERN):  # of killed processes; one still at work takes the copy
+        _remove(remains)
+    return copy
+
+
+def copy_folder() -> Path | None:
+    """Where the copy belongs; None where the user has no home directory."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    name = f"{Path(GGUF_NAME).stem}-{GGUF_SHA256[:12]}-{FORMAT}-transformers-{transformers_version}"
+    return cache / "spice-select" / name
+
+
+def _is_whole(copy: Path) -> bool:
+    """Whether `copy` is a folder whose files are those that were written there."""
+    try:
+        return read_object(copy / RECORD) == _record(copy)
+    except (OSError, ModelError):
+        return False
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Content of a folder's copy.json."""
+    files = sorted(path for path in folder.iterdir() if path.name != RECORD)
+    digests = {path.name: _digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    return {"gguf_sha256": GGUF_SHA256, "transformers": transformers_version, "files": digests}
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a changed file is read again
+    """The sha256 of a file, computed once a process for each state of it."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """Remove what is at `path`, if anything."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
