@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.recipe import Recipe, resolve_recipe
 
@@ -85,7 +84,6 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.api.forecast import forecast_finetune
-    from spice_select.cli.advice import of_finetune
     from spice_select.cli.progress import progress_on
     from spice_select.distributed.launch import is_main_process
     from spice_select.training.finetune import finetune
@@ -97,7 +95,7 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
             click.echo("\n".join(found.lines()))
         return
     existing = "overwrite" if overwrite else "refuse"
-    with going_on(of_finetune(output)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         result = finetune(list(data), output=output, recipe=recipe, existing=existing, progress=progress, **given)
     if is_main_process():
         _print(result, recipe, output)

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
@@ -59,7 +58,6 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     # Imported here so that --help and mistakes answer at once.
     from spice_select.api.forecast import forecast_gradients
     from spice_select.api.pick import compute_gradients
-    from spice_select.cli.advice import of_store
     from spice_select.cli.progress import progress_on
 
     if dry_run:
@@ -68,7 +66,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
         if is_main_process():
             click.echo("\n".join(found.lines()))
         return
-    with going_on(of_store(output)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)
     if not is_main_process():
         return

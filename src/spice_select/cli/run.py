@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
@@ -73,7 +72,6 @@ def run_command(
     # Imported here so that --help, --print-config and mistakes answer at once.
     from spice_select.api.forecast import forecast
     from spice_select.api.select import select
-    from spice_select.cli.advice import of_run
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
@@ -84,7 +82,7 @@ def run_command(
             click.echo("\n".join(found.lines()))
         return
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    with going_on(of_run(directory, overwrite=overwrite)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         result = select(inputs, config, output=directory, existing=existing, progress=progress)
     if is_main_process():
         print_summary(result, directory)
