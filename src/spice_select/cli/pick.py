@@ -39,8 +39,8 @@ class PickCommand(SectionedCommand):
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
     """Choose among all rows of STORE at once, exactly, by gradient information with a conflict penalty (SPICE).
 
-    STORE was made by `gradients`. Neither the pool's files nor the model are needed any more; DIR holds what a run's
-    directory holds.
+    STORE was made by `gradients`; neither the pool's files nor the model are needed any more. DIR holds the same files
+    as the directory of a run.
     """
     options = given_options(values)
 
