@@ -61,7 +61,7 @@ def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, t
     compute_gradients(pool, model=tiny_model, output=tmp_path / "one", dim=64, **FAST)
     done = start("gradients", pool, "--model", tiny_model, "--output",
                tmp_path / "many", "--dim", "64", *OPTIONS)  # fmt: skip
-    assert done.stdout.count("300 gradients of 64 numbers") == 1
+    assert done.stdout.count("300 gradients of 64 dimensions") == 1
     assert content(tmp_path / "many") == content(tmp_path / "one")
     done = start("pick", tmp_path / "many", "--budget", "40", "--rank", "all",
                "--quota", "s0=..10", "--output", tmp_path / "chosen")  # fmt: skip

@@ -31,12 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class RunConfig(BaseModel):
-    """Everything that decides a selection, with the paper's defaults where the paper gives one.
-
-    Raises:
-        ConfigError: through `resolve`, for unknown keys and values out of range.
-
-    """
+    """Everything that decides a selection, with the paper's defaults where the paper gives one; see `resolve`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -45,7 +40,7 @@ class RunConfig(BaseModel):
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. "
         "'20000tok' or '2Mtok' (trained tokens) with ifd, longest and random (the nearest number of rows), and in one "
-        "choice among all rows (at most so many; rows compete by score per token). Excluded rows do not count.",
+        "choice among all rows (an upper limit; rows compete by score per token). Excluded rows do not count.",
     )
     method: Method = Field(
         "spice",
@@ -60,21 +55,23 @@ class RunConfig(BaseModel):
         default_factory=dict,
         description="Share of the picks from a source (a row's field source, else its file's name without ending), in "
         "one choice among all rows: gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, "
-        "gsm8k=200. Between two whole rows either will do.",
+        "gsm8k=200. A share that falls between two row counts allows both.",
     )
     given: str | None = Field(
         None,
-        description="Gradient store of rows that are in the training set already, in one choice among all rows: they "
-        "count as selected first, so the picks are what adds most to them.",
+        description="Gradient store of rows that are already in the training set, in one choice among all rows: they "
+        "count as selected, so the picks are the rows that add most to them.",
     )
     exclude: str | None = Field(
         None,
-        description="File with ids of rows never to pick, one a line, in one choice among all rows; ids as in "
+        description="File with the ids of rows never to pick, one per line, in one choice among all rows; ids as in "
         "scores.parquet (a row's id, else source and number).",
     )
 
     # the score
-    penalty: float = Field(0.1, ge=0, description="lambda, the weight of gradient conflict; stable from 0.1 to 0.5.")
+    penalty: float = Field(
+        0.1, ge=0, description="lambda, the weight of gradient conflict; the choice is stable from 0.1 to 0.5."
+    )
     stop_ratio: float | None = Field(
         None, gt=0, le=1, description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5)."
     )
@@ -101,7 +98,9 @@ class RunConfig(BaseModel):
         description="Rows in a candidate pool (m); all: one choice among all rows, on projected gradients of a frozen "
         "proxy.",
     )
-    dim: int = Field(4096, ge=1, le=1 << 20, description="Numbers to which a gradient is projected with pool_size all.")
+    dim: int = Field(
+        4096, ge=1, le=1 << 20, description="Dimensions to which a gradient is projected with pool_size all."
+    )
     update_every: int | Literal["never"] = Field(
         10, description="Pools between two updates of the proxy (T); never, or pool_size all, keeps it frozen."
     )
@@ -122,7 +121,7 @@ class RunConfig(BaseModel):
     layers: str = Field(
         "all",
         description="Transformer blocks with adapters: all, or last:N, whose gradients take less time because the "
-        "backward pass ends early, but choose other rows.",
+        "backward pass ends early; they choose other rows.",
     )
     warmup_steps: int = Field(
         4,
@@ -133,23 +132,26 @@ class RunConfig(BaseModel):
     lr_warmup_steps: int = Field(5, ge=0, description="Steps over which the rate rises linearly.")
     update_batch_size: int = Field(8, ge=1, description="Rows in one optimizer step of the proxy.")
     on_bad_gradient: Literal["stop", "skip"] = Field(
-        "stop", description="A row whose loss or gradient is not finite: stop, or skip it: never picked, and reported."
+        "stop",
+        description="If a loss or gradient is not finite: stop, or skip the row (reported, never picked).",
     )
 
     # reading and rendering
-    format: str | None = Field(None, description="Row format; found per file when not given.")
-    columns: dict[str, str] = Field(default_factory=dict, description="Field of the format -> column in the file.")
-    skip_invalid: bool = Field(False, description="Put bad rows into rejected.jsonl instead of stopping.")
-    max_length: int = Field(2048, ge=8, description="Tokens kept of an example; longer ones are cut at the end.")
+    format: str | None = Field(None, description="Row format.  [detected for each file]")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Column of the file that holds a field of the format."
+    )
+    skip_invalid: bool = Field(False, description="List unusable rows in rejected.jsonl instead of stopping.")
+    max_length: int = Field(2048, ge=8, description="Tokens kept of a row; longer rows are cut at the end.")
 
     # machine
     token_budget: int | Literal["auto"] = Field(
-        "auto", description="Padded tokens in a pass: a number, or auto: what a GPU's memory allows, 2,048 elsewhere."
+        "auto", description="Padded tokens in a pass: a number, or auto (what a GPU's memory allows; 2,048 elsewhere)."
     )
     gradient_memory: float = Field(
         4.0,
         gt=0,
-        description="GiB of gradients held inside a candidate pool; less means more passes, never another result.",
+        description="GiB of gradients held within a candidate pool; less means more passes, never another result.",
     )
     parquet: bool = Field(False, description="Write selected.parquet beside selected.jsonl.")
 
@@ -290,9 +292,6 @@ def _with_preset(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def _refuse_unknown(values: Mapping[str, Any], origin: str) -> None:
     for key in values:
         if key not in RunConfig.model_fields:
-            raise ConfigError(f"{origin}: unknown key '{key}'; {_nearest(str(key))}.")
-
-
-def _nearest(key: str) -> str:
-    close = difflib.get_close_matches(key, RunConfig.model_fields, n=1, cutoff=0.4)
-    return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(RunConfig.model_fields)}"
+            close = difflib.get_close_matches(str(key), RunConfig.model_fields, n=1, cutoff=0.4)
+            hint = f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(RunConfig.model_fields)}"
+            raise ConfigError(f"{origin}: unknown key '{key}'; {hint}.")

@@ -15,7 +15,7 @@ def shown(value: object) -> str:
 
 
 class SpiceSelectError(Exception):
-    """Base of every error that is the user's to mend; the command line prints it and exits with code 2."""
+    """Base of every error that the user can fix; the command line prints it and exits with code 2."""
 
 
 class ConfigError(SpiceSelectError):
@@ -27,15 +27,15 @@ class PoolError(SpiceSelectError):
 
 
 class TemplateError(SpiceSelectError):
-    """A chat template cannot say exactly which tokens are the assistant's."""
+    """A chat template does not determine which tokens are the assistant's."""
 
 
 class ModelError(SpiceSelectError):
-    """The proxy model or its tokenizer cannot be had or used."""
+    """The proxy model or its tokenizer cannot be found or used."""
 
 
 class ProcessError(SpiceSelectError):
-    """Processes that work together cannot meet, or lost one of theirs."""
+    """The processes of a launch cannot connect, or one of them was lost."""
 
 
 class OutputError(SpiceSelectError):

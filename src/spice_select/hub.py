@@ -1,4 +1,4 @@
-"""Asking the hub: a request that is never answered ends in an error instead of waiting for ever."""
+"""Requests to the hub: one that is never answered ends in an error instead of waiting for ever."""
 
 from typing import Any, cast
 

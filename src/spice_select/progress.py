@@ -1,4 +1,4 @@
-"""How long work tells the outside where it is; who shows it, and how, is not the schedule's business."""
+"""How long-running work reports its progress; the receiver decides how to show it."""
 
 from typing import Protocol
 
@@ -7,20 +7,20 @@ class Progress(Protocol):
     """Receives the stages of a run."""
 
     def begin(self, stage: str, rows: int, tokens: int) -> None:
-        """A stage of so many rows and tokens starts; time goes with tokens, people think in rows."""
+        """A stage of so many rows and tokens starts. Time grows with tokens; people count rows."""
 
     def resume(self, rows: int, tokens: int) -> None:
-        """So much of the stage was already done in an earlier run."""
+        """Report what an earlier run did of the stage."""
 
     def advance(self, rows: int, tokens: int) -> None:
-        """So much more is done."""
+        """Report progress within the stage."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Report one line of text."""
 
 
 class NoProgress:
-    """Says nothing; the default in Python."""
+    """Reports nothing; the default in Python."""
 
     def begin(self, stage: str, rows: int, tokens: int) -> None:
         """Ignore."""

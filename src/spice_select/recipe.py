@@ -1,4 +1,4 @@
-"""The one LoRA recipe: what `finetune` trains with, and what the files beside `train.parquet` tell other trainers."""
+"""The LoRA recipe of `finetune`, and of the files beside `train.parquet` for other trainers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,12 +26,14 @@ class Recipe(BaseModel):
         default=2e-4, gt=0, description="Peak of the learning rate; it falls to zero as a cosine."
     )
     lora_rank: int = Field(default=16, ge=1, description="Rank r of the adapters, on all linear layers.")
-    lora_alpha: float = Field(default=32.0, gt=0, description="LoRA scaling numerator: adapters count alpha / r.")
+    lora_alpha: float = Field(
+        default=32.0, gt=0, description="LoRA scaling numerator: adapters are scaled by alpha / r."
+    )
     batch_size: int = Field(default=16, ge=1, description="Rows of one optimizer step, over all processes together.")
     warmup: float = Field(
         default=0.03, ge=0, lt=1, description="Share of all steps over which the rate rises from zero."
     )
-    max_length: int = Field(default=2048, ge=8, description="Tokens kept of a row; longer ones are cut at the end.")
+    max_length: int = Field(default=2048, ge=8, description="Tokens kept of a row; longer rows are cut at the end.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seeds the adapters' start and the order of the rows.")
 
 

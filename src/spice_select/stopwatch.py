@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""The time of a run, by stage."""
 
 import time
 from collections.abc import Generator
@@ -13,7 +13,7 @@ class Stopwatch:
 
     @contextmanager
     def time(self, stage: str) -> Generator[None]:
-        """Within the context time goes to `stage`; what fails counts too."""
+        """Add the time of the block to `stage`, also when the block fails."""
         started = time.perf_counter()
         try:
             yield

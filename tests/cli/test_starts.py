@@ -11,6 +11,7 @@ import yaml
 from oracles.forked import ENVIRONMENT, spice_anew
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import compute_gradients, select
+from spice_select.cli import COMMANDS
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +56,14 @@ def test_the_installed_program_is_the_command_line():
     program = Path(sys.executable).with_name("spice-select")
     done = subprocess.run([program, "--help"], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stderr == "" and done.stdout == spice_anew("--help").stdout
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_neither_torch_nor_transformers(command):
+    """It would take seconds; the overview imports no command at all."""
+    slow = {"torch", "transformers"} | (set() if command else {"pydantic", "yaml", "rich"})
+    script = "import sys; from spice_select.cli import main; main(); print(*sys.modules, file=sys.stderr)"
+    words = [sys.executable, "-c", script, *command.split(), "--help"]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"Usage: spice-select {command}".rstrip()), done.stdout
+    assert not slow & set(done.stderr.split())

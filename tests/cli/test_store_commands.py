@@ -43,7 +43,7 @@ def ids(result):
 def test_the_commands_lead_to_a_directory_that_trainers_take(store, pool, tiny_model, tmp_path):
     done = spice("gradients", pool, "--model", tiny_model, "--output", tmp_path / "s", *OPTIONS)
     assert done.returncode == 0, done.stderr
-    assert "300 gradients of 64 numbers" in done.stdout and "spice-select pick" in done.stdout
+    assert "300 gradients of 64 dimensions" in done.stdout and "spice-select pick" in done.stdout
     assert (tmp_path / "s" / "manifest.json").read_bytes() == (store / "manifest.json").read_bytes()
     done = spice("check", tmp_path / "s")
     assert done.returncode == 0 and "every checksum matches" in done.stdout

@@ -5,7 +5,7 @@
 Every process is the real command line, forked from one that has the modules loaded, so that kills fall into its work.
 After each kill every file there must be whole; a command that comes to its end must leave byte for byte what an
 undisturbed one left.
-SIGTERM and SIGINT are sent, too: these must end in advice and their own exit code.
+SIGTERM and SIGINT are sent, too: these must end in one line that says how to go on, and in their own exit code.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from faults.killed_commands import Command, commands
 from spice_select.cli import main
 
 MODULES = ("spice_select.api.select", "spice_select.api.pick", "spice_select.cli.run", "spice_select.cli.table")
-MODULES += ("spice_select.training.finetune", "spice_select.study.run", "spice_select.study.forecast")
+MODULES += ("spice_select.training.finetune", "spice_select.study.run")
 MODULES += ("trl.trainer.sft_trainer", "matplotlib.figure", "matplotlib.backends.backend_svg")
 LOADED = [importlib.import_module(name) for name in MODULES]
 """What commands import when they start or at work, loaded before they are forked."""
@@ -42,8 +42,8 @@ TEMPORARY = ".spice-"
 SPARED = ("manifest.json", "report.html", "run.yaml", "README.md")
 """Files of a run that name its directory or hold seconds."""
 
-GOING_ON = ("same command", "--resume", "spice-select report", "next command", "is complete")
-"""What the advice after a signal says, one way or another."""
+GOING_ON = "give the same command again (run: with --resume)"
+"""What a command says when a signal ends it."""
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -155,11 +155,10 @@ def undisturbed(command: Command, log: Path) -> None:
 
 
 def check_message(number: int, code: int, words: str) -> None:
-    """A signal that can be answered ends in its exit code and in one to three lines, without a traceback."""
+    """A signal that can be answered ends in its exit code and in one line, without a traceback."""
     assert code == EXIT_CODES[signal.Signals(number)], (code, words)
     told = words[words.index("spice-select:") :].splitlines()
-    assert 1 <= len(told) <= 3 and "Traceback" not in words, words
-    assert any(way in words for way in GOING_ON), words
+    assert len(told) == 1 and GOING_ON in told[0] and "Traceback" not in words, words
 
 
 def torment(command: Command, kills: int, moments: random.Random, log: Path) -> Counter[str]:

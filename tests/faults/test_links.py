@@ -10,7 +10,7 @@ from oracles.commands import refusal, snapshot
 from spice_select import select
 from spice_select.errors import OutputError
 from spice_select.files.directory import clear
-from spice_select.training.checkpoint import finish_move
+from spice_select.training.checkpoint import READY, finish_move
 
 RUN = ["run", "p.jsonl", "--model", "MODEL", "--pool-size", "20", "--lora-rank", "2", "--warmup-steps", "1"]
 GRADIENTS = ["gradients", "p.jsonl", "--model", "MODEL", "--dim", "16", "--lora-rank", "2", "--warmup-steps", "1"]
@@ -107,10 +107,10 @@ def test_a_link_is_no_checkpoint_that_waits_to_be_moved_in(place):
     record = {"format": "spice-select-finetune", "version": 1, "files": ["finetune.json"]}
     (finished / "finetune.json").write_text(json.dumps(record))
     (place / "out").mkdir()
-    (place / "out" / ".spice-0.tmp").symlink_to(finished)
+    (place / "out" / READY).symlink_to(finished)
     finish_move(place / "out")
     assert (finished / "finetune.json").exists() and not (place / "out" / "finetune.json").exists()
-    (place / "out" / ".spice-0.tmp").unlink()
-    finished.rename(place / "out" / ".spice-0.tmp")
+    (place / "out" / READY).unlink()
+    finished.rename(place / "out" / READY)
     finish_move(place / "out")
     assert (place / "out" / "finetune.json").exists()

@@ -10,10 +10,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
@@ -35,9 +35,8 @@ from spice_select.store.layout import shard_rows
 from spice_select.store.reading import GradientStore
 from spice_select.training.callback import Steps
 from spice_select.training.data import Data
-from spice_select.training.plan import TrainingOptions, load_adapted, of_main_process, plan_training, read_rows
-from spice_select.training.processes import Share
-from spice_select.training.trainer import train
+from spice_select.training.plan import BatchSplit, TrainingOptions, of_main_process, plan_training, read_rows
+from spice_select.training.trainer import load_adapted, train
 
 TIMED = 3
 """Batches, or optimizer steps, that are timed."""
@@ -143,30 +142,30 @@ def forecast_gradients(
         return _forecast_store(prepared, proxy, _text_bytes(prepared), warm_up=proxy_of is None)
 
 
-def forecast_finetune(data: Data, *, progress: Progress | None = None, **options: Unpack[TrainingOptions]) -> Forecast:
+def forecast_finetune(data: Data, *, progress: Progress | None = None, **options: Any) -> Forecast:
     """What `finetune` would take for the same arguments, from a few optimizer steps. Needs the extra `train`.
 
     Raises:
         SpiceSelectError: as `finetune`.
 
     """
-    plan, reporter = plan_training(data, **options), of_main_process(progress)
+    plan, reporter = plan_training(data, TrainingOptions(**options)), of_main_process(progress)
     tokenizer, rows = read_rows(plan, reporter)
     adapted = load_adapted(plan, reporter)
     adapted.to(plan.device)
     reporter.note("timing a few steps")
-    lengths, recipe = rows.lengths, plan.recipe.model_copy(update={"epochs": 1.0})
+    lengths, one_pass = rows.lengths, plan.recipe.model_copy(update={"epochs": 1.0})
     longest_first = sorted(range(rows.rows), key=lambda row: -lengths[row])
 
-    def train_on(members: Sequence[int], share: Share) -> float:
+    def train_on(members: Sequence[int], split: BatchSplit) -> float:
         """Seconds of one pass over `members`."""
-        steps, dataset = Steps(NoProgress(), 0, 0), rows.dataset.select(members)
-        return train(adapted, tokenizer, dataset, recipe, share, plan.device, plan.config.dtype, steps)
+        timed = replace(plan, recipe=one_pass, split=split)
+        return train(adapted, tokenizer, rows.dataset.select(members), timed, Steps(NoProgress(), 0, 0))
 
-    width = plan.share.rows_at_once
-    train_on(longest_first[:width], Share(width, 1))  # allocates memory and compiles kernels
+    width = plan.split.rows_at_once
+    train_on(longest_first[:width], BatchSplit(width, 1))  # allocates memory and compiles kernels
     sample = _spread(longest_first, TIMED * plan.recipe.batch_size)
-    seconds = train_on(sample, plan.share) * plan.recipe.epochs * rows.tokens / sum(lengths[row] for row in sample)
+    seconds = train_on(sample, plan.split) * plan.recipe.epochs * rows.tokens / sum(lengths[row] for row in sample)
     parameters = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     memory = _peak_memory(plan.device) + STATE_BYTES * parameters
     counts, disk = (rows.rows, rows.tokens, rows.trained_tokens), 4 * parameters + 100 * len(tokenizer)

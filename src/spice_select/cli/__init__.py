@@ -1,22 +1,58 @@
 """The command line: parse, call the API, print. See `spice-select --help`."""
 
+# click defines the signatures.
+# ruff: noqa: ARG002
+
+import importlib
 import os
 import sys
 
 import click
 
-from spice_select.cli.interruption import Stopped, StoppedError, orderly_signals
+from spice_select.cli.interruption import Interrupted, signals_interrupt
 from spice_select.cli.printable import printable
 from spice_select.distributed.launch import process_count, process_rank
 from spice_select.errors import SpiceSelectError
 
-ONCE_MORE = "Give the same command again."
-"""What is said of a command that keeps nothing on its way, or had not begun."""
+COMMANDS = {
+    "run": ("run", "Choose the rows of a pool that are worth fine-tuning on."),
+    "inspect": ("inspect", "Show how the model reads a pool, and which rows are unusable."),
+    "gradients": ("gradients", "Compute the gradients of a pool once, into a store."),
+    "pick": ("pick", "Choose rows from a store of gradients, as often as you like."),
+    "check": ("gradients", "Compare every file of a store with its checksum."),
+    "finetune": ("finetune", "Fine-tune a model on chosen rows."),
+    "evaluate": ("evaluate", "Measure a model on held-out rows or public tasks."),
+    "study": ("study", "Compare ways of choosing by fine-tuning on each choice."),
+    "report": ("report", "Explain a choice: how good it is, and why each row is in it."),
+    "audit": ("report", "List rows to review before training."),
+    "compare": ("compare", "Compare the choices of several runs side by side."),
+}
+"""Each command's module, and its line in the overview; the module is imported when the command is used."""
 
 EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run POOL --output DIR"
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class LazyGroup(click.Group):
+    """The commands of `COMMANDS`, of which only the one that is used is imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"spice_select.cli.{COMMANDS[cmd_name][0]}")
+        return getattr(module, f"{cmd_name}_command")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="spice-select")
 def app() -> None:
     """Choose the part of an instruction pool that is worth fine-tuning on."""
@@ -27,51 +63,27 @@ def app() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one to three lines and exit code 2, a signal in its own code."""
-    with orderly_signals():
-        try:
-            _load_commands()
-            app.main(standalone_mode=False, prog_name="spice-select")
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
-        except StoppedError as error:
-            _stop(error.format_message(), error.stop.exit_code)
-        except Stopped as stop:
-            _stop(StoppedError(stop, ONCE_MORE).format_message(), stop.exit_code)
-        except click.Abort:
-            _stop("interrupted.", 130)
-        except click.ClickException as error:
-            _stop(error.format_message(), 2)
-        except SpiceSelectError as error:
-            _stop(str(error), 2)
-        except MemoryError:
-            _stop("out of memory. Take fewer rows at a time, or a machine with more; what was done is kept.", 1)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _stop(f"{where}{error.strerror or error}; mend that and give the command again (run: with --resume).", 1)
-
-
-def _load_commands() -> None:
-    # TRL reports its use to the hub unless told not to; read when huggingface_hub is first imported.
+    # TRL reports its use to the hub unless this is set before huggingface_hub is imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from spice_select.cli.compare import compare_command
-    from spice_select.cli.evaluate import evaluate_command
-    from spice_select.cli.finetune import finetune_command
-    from spice_select.cli.gradients import check_command, gradients_command
-    from spice_select.cli.inspect import inspect_command
-    from spice_select.cli.pick import pick_command
-    from spice_select.cli.report import audit_command, report_command
-    from spice_select.cli.run import run_command
-    from spice_select.cli.study import study_command
+    try:
+        with signals_interrupt():
+            app.main(standalone_mode=False, prog_name="spice-select")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except Interrupted as interruption:
+        _fail(str(interruption), interruption.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except SpiceSelectError as error:
+        _fail(str(error), 2)
+    except MemoryError:
+        _fail("out of memory. What was written is whole; take fewer rows at a time, or a machine with more memory.", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; fix this and give the command again (run: with --resume).", 1)
 
-    for command in (
-        run_command, inspect_command, gradients_command, pick_command, check_command, finetune_command,
-        evaluate_command, study_command, report_command, audit_command,
-        compare_command,
-    ):  # fmt: skip
-        app.add_command(command)
 
-
-def _stop(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> None:
     who = f" (process {process_rank()})" if process_count() > 1 else ""
     click.echo(printable(f"spice-select{who}: {message}"), err=True)
     sys.exit(code)

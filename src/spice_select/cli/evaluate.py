@@ -11,9 +11,7 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
 
-from spice_select.cli.advice import of_evaluation
 from spice_select.cli.evaluation_tables import loss_table, task_table, verdict
-from spice_select.cli.interruption import Stopped, going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.cli.progress import progress_on
 from spice_select.errors import ConfigError
@@ -157,13 +155,12 @@ def evaluate_command(
     report = Report(Path(output) if output else None)
     if report.path:
         check_report_path(report.path, overwrite, values["data"])
-    with going_on(of_evaluation(report.path)):
-        try:
-            _measure(checkpoint, values | {"columns": columns}, report)
-        finally:
-            if report.path and report.begun and not isinstance(sys.exception(), Stopped):  # its advice says so
-                what = "written to" if report.content["complete"] else "what was measured before is in"
-                print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
+    try:
+        _measure(checkpoint, values | {"columns": columns}, report)
+    finally:
+        if report.path and report.begun:
+            what = "written to" if report.content["complete"] else "what was measured before is in"
+            print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
 
 
 def _refuse_idle(context: click.Context) -> None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import Command, SectionedCommand, given_options
 from spice_select.recipe import Recipe, resolve_recipe
 
@@ -51,27 +50,35 @@ def recipe_options(command: Command) -> Command:
 @click.option(
     "--model",
     metavar="TARGET",
-    help="Hub id or local directory of the causal LM to train.  [what DIR was chosen for, else the embedded model]",
+    help="Hub id or local directory of the causal LM to train.  [the model of DIR's run, or the embedded one]",
 )
 @click.option("--revision", metavar="TEXT", help="Hub revision: branch, tag or commit.")
 @click.option("--trust-remote-code", is_flag=True, help="Allow the model repository's own Python code to run.")
 @recipe_options
-@click.option("--format", metavar="TEXT", help="Row format of a POOL; found per file when not given.")
+@click.option("--format", metavar="TEXT", help="Row format of a POOL.  [detected for each file]")
 @click.option(
-    "--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="What a POOL's column means. Repeatable."
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Column of a POOL that holds a field of the format. Repeatable.",
 )
-@click.option("--skip-invalid", is_flag=True, help="Leave bad rows out instead of stopping.")
+@click.option("--skip-invalid", is_flag=True, help="Leave unusable rows out instead of stopping.")
 @click.option(
     "--rows-at-once",
     type=int,
     metavar="INT",
-    help="Rows computed at once by a process; fewer need less memory, the result is the same.  [4]",
+    help="Rows that a process computes at once; fewer need less memory, with the same result.  [4]",
 )
 @click.option("--device", metavar="TEXT", help="auto, cpu, cuda, mps.  [auto]")
 @click.option(
-    "--dtype", metavar="float32|bfloat16", help="Precision of the frozen weights and of the products.  [float32]"
+    "--dtype", metavar="float32|bfloat16", help="Precision of the frozen weights and of matrix products.  [float32]"
 )
-@click.option("--dry-run", is_flag=True, help="Tell rows, tokens, time, memory and disk from a few steps, and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Report the time, memory and disk that the training needs, from a few steps, and stop.",
+)
 def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_run: bool, **values: Any) -> None:
     """Fine-tune a model with LoRA on the rows that run chose (DIR) or on any POOL, with TRL.
 
@@ -85,7 +92,6 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.api.forecast import forecast_finetune
-    from spice_select.cli.advice import of_finetune
     from spice_select.cli.progress import progress_on
     from spice_select.distributed.launch import is_main_process
     from spice_select.training.finetune import finetune
@@ -97,7 +103,7 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
             click.echo("\n".join(found.lines()))
         return
     existing = "overwrite" if overwrite else "refuse"
-    with going_on(of_finetune(output)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         result = finetune(list(data), output=output, recipe=recipe, existing=existing, progress=progress, **given)
     if is_main_process():
         _print(result, recipe, output)
@@ -116,4 +122,4 @@ def _print(result: "FinetuneResult", recipe: Recipe, output: str) -> None:
     ]
     for label, value in figures:
         click.echo(f"{label:<18}{value}")
-    click.echo(f"\nMeasure it on rows kept aside:  spice-select evaluate {output} --data HELDOUT")
+    click.echo(f"\nMeasure it on held-out rows:  spice-select evaluate {output} --data HELDOUT")

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
@@ -25,9 +24,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 EPILOG = """\b
 Examples:
   spice-select gradients pool.jsonl --output store
-  spice-select gradients pool.jsonl --output store          again: completes it after an interruption, mends damage
+  spice-select gradients pool.jsonl --output store          again: continues after an interruption
   torchrun --nproc-per-node 8 -m spice_select gradients pool.jsonl --output store
-  spice-select pick store --budget 10% --output chosen      as often as wanted
+  spice-select pick store --budget 10% --output chosen      as often as you like
 """
 
 
@@ -44,22 +43,25 @@ class GradientsCommand(SectionedCommand):
     "--proxy-of", metavar="STORE", help="Use that store's warmed-up proxy, so that pick can take it as --given."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Tell rows, tokens, time, memory and disk from a few timed batches, and stop."
+    "--dry-run",
+    is_flag=True,
+    help="Report the time, memory and disk that the store needs, from a few timed batches, and stop.",
 )
-@click.option("--output", metavar="STORE", required=True, help="Directory of the store; completed if it is there.")
+@click.option(
+    "--output", metavar="STORE", required=True, help="Directory of the store; an unfinished store is completed."
+)
 def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: bool, output: str, **values: Any) -> None:
-    """Compute every row's gradient, projected to --dim numbers, into a store from which `pick` chooses.
+    """Compute every row's gradient, projected to --dim dimensions, into a store from which `pick` chooses.
 
-    The store takes 2 bytes a number: 8 kB a row at the default. It can be killed at any moment and given again; several
-    processes, also on several hosts that share the directory, work on one store at once. With --skip-invalid the rows
-    left out stand in the store's pool.json.
+    The store takes 2 bytes per dimension: 8 kB per row at the default. After an interruption, the same command
+    continues. Several processes can work on one store at once, also on several hosts that share the directory. With
+    --skip-invalid, the store's pool.json lists the rows that were left out.
     """
     config = resolve({"pool_size": "all"}, given_options(values), "command line")
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.api.forecast import forecast_gradients
     from spice_select.api.gradients import compute_gradients
-    from spice_select.cli.advice import of_store
     from spice_select.cli.progress import progress_on
 
     if dry_run:
@@ -68,21 +70,21 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
         if is_main_process():
             click.echo("\n".join(found.lines()))
         return
-    with going_on(of_store(output)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         store = compute_gradients(list(pools), config, output=output, proxy_of=proxy_of, progress=progress)
     if not is_main_process():
         return
     size = store.rows * store.dim * 2 / 1e6
-    click.echo(f"{store.rows:,} gradients of {store.dim:,} numbers ({size:,.1f} MB) in {output}")
+    click.echo(f"{store.rows:,} gradients of {store.dim:,} dimensions ({size:,.1f} MB) in {output}")
     click.echo(f"next: spice-select pick {output} --budget 10% --output DIR")
 
 
 @click.command("check")
 @click.argument("store", metavar="STORE")
 def check_command(store: str) -> None:
-    """Read a gradient store whole and compare every file with its checksum.
+    """Compare every file of a gradient store with its checksum.
 
-    Exit code 0: all is well. 1: something is missing or damaged; each such file is named. 2: no finished store.
+    Exit code 0: the store is whole. 1: files are missing or damaged; each is named. 2: there is no finished store.
     """
     from spice_select.store.layout import AGAIN
     from spice_select.store.reading import GradientStore, check_store
@@ -94,4 +96,4 @@ def check_command(store: str) -> None:
         click.echo(AGAIN, err=True)
         sys.exit(1)
     opened = GradientStore.open(store)
-    click.echo(f"{opened.rows:,} gradients of {opened.dim:,} numbers: every checksum matches")
+    click.echo(f"{opened.rows:,} gradients of {opened.dim:,} dimensions: every checksum matches")

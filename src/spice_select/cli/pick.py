@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SectionedCommand, config_options, given_options
 from spice_select.distributed.launch import is_main_process
 
@@ -40,20 +39,19 @@ class PickCommand(SectionedCommand):
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
     """Choose among all rows of STORE at once, exactly, by gradient information with a conflict penalty (SPICE).
 
-    STORE was made by `gradients`. Neither the pool's files nor the model are needed any more; DIR holds what a run's
-    directory holds.
+    STORE was made by `gradients`; neither the pool's files nor the model are needed any more. DIR holds the same files
+    as the directory of a run.
     """
     options = given_options(values)
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.api.pick import pick
-    from spice_select.cli.advice import of_pick
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
     directory = output or f"{store.rstrip('/')}-selected"
     existing = "overwrite" if overwrite else "refuse"
-    with going_on(of_pick(directory, overwrite=overwrite)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         result = pick(store, output=directory, existing=existing, progress=progress, **options)
     if is_main_process():
         print_summary(result, directory)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TextIO
 
 from rich.console import Console
@@ -52,9 +53,11 @@ class _Meter:
 
     def __str__(self) -> str:
         elapsed = max(time.monotonic() - self._start, 1e-9)
-        left = int((self.tokens - self.done_tokens) * elapsed / self._own_tokens) if self._own_tokens else 0
-        rate = f"{self._own_rows / elapsed:.1f} rows/s"
-        return f"{self.done_rows:,} of {self.rows:,} rows, {rate}, {left // 60}:{left % 60:02d} left"
+        done = f"{self.done_rows:,} of {self.rows:,} rows"
+        if not self._own_tokens:
+            return done
+        left = timedelta(seconds=int((self.tokens - self.done_tokens) * elapsed / self._own_tokens))
+        return f"{done}, {self._own_rows / elapsed:.1f} rows/s, {left} left"
 
 
 class LiveProgress:

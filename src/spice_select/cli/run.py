@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
@@ -28,13 +27,17 @@ Examples:
 @click.argument("pools", nargs=-1, metavar="POOL...")
 @config_options(*(name for names in SECTIONS.values() for name in names))
 @click.option("--output", metavar="DIR", help="Where the results go.  [POOL's name with -selected]")
-@click.option("--config", "config_file", metavar="FILE", help="YAML with any of these options; the command line wins.")
-@click.option("--resume", is_flag=True, help="Continue a run that was interrupted; the subset is the same.")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace an earlier run in DIR; its files go before the new run starts."
+    "--config", "config_file", metavar="FILE", help="YAML with any of these options; the command line takes precedence."
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted run; the subset is the same.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace an earlier run in DIR; its files are deleted before the new run starts."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Tell rows, tokens, time, memory and disk from a few timed batches, and stop."
+    "--dry-run",
+    is_flag=True,
+    help="Report the time, memory and disk that the run needs, from a few timed batches, and stop.",
 )
 @click.option("--print-config", is_flag=True, help="Print the resolved YAML and stop.")
 def run_command(
@@ -50,7 +53,7 @@ def run_command(
     """Choose the rows of POOL... worth fine-tuning on, by gradient information with a conflict penalty (SPICE).
 
     A POOL is a file (.jsonl, .json, .csv, .parquet; .gz too), a directory saved by datasets, or a hub dataset id.
-    Every choice is made by a small proxy model; the embedded default needs no download.
+    A small proxy model makes the choice; the embedded default needs no download.
     """
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give one of the two.")
@@ -59,8 +62,8 @@ def run_command(
     config = resolve(file.options, given, config_file or "command line")
     if config.trust_remote_code and not given.get("trust_remote_code"):
         raise ConfigError(
-            f"{config_file}: asks to run the model's own Python code, which a file cannot allow.\n"
-            "Give --trust-remote-code if you have read that code, else --no-trust-remote-code."
+            f"{config_file}: allows the model's own Python code to run, which only the command line can do.\n"
+            "Give --trust-remote-code if you have read that code, otherwise --no-trust-remote-code."
         )
     inputs = list(pools) or file.pools
     if not inputs:
@@ -73,7 +76,6 @@ def run_command(
     # Imported here so that --help, --print-config and mistakes answer at once.
     from spice_select.api.forecast import forecast
     from spice_select.api.select import select
-    from spice_select.cli.advice import of_run
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
@@ -84,7 +86,7 @@ def run_command(
             click.echo("\n".join(found.lines()))
         return
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    with going_on(of_run(directory, overwrite=overwrite)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         result = select(inputs, config, output=directory, existing=existing, progress=progress)
     if is_main_process():
         print_summary(result, directory)

@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from spice_select.cli.interruption import going_on
 from spice_select.cli.printable import printable
 
 EPILOG = """\b
@@ -41,7 +40,6 @@ def study_command(
     study_file: str, output: str, pool: tuple[str, ...], heldout: tuple[str, ...], seeds: int | None
 ) -> None:
     """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML; one table and two figures come out."""
-    from spice_select.cli.advice import of_study
     from spice_select.cli.progress import progress_on
     from spice_select.study.config import load_study
     from spice_select.study.run import run_study
@@ -49,7 +47,7 @@ def study_command(
     study = load_study(Path(study_file))
     given = {"pool": list(pool), "heldout": list(heldout), "seeds": seeds}
     study = study.model_copy(update={key: value for key, value in given.items() if value})
-    with going_on(of_study(output)), progress_on(sys.stderr) as progress:
+    with progress_on(sys.stderr) as progress:
         result = run_study(study, Path(output), progress)
     console = Console(highlight=False)
     console.print(printable(result.markdown), soft_wrap=True, markup=False)

@@ -12,7 +12,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.loading import ModelSource, load_tokenizer, model_source
 from spice_select.study.config import StudyConfig
 from spice_select.study.remarks import overlap_remarks
-from spice_select.training.trainer import require_trl
+from spice_select.training.plan import require_trl
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What to fine-tune on: a finished run's directory, or any pool; in both cases with the masks of selection."""
+"""The rows of a fine-tuning: a finished run's directory, or any pool; in both cases with the masks of selection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from spice_select.config_file import load_yaml
 from spice_select.errors import ConfigError, PoolError
 from spice_select.output.trainers import IGNORED, TRAIN_FILE, training_dataset
-from spice_select.pool.examples import Example, PoolInput, PoolOptions, read_pool
+from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
 from spice_select.pool.sources import as_list
 
 Data: TypeAlias = PoolInput | Sequence[PoolInput]
@@ -22,16 +22,10 @@ _SAVED_DATASET = ("state.json", "dataset_dict.json")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """Rows ready for the trainer.
-
-    Attributes:
-        dataset: `input_ids` and `labels` of each row; a label is the token's id, or -100 for no target.
-        left_out: rows that cannot be trained on, or of which `max_length` leaves no target.
-
-    """
+    """Rows as the trainer takes them: `input_ids`, and `labels` with -100 where a token is no target."""
 
     dataset: datasets.Dataset
-    left_out: int
+    left_out: int  # rows that cannot be trained on, or of which `max_length` leaves no target
 
     @property
     def rows(self) -> int:
@@ -56,7 +50,7 @@ class TrainingRows:
 
 
 def run_directory(data: Data) -> Path | None:
-    """Return the directory if `data` is one that a run wrote, None if it is a pool.
+    """The directory if `data` is one that a run wrote, None if it is a pool.
 
     Raises:
         ConfigError: a run's directory among other inputs.
@@ -67,15 +61,15 @@ def run_directory(data: Data) -> Path | None:
     found = [path for item in inputs if isinstance(item, (str, Path)) if _is_run(path := Path(item).expanduser())]
     if found and len(inputs) > 1:
         raise ConfigError(
-            f"{found[0]}: a run's directory is fine-tuned on alone; beside other inputs name its selected.jsonl."
+            f"{found[0]}: a run's directory cannot be combined with other inputs; name its selected.jsonl instead."
         )
     return found[0] if found else None
 
 
 def run_options(data: Data) -> dict[str, Any]:
-    """Return `model`, `revision` and `max_length` of the run whose directory `data` is, as far as `run.yaml` has them.
+    """`model`, `revision` and `max_length` of the run whose directory `data` is, as far as `run.yaml` has them.
 
-    Whether the model's own code may run is not taken over: that is for the user to allow each time.
+    Not whether the model's own code may run: the user allows that each time.
     """
     directory = run_directory(data)
     if directory is None or not (path := directory / "run.yaml").is_file():
@@ -94,7 +88,12 @@ def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolO
     directory = run_directory(data)
     if directory is None:
         pool = read_pool(as_list(data), tokenizer, options)
-        return TrainingRows(_dataset(pool.examples), len(pool.rejected))
+        ids = [example.input_ids.tolist() for example in pool.examples]
+        labels = [
+            [token if target else IGNORED for token, target in zip(tokens, example.trained.tolist(), strict=True)]
+            for tokens, example in zip(ids, pool.examples, strict=True)
+        ]
+        return TrainingRows(datasets.Dataset.from_dict({"input_ids": ids, "labels": labels}), len(pool.rejected))
     if options.format or options.columns or options.skip_invalid:
         raise ConfigError(
             f"{directory}: is a run's directory, whose rows are read and checked already; "
@@ -103,7 +102,7 @@ def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolO
     path = directory / TRAIN_FILE
     dataset = training_dataset(path, tokenizer, options.max_length)
     if not len(dataset):
-        raise PoolError(f"{path}: max_length {options.max_length} cuts off every response; ask for a larger one.")
+        raise PoolError(f"{path}: max_length {options.max_length} cuts off every response; choose a larger one.")
     return TrainingRows(dataset, cast(int, pq.read_metadata(path).num_rows) - len(dataset))  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -120,12 +119,3 @@ def _is_run(path: Path) -> bool:
             "Name the data files one by one instead of their folder."
         )
     return False
-
-
-def _dataset(examples: Sequence[Example]) -> datasets.Dataset:
-    ids = [example.input_ids.tolist() for example in examples]
-    labels = [
-        [token if target else IGNORED for token, target in zip(tokens, example.trained.tolist(), strict=True)]
-        for tokens, example in zip(ids, examples, strict=True)
-    ]
-    return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})

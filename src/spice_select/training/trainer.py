@@ -1,25 +1,23 @@
-"""TRL's SFTTrainer on given rows, quiet and reproducible. TRL is imported here only, at its first use."""
+"""TRL's SFTTrainer on given rows, quiet and reproducible. TRL is imported only here, when it is used."""
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback
-from transformers.utils import logging as transformers_logging
 
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, ModelError, SpiceSelectError
 from spice_select.gradients.memory import explain_out_of_memory
-from spice_select.output.trainers import IGNORED
+from spice_select.progress import Progress
+from spice_select.proxy.loading import load_model
 from spice_select.recipe import Recipe
 from spice_select.training.callback import Steps
-from spice_select.training.processes import Share
+from spice_select.training.plan import TrainingPlan
 
 if TYPE_CHECKING:
     import datasets
@@ -28,26 +26,18 @@ if TYPE_CHECKING:
     from trl import SFTConfig  # pyright: ignore[reportPrivateImportUsage]
 
 LARGE = 1_000_000_000
-"""Parameters from which activations are computed twice instead of being kept."""
+"""Parameters from which on activations are recomputed instead of being kept."""
 
 OUT_OF_MEMORY = (
     "Lower --rows-at-once (the result stays the same) or --max-length, or load the weights with --dtype bfloat16."
 )
 
 
-def require_trl() -> None:
-    """Fail early where TRL is not installed.
-
-    Raises:
-        SpiceSelectError: says how to install it.
-
-    """
-    try:
-        import trl  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise SpiceSelectError(
-            f"fine-tuning needs TRL, which cannot be imported ({error}).\nRun: pip install 'spice-select[train]'"
-        ) from error
+def load_adapted(plan: TrainingPlan, progress: Progress) -> "PeftModel":
+    """The model with fresh adapters, on the CPU. Raises `ModelError` as `load_model` and `add_lora` do."""
+    progress.note(f"loading {plan.config.model}")
+    loaded = load_model(plan.source, plan.config.dtype, torch.device("cpu"))
+    return add_lora(loaded, plan.recipe, plan.base, plan.base_revision)
 
 
 def add_lora(model: "PreTrainedModel", recipe: Recipe, base: str, revision: str | None) -> "PeftModel":
@@ -56,7 +46,7 @@ def add_lora(model: "PreTrainedModel", recipe: Recipe, base: str, revision: str 
     Args:
         model: on the CPU, whose generator draws A.
         recipe: rank, alpha and seed.
-        base: under which name others find the model; it goes into adapter_config.json.
+        base: the name under which others find the model; adapter_config.json records it.
         revision: of `base`.
 
     Raises:
@@ -86,13 +76,10 @@ def train(
     model: "PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
     dataset: "datasets.Dataset",
-    recipe: Recipe,
-    share: Share,
-    device: torch.device,
-    dtype: str,
+    plan: TrainingPlan,
     steps: Steps,
 ) -> float:
-    """Train the adapters of `model` in place; `steps` collects the losses.
+    """Train the adapters of `model` in place by the plan's recipe; `steps` collects the losses.
 
     The loss of a step is the mean over all trained tokens of its rows, in all processes. The global random
     generators are seeded on the way.
@@ -107,15 +94,17 @@ def train(
 
     """
     from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     with _quiet(), tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
-        args = _arguments(recipe, share, device, dtype, scratch, large=model.num_parameters() >= LARGE)
+        args = _arguments(plan, scratch, large=model.num_parameters() >= LARGE)
         with explain_out_of_memory(OUT_OF_MEMORY, "fine-tuning"):
             trainer = SFTTrainer(
                 model=model,
                 args=args,
                 train_dataset=dataset,
-                data_collator=pad_rows,
+                # Padding gets neither attention nor a label: any token serves, and the tokenizer needs no pad token.
+                data_collator=DataCollatorForLanguageModeling(pad_token_id=0),
                 processing_class=tokenizer,
                 callbacks=[steps],
             )
@@ -129,27 +118,10 @@ def train(
     return seconds
 
 
-def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
-    """Pad a batch on the right: `input_ids`, `labels` and `attention_mask`, each [rows, longest] int64.
-
-    Any token will do as padding, because it gets neither attention nor label; so the tokenizer needs no pad token.
-    """
-
-    def padded(sequences: list[Sequence[int]], value: int) -> Tensor:
-        return pad_sequence([torch.tensor(s) for s in sequences], batch_first=True, padding_value=value)
-
-    return {
-        "input_ids": padded([row["input_ids"] for row in rows], 0),
-        "labels": padded([row["labels"] for row in rows], IGNORED),
-        "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
-    }
-
-
-def _arguments(
-    recipe: Recipe, share: Share, device: torch.device, dtype: str, scratch: str, *, large: bool
-) -> "SFTConfig":
+def _arguments(plan: TrainingPlan, scratch: str, *, large: bool) -> "SFTConfig":
     from trl import SFTConfig  # pyright: ignore[reportPrivateImportUsage]
 
+    recipe, device = plan.recipe, plan.device
     args = SFTConfig(
         output_dir=scratch,
         max_length=recipe.max_length,
@@ -159,16 +131,16 @@ def _arguments(
         lr_scheduler_type="cosine",
         warmup_steps=recipe.warmup,  # below 1: a share of all steps
         optim="adamw_torch",
-        per_device_train_batch_size=share.rows_at_once,
-        gradient_accumulation_steps=share.accumulation,
+        per_device_train_batch_size=plan.split.rows_at_once,
+        gradient_accumulation_steps=plan.split.accumulation,
         gradient_checkpointing=large,
         seed=recipe.seed,
         use_cpu=device.type == "cpu",
-        bf16=dtype == "bfloat16",
+        bf16=plan.config.dtype == "bfloat16",
         ddp_find_unused_parameters=False,  # every adapter takes part in every step
         dataloader_pin_memory=device.type == "cuda",
         logging_steps=1,
-        logging_nan_inf_filter=False,  # it would put another step's loss in place of a NaN
+        logging_nan_inf_filter=False,  # it would replace a NaN by another step's loss
         disable_tqdm=True,
         log_level="error",
         report_to="none",
@@ -176,8 +148,8 @@ def _arguments(
     )
     if args.device.type != device.type or (process_count() == 1 and (device.index or 0) != 0):
         raise ConfigError(
-            f"device '{device}': fine-tuning takes the first device that it sees, here {args.device}.\n"
-            "Say which with the environment variable CUDA_VISIBLE_DEVICES, and --device auto."
+            f"device '{device}': fine-tuning uses the first visible device, here {args.device}.\n"
+            "Choose one by the environment variable CUDA_VISIBLE_DEVICES, with --device auto."
         )
     # Without a launcher the Trainer would spread a batch over all visible devices, which TRL refuses.
     args._n_gpu = min(args.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
@@ -186,11 +158,9 @@ def _arguments(
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Let only errors of the libraries through; what they warn about is settled here and not the user's to mend."""
-    loggers = [logging.getLogger(name) for name in ("trl", "peft", "accelerate")]
+    """Silence these libraries below errors: their warnings concern arguments that this module sets."""
+    loggers = [logging.getLogger(name) for name in ("trl", "peft", "accelerate", "transformers")]
     levels = [logger.level for logger in loggers]
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -198,6 +168,5 @@ def _quiet() -> Generator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
