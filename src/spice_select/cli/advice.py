@@ -66,7 +66,7 @@ def of_study(directory: str) -> Callable[[], str]:
 
     def advice() -> str:
         """Say what is there at this moment."""
-        done = _files(Path(directory) / "cells", "*/*.json", "result of a cell", "results of cells")
+        done = _files(Path(directory) / "tuned", "*/heldout.json", "result of a cell", "results of cells")
         return f"{done} kept in {directory}.\nThe same command goes on."
 
     return advice
