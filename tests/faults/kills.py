@@ -33,7 +33,7 @@ from faults.killed_commands import Command, commands
 from spice_select.cli import main
 
 MODULES = ("spice_select.api.select", "spice_select.api.pick", "spice_select.cli.run", "spice_select.cli.table")
-MODULES += ("spice_select.training.finetune", "spice_select.study.run")
+MODULES += ("spice_select.training.finetune", "spice_select.study.run", "spice_select.study.figures")
 MODULES += ("trl.trainer.sft_trainer", "matplotlib.figure", "matplotlib.backends.backend_svg")
 LOADED = [importlib.import_module(name) for name in MODULES]
 """What commands import when they start or at work, loaded before they are forked."""
@@ -88,15 +88,14 @@ def interrupt(pid: int, delay: float, number: int) -> int | None:
 
 def content(output: Path) -> dict[str, bytes]:
     """What a finished command left and an undisturbed one leaves alike."""
-    own = output / "checkpoint"
     return {
         str(path.relative_to(output)): without_seconds(path)
         for path in sorted(output.rglob("*"))
         if path.is_file()
         and not passing(path, output)
-        and not (path.parent == output and (own.is_dir() and path.name in SPARED))
-        and not (path.parent == own and path.name == "identity.json")
-        and not (own / "gradients" in path.parents and path.name in ("manifest.json",))
+        and not (path.name in SPARED and (path.parent / "checkpoint").is_dir())
+        and not (path.parent.name == "checkpoint" and path.name == "identity.json")
+        and not (path.parent.match("checkpoint/gradients") and path.name == "manifest.json")
     }
 
 

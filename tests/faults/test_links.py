@@ -25,9 +25,9 @@ LINKED = {
     "audit --answers, checkpoint": ("run/checkpoint", ["audit", "run", "--answers"]),
     "gradients, claims": ("store/.claims", [*GRADIENTS, "--output", "store"]),
     "gradients, shards": ("store/shards", [*GRADIENTS, "--output", "store"]),
-    "study, model": ("study/model", STUDY),
     "study, cells": ("study/cells", STUDY),
-    "study, a cell": ("study/cells/random", STUDY),
+    "study, a cell": ("study/cells/random-0", STUDY),
+    "study, fine-tuned": ("study/tuned", STUDY),
 }
 
 
@@ -43,17 +43,15 @@ def move_behind_a_link(path: Path) -> None:
 def begin_study(place: Path, model: str) -> None:
     """A study that only lacks its results."""
     from spice_select.progress import NoProgress
-    from spice_select.proxy.loading import model_fingerprint
     from spice_select.study.config import StudyConfig
-    from spice_select.study.identity import begin, identity_of
-    from spice_select.study.inputs import read_inputs
+    from spice_select.study.run import identity_of, read_study, write_json
 
     about = {"model": model, "pool": "p.jsonl", "heldout": "p.jsonl", "budget": 4, "seeds": 1}
     about |= {"cells": {"random": {"method": "random"}}}
     (place / "study.yaml").write_text(json.dumps(about))
-    study = StudyConfig.model_validate(about)
-    inputs = read_inputs(study, NoProgress())
-    begin(place / "study", identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source)))
+    study = read_study(StudyConfig.model_validate(about), place / "study", NoProgress())
+    (place / "study").mkdir()
+    write_json(place / "study" / "study.json", identity_of(study))
 
 
 @pytest.mark.parametrize("name", LINKED)

@@ -22,6 +22,7 @@ from spice_select.config import resolve
 from spice_select.errors import ConfigError, ModelError
 from spice_select.evaluation.heldout import heldout_loss
 from spice_select.pool.examples import read_pool
+from spice_select.prepared import prepare
 from spice_select.progress import NoProgress
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.report.audit import audit_of
@@ -30,8 +31,7 @@ from spice_select.report.evidence import open_run
 from spice_select.schedule.pick_in_pool import pick_among_usable, pick_in_pool
 from spice_select.schedule.pools import CandidatePool
 from spice_select.store.reading import check_store
-from spice_select.study.evidence import Evidence
-from spice_select.study.picks import subset_of
+from spice_select.study.gram import frozen_picks
 from spice_select.training.callback import Steps
 
 BAD = [3, 7, 12]
@@ -354,17 +354,18 @@ def test_a_pool_of_one_row(tiny_model):
 
 
 def test_a_study_skips_bad_rows_alike_now_and_from_what_it_kept(pool, bad_model, tmp_path):
-    """Gram matrix and losses are read again with their marks; to stop there writes nothing."""
-    read = read_pool([str(pool)], AutoTokenizer.from_pretrained(bad_model))
+    """The Gram matrix is read again with its marks, also by a study that stopped at them before."""
     base = {"model": bad_model, "lora_rank": 2, "warmup_steps": 0, "update_every": "never", "budget": "5"}
-    evidence = Evidence(tmp_path, read, NoProgress())
-    for method in ("spice", "ifd"):
+    for _ in range(2):
+        stopping = prepare([str(pool)], resolve({}, base), NoProgress())
         with pytest.raises(ModelError, match=r"row 4.*its loss is not finite"):
-            subset_of(resolve({}, {**base, "method": method}), [str(pool)], evidence, 0)
-        assert not list(tmp_path.glob("*.safetensors")) or method == "ifd"
-        skipping = resolve({}, {**base, "method": method, "on_bad_gradient": "skip"})
-        first, second = (subset_of(skipping, [str(pool)], evidence, 0) for _ in range(2))
-        assert first == second and len(first) == 5 and not set(first) & set(BAD)
+            frozen_picks(stopping, stopping.config, 0, tmp_path, NoProgress())
+    skipping = resolve({}, {**base, "on_bad_gradient": "skip"})
+    (tmp_path / "new").mkdir()
+    kept, computed = (
+        frozen_picks(stopping, skipping, 0, place, NoProgress()) for place in (tmp_path, tmp_path / "new")
+    )
+    assert kept == computed and len(kept) == 5 and not set(kept) & set(BAD)
 
 
 def test_a_heldout_loss_that_is_not_finite_names_its_row(pool, bad_model):

@@ -9,14 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
-from spice_select import select
 from spice_select.errors import ConfigError, OutputError
 from spice_select.pool.examples import read_pool
 from spice_select.progress import NoProgress
 from spice_select.study.config import StudyConfig
-from spice_select.study.forecast import forecast_study
-from spice_select.study.remarks import overlap_remarks
 from spice_select.study.run import run_study
+from spice_select.study.table import overlap_remarks
 
 pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
@@ -46,65 +44,55 @@ def study_of(model: str, pool: Path, heldout: Path, **changes) -> StudyConfig:
 
 
 def result(directory: Path, cell: str) -> dict:
-    return json.loads((directory / "cells" / cell / "0.json").read_text(encoding="utf-8"))
+    (path,) = directory.glob(f"cells/{cell}-0-*/cell.json")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def edit(path: Path, **changes) -> None:
-    """Set keys of a JSON file; those set to None are taken out."""
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8")
+def test_a_cell_whose_options_change_is_made_anew_and_so_is_what_follows_it(
+    tiny_model, chat_pool, heldout, tmp_path
+) -> None:
+    """Nothing measured is lost: with the old options back, all is found again."""
 
-
-def test_a_forecast_counts_what_is_left(tiny_model, chat_pool, heldout, tmp_path) -> None:
-    """Each cell and seed trains and is evaluated, the untrained model once; gradients are those of each proxy once."""
-    cells = {**RANDOM, "spice": {}, "norm": {"method": "norm"}}
-    study = study_of(tiny_model, chat_pool, heldout, cells=cells, seeds=3, gradient_seeds=2)
-    directory = tmp_path / "study"
-    pool = len(read_pool([str(chat_pool)], byte_tokenizer()).examples)
-    new = forecast_study(study, directory, NoProgress())
-    assert new.rows == 2 * pool + 9 * 4 + 10 * 6
-    assert set(new.seconds) == {"gradients", "proxy training", "fine-tuning", "held-out loss"}
-    run_study(study.model_copy(update={"seeds": 1}), directory, NoProgress())
-    assert forecast_study(study, directory, NoProgress()).rows == pool + 6 * 4 + 6 * 6
-    run_study(study, directory, NoProgress())
-    done = forecast_study(study, directory, NoProgress())
-    assert (done.rows, done.seconds, done.disk) == (0, {}, 0)
-
-    another = study.model_copy(update={"max_length": 99})
-    with pytest.raises(OutputError, match="holds a study that differs in max_length"):
-        forecast_study(another, directory, NoProgress())
-
-
-def test_a_cell_follows_the_other_when_that_is_made_anew(tiny_model, chat_pool, heldout, tmp_path) -> None:
-    """Its tokens are those that the other has now, except where a result does not say what it followed."""
-    follows = {"method": "random", "equal_tokens_to": "long"}
-
-    def run(budget: int) -> list[str]:
-        cells = {**RANDOM, "fair": follows, "old": follows, "long": {"method": "longest", "budget": budget}}
-        notes = Notes()
+    def run(budget: int) -> tuple[dict, dict, list[str]]:
+        follows = {"method": "random", "equal_tokens_to": "long"}
+        cells = {**RANDOM, "fair": follows, "long": {"method": "longest", "budget": budget}}
+        notes, before = Notes(), set(tmp_path.glob("cells/*"))
         run_study(study_of(tiny_model, chat_pool, heldout, cells=cells), tmp_path, notes)
-        return [line for line in notes.lines if "made anew" in line]
+        new = sorted(path.name.split("-")[0] for path in set(tmp_path.glob("cells/*")) - before)
+        records = {path.parent: json.loads(path.read_text()) for path in tmp_path.glob("cells/*/cell.json")}
+        (long,) = [record for record in records.values() if record["options"].get("budget") == budget]
+        fair = {folder.name: record for folder, record in records.items() if folder.name.startswith("fair")}
+        return fair, long, new
 
-    assert run(3) == []
-    before = result(tmp_path, "fair")
-    assert before["target_tokens"] == result(tmp_path, "long")["trained_tokens"]
-    edit(tmp_path / "cells" / "old" / "0.json", target_tokens=None)
-    shutil.rmtree(tmp_path / "cells" / "long")
-    assert len(run(8)) == 1
-    fair, long = result(tmp_path, "fair"), result(tmp_path, "long")
-    assert fair["target_tokens"] == long["trained_tokens"] > before["target_tokens"]
+    _, short, new = run(3)
+    assert new == ["fair", "long", "random"]
+    fair, long, new = run(8)
+    assert new == ["fair", "long"]
+    assert long["trained_tokens"] > short["trained_tokens"]
     longest = max(example.trained_tokens for example in read_pool([chat_pool], byte_tokenizer()).examples)
-    assert abs(fair["trained_tokens"] - long["trained_tokens"]) <= longest / 2
-    assert result(tmp_path, "old")["ids"] == before["ids"]
-    assert run(8) == []
+    for followed in (short, long):
+        gaps = [abs(record["trained_tokens"] - followed["trained_tokens"]) for record in fair.values()]
+        assert min(gaps) <= longest / 2
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tuned/*/heldout.json")}
+    assert run(3)[2] == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("tuned/*/heldout.json")} == before
 
-    edit(tmp_path / "cells" / "long" / "0.json", format_version=7)
-    with pytest.raises(OutputError, match="format version 7"):
-        run(8)
+
+def test_a_damaged_record_is_named(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """A cell's, and that of losses."""
+    study = study_of(tiny_model, chat_pool, heldout)
+    run_study(study, tmp_path, NoProgress())
+    for pattern, content in (("tuned/*/heldout.json", '{"a": "x"}'), ("cells/*/cell.json", "{}")):
+        (path,) = tmp_path.glob(pattern)
+        path.write_text(content)
+        with pytest.raises(OutputError, match=rf"{path.name}: is damaged .* delete it and run the study again"):
+            run_study(study, tmp_path, NoProgress())
+        path.unlink()
+        run_study(study, tmp_path, NoProgress())
 
 
 def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> None:
-    """Changed weights or renamed rows are refused; a study that did not record them goes on from its own copy."""
+    """Changed weights or renamed rows are refused."""
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     pool = write_jsonl(tmp_path / "pool.jsonl", [*chat_rows(30), {"id": "bad", "messages": []}])
     rows = [{"messages": row["messages"]} for row in chat_rows(6, seed=9)]
@@ -112,12 +100,12 @@ def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> No
     study = study_of(str(model), pool, heldout, skip_invalid=True)
     notes = Notes()
     run_study(study, out, notes)
-    assert "1 rows of the pool cannot be used and are left out" in notes.lines
+    assert any(line.startswith("1 rows cannot be used and are left out") for line in notes.lines)
     lines = (out / "lines.json").read_text(encoding="utf-8")
     assert json.loads(lines, parse_constant=pytest.fail)[0]["proportional"] is None
 
     renamed = study.model_copy(update={"heldout": [str(heldout.rename(tmp_path / "other.jsonl"))]})
-    with pytest.raises(OutputError, match="give the files their old names back"):
+    with pytest.raises(OutputError, match="give a renamed file its old name back"):
         run_study(renamed, out, NoProgress())
     (tmp_path / "other.jsonl").rename(heldout)
 
@@ -126,17 +114,8 @@ def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> No
     noise = {key: value + torch.randn(value.shape, generator=generator) for key, value in weights.items()}
     save_file(noise, model / "model.safetensors", {"format": "pt"})
     more = study.model_copy(update={"cells": {**RANDOM, "spice": {"scale": "unit"}}})
-    with pytest.raises(OutputError, match="the weights behind its model's name"):
+    with pytest.raises(OutputError, match="weights"):
         run_study(more, out, NoProgress())
-    edit(out / "study.json", weights=None, pool_rows=None, heldout_rows=None)
-    run_study(more, out, NoProgress())
-    options = {"budget": 4, "scale": "unit", "skip_invalid": True}
-    kept, changed = (
-        [chat.id for chat in result_of.chosen]
-        for result_of in (select([pool], model=str(place), **options) for place in (out / "model", model))
-    )
-    assert result(out, "spice")["ids"] == kept
-    assert kept != changed, "the two models must be told apart by their picks"
 
 
 @pytest.mark.parametrize("budget", [58, "9999999tok", "0.1%"])

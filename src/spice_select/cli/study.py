@@ -24,22 +24,24 @@ study.yaml:
   skip_invalid: true               leave out rows that cannot be used; format and columns as for run
   on_bad_gradient: skip            go on without rows whose loss or gradient is not finite
 \b
-A cell with a frozen proxy (no update within the pool) picks from gradients that all cells share;
-a cell whose proxy trains in between runs the whole selection. Interrupt it at any time: the same
-command goes on. Cells and seeds may be added later.
+Cells with a frozen proxy (no update within the pool) share one computation of the gradients; a cell
+whose proxy is updated makes a whole run. You can interrupt a study at any time: the same command
+continues it. Cells and seeds may be added later; a cell whose options have changed is made anew.
 """
 
 
 @click.command("study", epilog=EPILOG)
 @click.argument("study_file", metavar="STUDY.YAML")
-@click.option("--output", required=True, metavar="DIR", help="Where results are kept; an unfinished study goes on.")
+@click.option(
+    "--output", required=True, metavar="DIR", help="Directory of the results; an unfinished study is continued."
+)
 @click.option("--pool", multiple=True, metavar="POOL", help="Select from this instead of the YAML's pool. Repeatable.")
 @click.option("--heldout", multiple=True, metavar="DATA", help="Held-out rows instead of the YAML's. Repeatable.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds instead of the YAML's.")
 def study_command(
     study_file: str, output: str, pool: tuple[str, ...], heldout: tuple[str, ...], seeds: int | None
 ) -> None:
-    """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML; one table and two figures come out."""
+    """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML; write one table and two figures."""
     from spice_select.cli.progress import progress_on
     from spice_select.study.config import load_study
     from spice_select.study.run import run_study
@@ -48,8 +50,8 @@ def study_command(
     given = {"pool": list(pool), "heldout": list(heldout), "seeds": seeds}
     study = study.model_copy(update={key: value for key, value in given.items() if value})
     with progress_on(sys.stderr) as progress:
-        result = run_study(study, Path(output), progress)
+        table = run_study(study, Path(output), progress)
     console = Console(highlight=False)
-    console.print(printable(result.markdown), soft_wrap=True, markup=False)
-    closing = f"{output}/table.md, loss.svg, tokens.svg; each cell's rows and losses are in {output}/cells/"
+    console.print(printable(table), soft_wrap=True, markup=False)
+    closing = f"{output}/table.md, loss.svg, tokens.svg; rows are in {output}/cells/, losses in {output}/tuned/"
     console.print(closing, soft_wrap=True, markup=False)

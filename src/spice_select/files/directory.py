@@ -260,10 +260,12 @@ def _sweep(directory: Path) -> None:
 
 
 def sweep_folders(directory: Path) -> None:
-    """Remove temporary folders that a killed process left in a directory where only this command makes any."""
-    for path in directory.glob(TEMPORARY_PATTERN):
+    """Remove temporary files and folders at any depth; for directories where no other command writes."""
+    for path in list(directory.rglob(TEMPORARY_PATTERN)):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def ensure_writable(directory: Path) -> None:

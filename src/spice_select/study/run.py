@@ -1,169 +1,230 @@
-"""`run_study`: every cell at every seed, each kept when done, then one table and two figures.
+"""`run_study`: every cell at every seed by `select`, `finetune` and `evaluate`, then one table and two figures.
 
-Layout of the study's directory, format version 1:
-    study.json            what the study is (see `identity`)
-    model/                the model as loaded, from which all cells and gradients start
-    gram-*.safetensors, response-losses.json    evidence the cells share
-    untrained.json        held-out losses before any fine-tuning
-    cells/<cell>/<seed>.json
-    table.md, lines.json, loss.svg, tokens.svg  the outcome, written anew after every cell
+The study's directory, format version 2. What is there is not made again:
+    study.json                what makes the study the same one when it goes on
+    gram-*.safetensors        see `gram`
+    untrained.json            loss of each held-out row by id before any fine-tuning
+    cells/<cell>-<seed>-<digest of options>/
+        selection/            the directory of a run; train.parquet alone where the rows come from a shared Gram matrix
+        cell.json             a `Choice`; written when the rows are chosen
+    tuned/<seed>-<digest of ids>/    for all cells that choose these rows at this seed
+        checkpoint/           what `finetune` leaves
+        heldout.json          as untrained.json, after fine-tuning; written last
+    table.md, lines.json, loss.svg, tokens.svg    the outcome, written anew after each cell
 """
 
+import hashlib
 import itertools
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from spice_select.files.atomic import new_folder, write_text
+from pydantic import TypeAdapter
+
+from spice_select.api.select import select
+from spice_select.config import WITHOUT_GRADIENTS, RunConfig
+from spice_select.errors import ConfigError, OutputError
+from spice_select.evaluation.evaluate import evaluate
+from spice_select.evaluation.heldout import limited
+from spice_select.files.atomic import TEMPORARY_PATTERN, write_text
 from spice_select.files.directory import refuse_links, sweep_folders
-from spice_select.files.locks import sole_writer
-from spice_select.pool.examples import Pool
+from spice_select.files.locks import LOCK, sole_writer
+from spice_select.files.settings import differences
+from spice_select.output.subset import write_training_table  # pyright: ignore[reportUnknownVariableType]
+from spice_select.output.trainers import TRAIN_FILE
+from spice_select.pool.examples import Pool, PoolOptions, read_pool
+from spice_select.prepared import Prepared, prepare, report_pool
 from spice_select.progress import Progress
-from spice_select.proxy.loading import (
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    model_source,
-    pick_device,
-    quiet,
-)
 from spice_select.study import figures
-from spice_select.study.cells import (
-    CELLS,
-    CellResult,
-    followed_tokens,
-    heldout_losses,
-    kept_result,
-    measure,
-    result_path,
-    write_result,
-)
-from spice_select.study.config import StudyConfig
-from spice_select.study.evidence import Evidence
-from spice_select.study.files import read_json, write_json
-from spice_select.study.identity import begin, begun, identity_of
-from spice_select.study.inputs import model_config, read_inputs
-from spice_select.study.picks import subset_of
-from spice_select.study.remarks import overlap_remarks, source_remarks
-from spice_select.study.table import Line, Shares, lines, markdown, pool_shares
+from spice_select.study.config import EQUAL_TOKENS, READING_KEYS, StudyConfig
+from spice_select.study.gram import frozen_picks
+from spice_select.study.table import CellResult, Sources, lines, markdown, overlap_remarks
+from spice_select.training.finetune import finetune
+from spice_select.training.plan import require_trl
 
-UNTRAINED = "untrained.json"
-MODEL = "model"
+DECISIVE = {"model", "budget", "gradient_seeds", "format", "columns", "max_length", "rows_per_source", "recipe"}
+"""Keys that must stay the same when a study goes on; of the data, the contents are compared instead of the names."""
 
 
 @dataclass(frozen=True, slots=True)
-class StudyResult:
-    """The finished study."""
+class Choice:
+    """The rows of a cell at a seed, in the pool's order, and the options that they were chosen by."""
 
-    lines: list[Line]
-    markdown: str
-    directory: Path
-
-
-def run_study(study: StudyConfig, directory: Path, progress: Progress) -> StudyResult:
-    """Run what is missing of `study` in `directory`, seed by seed, and write its table and figures.
-
-    Raises:
-        ConfigError: no pool or held-out rows; a budget beyond the pool; a changed cell.
-        OutputError: the directory holds another study, damaged files, or links in place of folders.
-
-    """
-    inputs = read_inputs(study, progress)
-    identity = identity_of(study, inputs.pool, inputs.heldout, model_fingerprint(inputs.source))
-    begun(directory, identity)  # raises before anything is made where it may not be
-    refuse_links(directory, MODEL, CELLS, *(f"{CELLS}/{cell}" for cell in study.cells))
-    directory.mkdir(parents=True, exist_ok=True)
-    work = _Work(study, directory, inputs.pool, inputs.heldout, progress)
-    with sole_writer(directory):
-        begin(directory, identity)
-        sweep_folders(directory)
-        for seed, cell in itertools.product(range(study.seeds), study.cells):
-            work.ensure(cell, seed)
-        return work.report()
+    options: dict[str, Any]
+    ids: list[str]
+    trained_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    study: StudyConfig
+class Study:
+    """A study in its directory; `prepared` holds the pool, and the model as found but not loaded."""
+
+    config: StudyConfig
     directory: Path
-    pool: Pool
+    prepared: Prepared
     heldout: Pool
     progress: Progress
 
-    def ensure(self, cell: str, seed: int) -> None:
-        """Run a cell unless its result is kept; the cell whose tokens it follows goes first."""
-        other = self.study.followed(cell)
-        if other is not None:
-            self.ensure(other, seed)
-        if self.kept(cell, seed) is not None:
-            return
-        if result_path(self.directory, cell, seed).exists():
-            self.progress.note(f"cell {cell}, seed {seed}: made anew, for cell {other} has other trained tokens now")
-        self.run(cell, seed)
-        self.report()
+    def choose(self, cell: str, seed: int) -> tuple[Choice, Path]:
+        """The choice of a cell, made unless it is there, and its `selection`. Raises as `select` does."""
+        options, tokens = self.config.cells[cell], None
+        if EQUAL_TOKENS in options:
+            tokens = self.choose(options[EQUAL_TOKENS], seed)[0].trained_tokens
+        place = self.directory / "cells" / f"{cell}-{seed}-{digest([options, tokens])}"
+        record, selection = place / "cell.json", place / "selection"
+        if not record.exists():
+            self.progress.note(f"cell {cell}, seed {seed}: choosing rows")
+            rows = self._rows(self.config.run_config(cell, seed, tokens), selection)
+            chosen = [self.prepared.pool.examples[row] for row in rows]
+            trained = sum(row.trained_tokens for row in chosen)
+            write_json(record, {"options": options, "ids": [row.id for row in chosen], "trained_tokens": trained})
+        return read_json(record, Choice), selection
 
-    def kept(self, cell: str, seed: int) -> CellResult | None:
-        """See `kept_result`."""
-        return kept_result(self.study, self.directory, cell, seed)
+    def _rows(self, config: RunConfig, selection: Path) -> list[int]:
+        """Places of the chosen rows in the pool, in its order; `selection` then holds them as chats."""
+        if config.method not in WITHOUT_GRADIENTS:
+            proxy_seed = config.seed % self.config.gradient_seeds
+            rows = frozen_picks(self.prepared, config, proxy_seed, self.directory, self.progress)
+            if rows is not None:
+                selection.mkdir(parents=True, exist_ok=True)
+                write_training_table(selection / TRAIN_FILE, [self.prepared.pool.examples[row] for row in rows])
+                return rows
+        try:
+            found = select(self.config.pool, config, output=selection, existing="resume", progress=self.progress)
+        except OutputError as error:
+            raise OutputError(f"{error}\nOr delete {selection} and run the study again.") from error
+        return sorted(found.indices)
 
-    def run(self, cell: str, seed: int) -> None:
-        """Select, fine-tune, evaluate, keep."""
-        target, model = followed_tokens(self.study, self.directory, cell, seed), self._model()
-        self.progress.note(f"cell {cell}, seed {seed}")
-        evidence = Evidence(self.directory, self.pool, self.progress)
-        config = self.study.run_config(cell, seed, target).model_copy(update={"model": str(model)})
-        subset = subset_of(config, self.study.pool, evidence, seed % self.study.gradient_seeds)
-        examples = [self.pool.examples[row] for row in subset]
-        ids = [example.id for example in examples]
-        twin = self._twin(seed, ids)
-        if twin is not None:
-            self.progress.note(f"the same rows as cell {twin.cell}: its losses stand for both")
-            steps, losses = twin.steps, twin.losses
-        else:
-            steps, losses = measure(self.study, model, self.pool, subset, self.heldout, seed, self.progress)
-        trained = sum(example.trained_tokens for example in examples)
-        result = CellResult(cell, seed, self.study.cells[cell], ids, trained, steps, losses, target)
-        write_result(self.directory, result)
+    def evaluate(self, cell: str, seed: int) -> tuple[CellResult, bool]:
+        """The result of a cell, and whether it was measured now, not found. Raises as each of its steps does."""
+        choice, selection = self.choose(cell, seed)
+        place = self.directory / "tuned" / f"{seed}-{digest(choice.ids)}"
+        checkpoint, heldout = place / "checkpoint", place / "heldout.json"
+        new = not heldout.exists()
+        if new and not checkpoint.exists():
+            self.progress.note(f"cell {cell}, seed {seed}: fine-tuning on {len(choice.ids):,} rows")
+            place.mkdir(parents=True, exist_ok=True)
+            finetune(
+                selection,
+                output=checkpoint,
+                model=self.config.model,
+                recipe=self.config.recipe.model_copy(update={"seed": seed, "max_length": self.config.max_length}),
+                rows_at_once=self.config.rows_at_once,
+                progress=self.progress,
+            )
+        losses = self.losses(checkpoint, heldout)
+        return CellResult(cell, seed, len(choice.ids), choice.trained_tokens, losses), new
 
-    def _twin(self, seed: int, ids: list[str]) -> CellResult | None:
-        """A finished cell with the same rows at the same seed: fine-tuning on them again would repeat every number."""
-        done = (self.kept(cell, seed) for cell in self.study.cells)
-        return next((result for result in done if result is not None and result.ids == ids), None)
+    def losses(self, checkpoint: str | Path, path: Path) -> dict[str, float]:
+        """Loss of each held-out row by id under `checkpoint`, kept at `path`. Raises as `evaluate` does."""
+        if not path.exists():
+            reading, limit = self.config.model_dump(include=READING_KEYS), self.config.rows_per_source
+            done = evaluate(checkpoint, self.config.heldout, limit_per_source=limit, progress=self.progress, **reading)
+            write_json(path, {row.id: row.loss for row in done.heldout.rows})
+        return read_json(path, dict[str, float])
 
-    def report(self) -> StudyResult:
-        """Write the table and the figures of the cells that are done."""
-        sources = {example.id: example.row.source for example in self.heldout.examples}
-        shares = Shares(sources, pool_shares([example.row.source for example in self.pool.examples]))
-        table = lines(list(self._results()), shares, self.study.baseline)
-        remarks = source_remarks(sources.values(), shares.pool) + overlap_remarks(self.pool, self.heldout)
-        text = markdown(table, self.study.baseline, shares.macro(self._untrained()), remarks)
+    def write_outcome(self, results: Sequence[CellResult]) -> str:
+        """Write the table and the figures of `results`; returns the table."""
+        pool, baseline = self.prepared.pool, self.config.baseline
+        rows = Counter(example.row.source for example in pool.examples)
+        sources = Sources({example.id: example.row.source for example in self.heldout.examples}, rows)
+        untrained = self.losses(self.config.model, self.directory / "untrained.json")
+        table, remarks = lines(results, sources, baseline), sources.remarks() + overlap_remarks(pool, self.heldout)
+        text = markdown(table, baseline, sources.macro(untrained), remarks)
         write_text(self.directory / "table.md", text)
-        write_json(self.directory / "lines.json", [asdict(line) for line in table], indent=1)
-        if table:
-            figures.draw(table, self.study.baseline, self.directory)
-        return StudyResult(table, text, self.directory)
+        write_json(self.directory / "lines.json", [asdict(line) for line in table])
+        figures.draw(table, baseline, self.directory)
+        return text
 
-    def _results(self) -> Iterator[CellResult]:
-        for cell, seed in itertools.product(self.study.cells, range(self.study.seeds)):
-            result = self.kept(cell, seed)
-            if result is not None:
-                yield result
 
-    def _untrained(self) -> dict[str, float]:
-        path = self.directory / UNTRAINED
-        if not path.exists():
-            self.progress.note("the untrained model")
-            model = load_model(model_source(model_config(str(self._model()))), "float32", pick_device("auto"))
-            write_json(path, heldout_losses(model, self.heldout, self.progress))
-        return read_json(path)
+def run_study(config: StudyConfig, directory: Path, progress: Progress) -> str:
+    """Make what is missing of a study in `directory`, seed by seed; returns its table, in Markdown.
 
-    def _model(self) -> Path:
-        """The model as a directory: one copy for all that is measured, and quicker to load than to unpack each time."""
-        path = self.directory / MODEL
-        if not path.exists():
-            source = model_source(model_config(self.study.model))
-            with new_folder(path) as folder:
-                with quiet():
-                    load_model(source, "float32", pick_device("cpu")).save_pretrained(folder)
-                load_tokenizer(source).save_pretrained(folder)
-        return path
+    Raises `ConfigError` where data or a budget do not fit the study; `OutputError` where the directory holds another
+    study, damaged files or links; and as `select`, `finetune` and `evaluate` do.
+    """
+    study = read_study(config, directory, progress)
+    identity = identity_of(study)
+    check_directory(directory, identity)  # before anything is written where it may not be
+    refuse_links(directory, *(str(path.relative_to(directory)) for path in directory.rglob("*")))
+    directory.mkdir(parents=True, exist_ok=True)
+    results: list[CellResult] = []
+    with sole_writer(directory):
+        if not check_directory(directory, identity):
+            write_json(directory / "study.json", identity)
+        sweep_folders(directory)
+        for seed, cell in itertools.product(range(config.seeds), config.cells):
+            result, new = study.evaluate(cell, seed)
+            results.append(result)
+            if new:
+                study.write_outcome(results)
+        return study.write_outcome(results)
+
+
+def read_study(config: StudyConfig, directory: Path, progress: Progress) -> Study:
+    """Read pool and held-out rows with the model's tokenizer. Raises as `run_study`."""
+    for name in ("pool", "heldout"):
+        if not getattr(config, name):
+            raise ConfigError(f"the study names no {name}; add '{name}: [FILE]' to its YAML or give --{name} FILE.")
+    require_trl()
+    prepared = prepare(config.pool, config.run_config(config.baseline, seed=0), progress)
+    pool, reading = prepared.pool, PoolOptions(**config.model_dump(include=READING_KEYS))
+    for cell in config.cells:
+        try:
+            config.run_config(cell, seed=0).budget_rows(len(pool.examples), pool.trained_tokens)
+        except ConfigError as error:
+            raise ConfigError(f"cell '{cell}': {error}") from None
+    report_pool(pool, prepared.config, f"{len(config.cells):,} cells, {config.seeds:,} seeds", progress)
+    heldout = limited(read_pool(config.heldout, prepared.tokenizer, reading), config.rows_per_source)
+    for remark in overlap_remarks(pool, heldout):
+        progress.note(remark)
+    return Study(config, directory, prepared, heldout, progress)
+
+
+def identity_of(study: Study) -> dict[str, Any]:
+    """The content of study.json, with what pins the model's weights and the data."""
+    pool, heldout = (
+        digest([[file.sha256 for file in rows.files], [[row.id, row.row.source] for row in rows.examples]])
+        for rows in (study.prepared.pool, study.heldout)
+    )
+    own = {"weights": study.prepared.about["fingerprint"], "pool": pool, "heldout": heldout}
+    return {"format_version": 2, **study.config.model_dump(include=DECISIVE), **own}
+
+
+def check_directory(directory: Path, identity: dict[str, Any]) -> bool:
+    """Whether the directory holds this study, else False; raises `OutputError` where it holds anything else."""
+    path = directory / "study.json"
+    if path.exists():
+        if found := differences(read_json(path, dict[str, Any]), identity):
+            raise OutputError(
+                f"{directory}: holds a study with other settings: {found}.\n"
+                "Cells and seeds may be added; for anything else give a new --output. Rows without an id or a source\n"
+                "are named after their file: give a renamed file its old name back."
+            )
+        return True
+    present = directory.iterdir() if directory.exists() else ()
+    if not all(other.match(TEMPORARY_PATTERN) or other.name == LOCK for other in present):
+        raise OutputError(f"{directory}: is not empty and holds no study; give a new --output.")
+    return False
+
+
+def digest(content: object) -> str:
+    """A name that tells JSON values from others."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write lists, dicts, texts and finite numbers; the file is whole or absent."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: Any) -> Any:
+    """Read a value of the type `kind`. Raises `OutputError` where the file holds no such value."""
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise OutputError(f"{path}: is damaged ({reason}); delete it and run the study again.") from error

@@ -1,0 +1,77 @@
+"""The rows of a cell whose proxy stays frozen, picked from a Gram matrix of the whole pool that such cells share."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from spice_select.amounts import GIB
+from spice_select.config import RunConfig
+from spice_select.errors import OutputError
+from spice_select.files.atomic import write_bytes
+from spice_select.gradients.gram import HeldGradients, pool_gram
+from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.prepared import Prepared
+from spice_select.progress import Progress
+from spice_select.proxy.lora import merge
+from spice_select.proxy.update import ProxyOptimizer
+from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, stop_or_report
+from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.pick_in_pool import pick_among_usable
+from spice_select.schedule.pools import cut_cycles, cut_pools, rows_in_a_pool
+from spice_select.schedule.proxy_training import warm_up
+
+
+def frozen_picks(
+    prepared: Prepared, config: RunConfig, proxy_seed: int, directory: Path, progress: Progress
+) -> list[int] | None:
+    """Places of the rows that a method with gradients picks, in the pool's order; None where its proxy is updated.
+
+    `select` cannot make these picks: its one seed sets both the proxy and the cut into candidate pools. Raises
+    `ModelError` where a loss or gradient is not finite and the options say to stop.
+    """
+    examples = prepared.pool.examples
+    budget = config.budget_rows(len(examples), prepared.pool.trained_tokens)
+    pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
+    if len(cut_cycles(pools, config.update_every)) > 1:
+        return None
+    gram = shared_gram(replace(prepared, config=config.model_copy(update={"seed": proxy_seed})), directory, progress)
+    stop_or_report(bad_rows(examples, gram.diagonal()), config, progress)
+    records = [
+        pick_among_usable(pool, gram[pool.rows][:, pool.rows], [examples[row] for row in pool.rows], config, 0.0)[0]
+        for pool in pools
+        if pool.quota
+    ]
+    refuse_empty_choice(records)
+    return sorted(row for record in records for row in record.picked_rows)
+
+
+def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> Tensor:
+    """Gram matrix [n, n] of unscaled gradients under `prepared`'s proxy, computed once; marked as by `pool_gram`."""
+    config, examples = prepared.config, prepared.pool.examples
+    path = directory / f"gram-{config.seed}-{config.warmup_steps}.safetensors"
+    if not path.exists():
+        proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
+        warm_up(ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
+        lengths = [len(example.input_ids) for example in examples]
+        progress.begin(f"gradients {config.seed}", len(examples), sum(lengths))
+        with explain_out_of_memory("Lower gradient_memory in the study's YAML and give the same command again."):
+            merge(proxy)
+            gram = pool_gram(
+                proxy.model,
+                proxy.layers,
+                examples,
+                proxy.batches(lengths),
+                int(config.gradient_memory * GIB),
+                HeldGradients(),
+                lambda batch: progress.advance(len(batch), sum(lengths[row] for row in batch)),
+                torch.bfloat16,  # the gradients of a whole pool, which wait between batches, would not fit otherwise
+            )
+        write_bytes(path, save({"gram": gram}))
+    try:
+        return load(path.read_bytes())["gram"]
+    except (SafetensorError, KeyError) as error:
+        raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error
