@@ -1,7 +1,7 @@
-"""A limit on the time that code which is not ours may take: chat templates.
+"""A limit on the time that foreign code may take: chat templates.
 
-The limit rests on SIGALRM and the process's timer. Outside the main thread, and where somebody else uses that signal or
-timer, there is none.
+The limit uses SIGALRM and the process's timer. Outside the main thread, and where another part of the program uses that
+signal or timer, there is none.
 """
 
 import signal
@@ -17,8 +17,9 @@ class OutOfTime(Exception):  # noqa: N818 - it is an event, not an error of the 
 
 @contextmanager
 def time_limit(seconds: float) -> Generator[None]:
-    """Within the context code may take so many seconds; then it ends with `OutOfTime`."""
-    if not _is_free():
+    """End the context with `OutOfTime` after so many seconds."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield
         return
 
@@ -32,10 +33,3 @@ def time_limit(seconds: float) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-def _is_free() -> bool:
-    """Whether this thread may take the signal, and nobody else waits for it."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    return signal.getsignal(signal.SIGALRM) is signal.SIG_DFL and not signal.getitimer(signal.ITIMER_REAL)[0]
