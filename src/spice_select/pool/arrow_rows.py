@@ -6,6 +6,7 @@ and the like, wherever in a row they lie, and to decode one it opens whatever fi
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -83,16 +84,13 @@ def dataset_rows(dataset: datasets.Dataset, label: str) -> Iterator[RawRow]:
 
 def _rows_of_batch(batch: Any, before: int) -> Iterator[RawRow]:
     """The rows of an Arrow batch or table, numbered from `before` + 1; one that is too long is not made."""
-    one_by_one = _size(batch) > streams.ROW_BYTES
-    parts = (batch.slice(at, 1) for at in range(batch.num_rows)) if one_by_one else (batch,)
-    for part in parts:
-        if one_by_one and _size(part) > streams.ROW_BYTES:
-            before += 1
-            yield RawRow(before, None, "", too_long("it"))
-            continue
-        for data in part.to_pylist():
-            before += 1
-            yield raw_row(before, data)
+    step = 1 if _size(batch) > streams.ROW_BYTES else max(1, batch.num_rows)
+    for start in range(0, batch.num_rows, step):
+        part, first = batch.slice(start, step), before + start + 1
+        if step == 1 and _size(part) > streams.ROW_BYTES:
+            yield RawRow(first, None, "", too_long("it"))
+        else:
+            yield from map(raw_row, count(first), part.to_pylist())
 
 
 def _size(batch: Any) -> int:

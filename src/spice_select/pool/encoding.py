@@ -49,7 +49,13 @@ class Encoder:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._added = np.array(sorted(tokenizer.added_tokens_decoder), dtype=np.int32)
-        self._check(tokenizer)
+        text = "".join(tokenizer.all_special_tokens) + "\n Été, 2 × 'x'\n\n\t"
+        expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self._backend.encode(text, add_special_tokens=False).ids != expected:
+            raise ModelError(
+                f"{type(tokenizer).__name__} encodes otherwise than its tokenizer.json, so masks cannot be trusted.\n"
+                "Save it with save_pretrained and load it from there."
+            )
 
     def encode(self, renderings: Sequence[Rendering]) -> list[Encoded]:
         """Tokens and masks of a batch of chats."""
@@ -69,13 +75,3 @@ class Encoder:
             trained |= inside
         trained[:1] = False
         return Encoded(ids, trained)
-
-    def _check(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        text = "".join(tokenizer.all_special_tokens) + "\n Été, 2 × 'x'\n\n\t"
-        expected = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self._backend.encode(text, add_special_tokens=False).ids != expected:
-            raise ModelError(
-                f"{type(tokenizer).__name__} encodes otherwise than its tokenizer.json, so masks cannot be "
-                "trusted.\n"
-                "Save it with save_pretrained and load it from there."
-            )

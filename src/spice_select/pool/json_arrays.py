@@ -48,42 +48,45 @@ class JsonText:
         self._at += found
         return found
 
-    def value(self) -> tuple[object, str]:
+    def value(self, row: int) -> tuple[object, str]:
         """The JSON value at the place, which moves behind it, and its text.
 
-        Raises `ValueError` or `RecursionError`, as `json.loads`: it is broken, cut short, or longer than a row may be.
+        Raises `PoolError`, which names the row, if it is broken, cut short, or longer than a row may be.
         """
+        self.peek()
         while True:
             try:
                 value, end = self._json.raw_decode(self._text, self._at)
-            except ValueError as error:
-                if self._exceeds_row() or not self._may_be_cut(error) or not self._read_on():
-                    raise
+            except (ValueError, RecursionError) as error:
+                self._mend(row, error)
                 continue
             if end < len(self._text) or not self._read_on():  # a number may go on behind the part in memory
-                text, self._at = self._text[self._at : end], end
-                return value, text
+                break
+        text, self._at = self._text[self._at : end], end
+        if len(text) > streams.ROW_BYTES:
+            raise self._too_long(row)
+        return value, text
 
-    def damage(self, number: int, error: ValueError | RecursionError) -> PoolError:
-        """The error of the user for what `value` raised on row `number`."""
-        if isinstance(error, ValueError) and self._exceeds_row() and self._may_be_cut(error):
-            return overlong(self.path, number)
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = "{}: line {} column {}".format(error.msg, *self._position(error.pos))
+    def broken(self, row: int, reason: str) -> PoolError:
+        """The error for damage in a row."""
         return PoolError(
-            f"{self.path.name}, row {number}: broken JSON: {one_line(reason)}.\n"
+            f"{self.path.name}, row {row}: broken JSON: {one_line(reason)}.\n"
             "Nothing after it can be read; mend the file there."
         )
 
-    def _exceeds_row(self) -> bool:
-        return len(self._text) - self._at > streams.ROW_BYTES
+    def _mend(self, row: int, error: ValueError | RecursionError) -> None:
+        """Read on if that may mend the error: if it is at the end, in an open string, or in a very long number."""
+        reason, cut = str(error), isinstance(error, ValueError)
+        if isinstance(error, json.JSONDecodeError):
+            reason = "{}: line {} column {}".format(error.msg, *self._position(error.pos))
+            cut = error.pos > len(self._text) - _LONGEST_WORD or error.msg.startswith("Unterminated string")
+        if cut and len(self._text) - self._at > streams.ROW_BYTES:
+            raise self._too_long(row) from error
+        if not cut or not self._read_on():
+            raise self.broken(row, reason) from error
 
-    def _may_be_cut(self, error: ValueError) -> bool:
-        """Whether more text may mend the error: it is at the end, in an open string, or in a very long number."""
-        if not isinstance(error, json.JSONDecodeError):
-            return True
-        return error.pos > len(self._text) - _LONGEST_WORD or error.msg.startswith("Unterminated string")
+    def _too_long(self, row: int) -> PoolError:
+        return PoolError(f"{self.path.name}, row {row}: {too_long('it')}.\nShorten it, or leave it out.")
 
     def _position(self, at: int) -> tuple[int, int]:
         """1-based line and column of a place in the part in memory."""
@@ -123,24 +126,9 @@ def elements(text: JsonText) -> Iterator[tuple[int, object, str]]:
     number, closed = 0, text.skip("]")
     while not closed:
         number += 1
-        text.peek()
-        try:
-            value, written = text.value()
-        except (ValueError, RecursionError) as error:
-            raise text.damage(number, error) from error
-        if len(written) > streams.ROW_BYTES:
-            raise overlong(text.path, number)
-        yield number, value, written
+        yield number, *text.value(number)
         closed = text.skip("]")
         if not closed and not text.skip(","):
-            raise PoolError(
-                f"{text.path.name}, row {number}: broken JSON: ',' or ']' expected after it (line {text.line}).\n"
-                "Nothing after it can be read; mend the file there."
-            )
+            raise text.broken(number, f"',' or ']' expected after it (line {text.line})")
     if text.peek():
         raise PoolError(f"{text.path.name}: text follows the end of the JSON array (after row {number}).\nRemove it.")
-
-
-def overlong(path: Path, number: int) -> PoolError:
-    """The error for an element beyond the limit."""
-    return PoolError(f"{path.name}, row {number}: {too_long('it')}.\nShorten it, or leave it out.")

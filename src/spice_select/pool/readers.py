@@ -7,8 +7,8 @@ unclosed CSV quote) raises `PoolError`, because reading on would lose rows in si
 
 import csv
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,7 +59,9 @@ def read_json(path: Path) -> Iterator[RawRow]:
 def read_csv(path: Path) -> Iterator[RawRow]:
     """Comma-separated text with a header line; every value is text, a cell that the row lacks is None."""
     number = 0
-    with opened(path) as stream, _unlimited_cells():
+    with opened(path) as stream, ExitStack() as after:
+        # Long answers exceed the module's limit of 131,072 characters a cell.
+        after.callback(csv.field_size_limit, csv.field_size_limit(2**31 - 1))
         text = _CsvLines(path, lines(path, stream))
         reader = csv.DictReader(text, strict=True)  # cells beyond the header's are a list under the key None
         try:
@@ -104,8 +106,8 @@ def _parse_line(line: bytes, number: int, line_number: int) -> RawRow:
 def _single_value(text: JsonText) -> str | None:
     """The content of a file that is one JSON value, in words; None where it holds none, or several."""
     try:
-        value, _ = text.value()
-    except (ValueError, RecursionError):
+        value, _ = text.value(1)
+    except PoolError:
         return None
     if text.peek():
         return None
@@ -139,16 +141,6 @@ class _CsvLines:
         except UnicodeDecodeError as error:
             problem = f"invalid UTF-8 at byte {error.start + 1}.\nSave the file as UTF-8."
             raise PoolError(f"{self._path.name}, line {self.line}: {problem}") from error
-
-
-@contextmanager
-def _unlimited_cells() -> Generator[None]:
-    """Lift the csv module's limit of 131,072 characters a cell, which long answers exceed."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _check_header(path: Path, header: Sequence[str] | None) -> None:

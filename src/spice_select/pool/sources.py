@@ -73,9 +73,7 @@ def _resolve(item: PoolInput) -> Source:
         return Source("memory", "dataset", _MEMORY, None, lambda: dataset_rows(item, "dataset"))
     if isinstance(item, Mapping):
         raise PoolError("An input is a single mapping, not rows.\nPass rows in memory as one list: [[row, row, ...]].")
-    return Source(
-        "memory", "rows", _MEMORY, None, lambda: (raw_row(*numbered) for numbered in enumerate(item, start=1))
-    )
+    return Source("memory", "rows", _MEMORY, None, lambda: map(raw_row, count(1), item))
 
 
 def _resolve_name(item: str | Path) -> Source:

@@ -16,8 +16,11 @@ trained.
 """
 
 import re
+import signal
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateError as JinjaError
@@ -27,7 +30,6 @@ from transformers.utils.chat_template_utils import (
 )
 
 from spice_select.errors import TemplateError
-from spice_select.pool.deadline import OutOfTime, time_limit
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, one_line
 
@@ -111,7 +113,8 @@ class ChatTemplate:
         Characters, as the token mask of `apply_chat_template` loses a block's end where no token starts there. Raises
         as `render`.
         """
-        source, variables = self._source(chat), self._tokenizer.special_tokens_map | self._variables
+        source = self._source(chat)
+        variables: dict[str, Any] = {**self._tokenizer.special_tokens_map, **self._variables}
         with _rendering():
             texts, spans = render_jinja_template(
                 conversations=[chat.messages],
@@ -144,14 +147,42 @@ class ChatTemplate:
 def _rendering() -> Generator[None]:
     """Limit the time of the template, and name its errors."""
     try:
-        with time_limit(RENDER_SECONDS):
+        with _time_limit(RENDER_SECONDS):
             yield
-    except OutOfTime as error:
+    except _OutOfTime as error:
         raise TemplateError(
-            f"The chat template does not come to an end: {error}.\nMend the template, or use another model's tokenizer."
+            f"The chat template does not come to an end: it took more than {RENDER_SECONDS:g} seconds.\n"
+            "Mend the template, or use another model's tokenizer."
         ) from error
     except _RENDER_ERRORS as error:
         raise RenderProblem(f"the chat template refuses it: {one_line(str(error)) or type(error).__name__}") from error
+
+
+class _OutOfTime(Exception):  # noqa: N818 - it is an event, not an error of the program
+    """The template was stopped."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Generator[None]:
+    """End the context with `_OutOfTime` after so many seconds, by SIGALRM and the process's timer.
+
+    There is no limit outside the main thread, and where another part of the program uses that signal or timer.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _OutOfTime
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _own_bos(tokenizer: PreTrainedTokenizerBase) -> str:
