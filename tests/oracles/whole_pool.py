@@ -12,7 +12,7 @@ from typing import Any
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoder
 from spice_select.pool.examples import PoolOptions, Rejection, SourceFile
-from spice_select.pool.formats import find_format, to_conversation
+from spice_select.pool.formats import Layout, find_format
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, RowProblem, one_line
 from spice_select.pool.rendering import Renderer
@@ -107,11 +107,11 @@ def _row(source, raw, found, columns):
     line = f" (line {raw.line})" if raw.line else ""
     location = f"{source.label}, row {raw.number}{line}"
     if raw.data is None:
-        return Rejection(source.name, location, raw.number, one_line(raw.problem), raw.raw)
+        return Rejection(source.name, location, raw.number, one_line(raw.problem), raw.text)
     named = raw.data.get(columns.get("source", "source"))
     name = named if isinstance(named, str) and named.strip() else source.name
     try:
-        conversation = to_conversation(raw.data, found, columns)
+        conversation = Layout(found, columns).conversation(raw.data)
     except RowProblem as problem:
         return Rejection(name, location, raw.number, one_line(problem.reason), raw.data)
     given = raw.data.get(columns.get("id", "id"))

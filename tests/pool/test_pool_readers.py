@@ -208,7 +208,10 @@ def test_csv_rows_with_too_many_cells_are_rejected(tmp_path):
 
 def test_memory_rows_of_a_wrong_type_are_rejected():
     pool = read([ROWS[0], "text", 3], skip_invalid=True)
-    assert [r.reason for r in pool.rejected] == ["is str, not a mapping of fields", "is int, not a mapping of fields"]
+    assert [r.reason for r in pool.rejected] == [
+        "is text, not an object of fields",
+        "is a number, not an object of fields",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["pool.jsonl", "no/such/file.jsonl", "alpaca", "data/pool.csv", "./x/y"])

@@ -9,8 +9,7 @@ however far it reaches.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,28 +25,19 @@ TokenMask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One chat as tokens.
+    """One chat as tokens."""
 
-    Attributes:
-        input_ids: [tokens] int32.
-        trained: [tokens] bool; the first is never trained, as nothing predicts it.
-
-    """
-
-    input_ids: TokenIds
-    trained: TokenMask
+    input_ids: TokenIds  # [tokens] int32
+    trained: TokenMask  # [tokens] bool; the first is never trained, as nothing predicts it
 
 
 class Encoder:
     """Encodes renderings with a private copy of the tokenizer: no truncation or padding setting reaches it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Copy the tokenizer's backend, without the post-processor (it adds special tokens and may trim
-        offsets).
+        """Copy the tokenizer's backend, without the post-processor (it adds special tokens and may trim offsets).
 
-        Raises:
-            ModelError: the tokenizer is not one of the `tokenizers` library, or the copy encodes differently.
-
+        Raises `ModelError` if the tokenizer is not one of the `tokenizers` library, or the copy encodes differently.
         """
         if not tokenizer.is_fast:
             raise ModelError(
@@ -59,7 +49,13 @@ class Encoder:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._added = np.array(sorted(tokenizer.added_tokens_decoder), dtype=np.int32)
-        self._check(tokenizer)
+        text = "".join(tokenizer.all_special_tokens) + "\n Été, 2 × 'x'\n\n\t"
+        expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self._backend.encode(text, add_special_tokens=False).ids != expected:
+            raise ModelError(
+                f"{type(tokenizer).__name__} encodes otherwise than its tokenizer.json, so masks cannot be trusted.\n"
+                "Save it with save_pretrained and load it from there."
+            )
 
     def encode(self, renderings: Sequence[Rendering]) -> list[Encoded]:
         """Tokens and masks of a batch of chats."""
@@ -79,40 +75,3 @@ class Encoder:
             trained |= inside
         trained[:1] = False
         return Encoded(ids, trained)
-
-    def _check(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        text = "".join(tokenizer.all_special_tokens) + "\n Été, 2 × 'x'\n\n\t"
-        expected = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self._backend.encode(text, add_special_tokens=False).ids != expected:
-            raise ModelError(
-                f"{type(tokenizer).__name__} encodes otherwise than its tokenizer.json, so masks cannot be "
-                "trusted.\n"
-                "Save it with save_pretrained and load it from there."
-            )
-
-
-def segments(input_ids: TokenIds, trained: TokenMask, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The text of each run of trained or untrained tokens, in order, for display.
-
-    Each piece is what its tokens add to the decoding of all before it, so that decoders that drop a leading
-    space do so once only.
-
-    Returns:
-        (text, whether it is trained), alternating.
-
-    """
-    borders = [0, *(np.flatnonzero(trained[1:] != trained[:-1]) + 1).tolist(), len(input_ids)]
-    pieces: list[tuple[str, bool]] = []
-    before = ""
-    for start, end in pairwise(borders):
-        if start == end:
-            continue
-        text = _decode(tokenizer, input_ids[:end].tolist())
-        pieces.append((text[len(before) :], bool(trained[start])))
-        before = text
-    return pieces
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    options: dict[str, Any] = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    return str(tokenizer.decode(ids, **options))

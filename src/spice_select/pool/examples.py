@@ -7,32 +7,22 @@ first five such rows, or, with `skip_invalid`, is listed in `Pool.rejected`; a c
 row is an error of its own.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import cast
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoded, Encoder
-from spice_select.pool.encoding import segments as _segments
-from spice_select.pool.problems import RenderProblem, one_line
+from spice_select.pool.problems import RenderProblem
 from spice_select.pool.reading import ChatRow, read_chats
 from spice_select.pool.rendering import Renderer, Rendering
 from spice_select.pool.sources import PoolInput, resolve_sources
-from spice_select.pool.table import Example, Keeper, Pool
-from spice_select.pool.types import PoolOptions, Rejection, Row, SourceFile
-
-__all__ = [
-    "Example",
-    "Pool",
-    "PoolInput",
-    "PoolOptions",
-    "Rejection",
-    "Row",
-    "SourceFile",
-    "read_pool",
-    "segments",
-]
+from spice_select.pool.table import Example, Pool, TableWriter, make_pool
+from spice_select.pool.types import PoolOptions, Rejection, SourceFile
 
 _BATCH, _CHARACTERS = 1024, 1 << 24  # most rows rendered and tokenised together, and characters that end a batch
 _SHOWN = 5  # invalid rows that an error names
@@ -57,30 +47,119 @@ def read_pool(
 
     """
     options = options or PoolOptions()
-    renderer, encoder = Renderer(tokenizer), Encoder(tokenizer)
+    tokeniser = _Tokeniser(tokenizer, options)
     files: list[SourceFile] = []
     rejected: list[Rejection] = []
-    with Keeper() as keeper:
+    valid = 0
+    with TableWriter(options.max_length) as writer:
         chats = read_chats(resolve_sources(inputs), options, files)
-        for item in _encode(chats, renderer, encoder, options):
-            if isinstance(item, Rejection):
-                # Without skip_invalid the run stops, and of the rows only the first are told of.
-                whole = options.skip_invalid or len(rejected) < _SHOWN
-                rejected.append(item if whole else replace(item, raw=""))
-            else:
-                keeper.add(*item, options.max_length)
-        _stop_on_problems(rejected, len(keeper), options.skip_invalid)
-        kept = keeper.kept()
-    return Pool(kept.examples(), rejected, files, int(kept.truncated.sum()))
+        while batch := _next_batch(chats):
+            items = tokeniser.encode(batch)
+            usable = [item for item in items if not isinstance(item, Rejection)]
+            writer.write(usable)
+            valid += len(usable)
+            for item in items:
+                if isinstance(item, Rejection):
+                    # Without skip_invalid the run stops, and its error shows only the first rows.
+                    whole = options.skip_invalid or len(rejected) < _SHOWN
+                    rejected.append(item if whole else replace(item, raw=""))
+        tokeniser.raise_failure()
+        _stop_on_problems(rejected, valid, options.skip_invalid)
+        return make_pool(writer.table(), np.arange(valid), rejected, files)
 
 
 def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """An example's text in alternating runs, each with whether it is trained; for people to look at."""
-    return _segments(example.input_ids, example.trained, tokenizer)
+    """The text of each run of trained or untrained tokens of an example, in order, for display.
+
+    Each piece is what its tokens add to the decoding of all before it, so that decoders that drop a leading
+    space do so once only.
+
+    Returns:
+        (text, whether it is trained), alternating.
+
+    """
+    ids, trained = example.input_ids, example.trained
+    borders = [0, *(np.flatnonzero(trained[1:] != trained[:-1]) + 1).tolist(), len(ids)]
+    pieces: list[tuple[str, bool]] = []
+    before = ""
+    for start, end in pairwise(borders):
+        text = cast(str, tokenizer.decode(ids[:end].tolist(), clean_up_tokenization_spaces=False))
+        pieces.append((text[len(before) :], bool(trained[start])))
+        before = text
+    return pieces
 
 
-def _batch(chats: Iterator[ChatRow | Rejection]) -> list[ChatRow | Rejection]:
-    """The next rows, so many as are rendered and tokenised together; none at the end."""
+class _Tokeniser:
+    """Renders and tokenises batches of rows with one tokenizer.
+
+    A template that fails ends the run, but only when all is read, since what is wrong with an input comes first.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> None:
+        self._renderer, self._encoder = Renderer(tokenizer), Encoder(tokenizer)
+        self._options = options
+        self._rendered_any = False
+        self._refusal: Rejection | None = None  # of the first row that the template refused
+        self._failure: TemplateError | None = None  # of the template on one row
+
+    def encode(self, batch: Sequence[ChatRow | Rejection]) -> list[tuple[ChatRow, Encoded] | Rejection]:
+        """Every row as tokens, or as a rejection, in order; nothing once the template failed."""
+        if self._failure is not None:
+            return []
+        try:
+            items = [self._render(chat) for chat in batch]
+        except TemplateError as error:
+            self._failure = error
+            return []
+        encoded = iter(self._encoder.encode([item[1] for item in items if not isinstance(item, Rejection)]))
+        return [item if isinstance(item, Rejection) else self._checked(item[0], next(encoded)) for item in items]
+
+    def raise_failure(self) -> None:
+        """Raise `TemplateError` if the template failed one row and `skip_invalid` is off, or refused every row."""
+        if self._failure is not None:
+            raise self._failure
+        if self._refusal is not None and not self._rendered_any:
+            raise TemplateError(
+                f"Every row fails with this chat template; the first, {self._refusal.location}: "
+                f"{self._refusal.reason}.\n"
+                "Use the tokenizer of another model, or bring the rows to what the template allows."
+            )
+
+    def _render(self, chat: ChatRow | Rejection) -> tuple[ChatRow, Rendering] | Rejection:
+        if isinstance(chat, Rejection):
+            return chat
+        try:
+            rendering = self._renderer.render(chat.conversation)
+            rendering.text.encode()
+        except UnicodeEncodeError:
+            refusal = chat.rejected("a text holds half of a surrogate pair (broken Unicode)")
+        except RenderProblem as problem:
+            refusal = chat.rejected(problem.reason)
+        except TemplateError as error:
+            if not self._options.skip_invalid:
+                raise TemplateError(f"{chat.location}: {error}") from error
+            refusal = chat.rejected(str(error))
+        else:
+            self._rendered_any = True
+            return chat, rendering
+        self._refusal = self._refusal or refusal
+        return refusal
+
+    def _checked(self, chat: ChatRow, encoded: Encoded) -> tuple[ChatRow, Encoded] | Rejection:
+        """The row if a token of its response remains."""
+        if not encoded.trained.any():
+            return chat.rejected("the response gives no token to learn")
+        max_length = self._options.max_length
+        first = int(encoded.trained.argmax())
+        if first >= max_length:
+            return chat.rejected(
+                f"max_length {max_length} cuts off the whole response (it starts at token {first + 1})"
+            )
+        return chat, encoded
+
+
+def _next_batch(chats: Iterator[ChatRow | Rejection]) -> list[ChatRow | Rejection]:
+    """The rows that are rendered and tokenised together next; none at the end."""
     batch: list[ChatRow | Rejection] = []
     characters = 0
     for chat in chats:
@@ -90,86 +169,6 @@ def _batch(chats: Iterator[ChatRow | Rejection]) -> list[ChatRow | Rejection]:
         if len(batch) == _BATCH or characters > _CHARACTERS:
             break
     return batch
-
-
-def _encode(
-    chats: Iterable[ChatRow | Rejection], renderer: Renderer, encoder: Encoder, options: PoolOptions
-) -> Iterator[tuple[ChatRow, Encoded] | Rejection]:
-    """Every row as tokens, or as a rejection, in order; a batch of rows is in memory at a time.
-
-    Raises:
-        TemplateError: the template fails one row and `skip_invalid` is off, or refuses every row. It is told when all
-            is read, as what is wrong with an input comes first.
-
-    """
-    rendered_any, refusal, failure = False, None, None
-    chats = iter(chats)
-    while batch := _batch(chats):
-        if failure is not None:
-            continue
-        try:
-            items = [chat if isinstance(chat, Rejection) else _render(chat, renderer, options) for chat in batch]
-        except TemplateError as error:
-            failure = error
-            continue
-        rendered_any |= any(not isinstance(item, Rejection) for item in items)
-        refusal = refusal or _first_refusal(batch, items)
-        yield from _tokenise(items, encoder, options.max_length)
-    if failure is not None:
-        raise failure
-    if refusal is not None and not rendered_any:
-        raise TemplateError(
-            f"Every row fails with this chat template; the first, {refusal.location}: {refusal.reason}.\n"
-            "Use the tokenizer of another model, or bring the rows to what the template allows."
-        )
-
-
-_Rendered = tuple[ChatRow, Rendering] | Rejection
-
-
-def _render(chat: ChatRow, renderer: Renderer, options: PoolOptions) -> _Rendered:
-    try:
-        rendering = renderer.render(chat.conversation)
-        rendering.text.encode()
-    except UnicodeEncodeError:
-        return _refused(chat, "a text holds half of a surrogate pair (broken Unicode)")
-    except RenderProblem as problem:
-        return _refused(chat, problem.reason)
-    except TemplateError as error:
-        if not options.skip_invalid:
-            raise TemplateError(f"{chat.location}: {error}") from error
-        return _refused(chat, str(error))
-    return chat, rendering
-
-
-def _first_refusal(chats: Sequence[ChatRow | Rejection], items: Sequence[_Rendered]) -> Rejection | None:
-    """The first row that the template refused."""
-    pairs = zip(chats, items, strict=True)
-    return next((item for chat, item in pairs if isinstance(item, Rejection) and item is not chat), None)
-
-
-def _refused(chat: ChatRow, reason: str) -> Rejection:
-    return chat.rejected(one_line(reason, 300))
-
-
-def _tokenise(
-    items: Sequence[_Rendered], encoder: Encoder, max_length: int
-) -> Iterator[tuple[ChatRow, Encoded] | Rejection]:
-    encoded = iter(encoder.encode([item[1] for item in items if not isinstance(item, Rejection)]))
-    for item in items:
-        if isinstance(item, Rejection):
-            yield item
-            continue
-        chat, tokens = item[0], next(encoded)
-        if not tokens.trained.any():
-            yield _refused(chat, "the response gives no token to learn")
-        elif not tokens.trained[:max_length].any():
-            first = int(tokens.trained.argmax())
-            yield _refused(
-                chat, f"max_length {max_length} cuts off the whole response (it starts at token {first + 1})"
-            )
-        else:
-            yield chat, tokens
 
 
 def _stop_on_problems(rejected: list[Rejection], valid: int, skip_invalid: bool) -> None:

@@ -1,8 +1,7 @@
-"""Lists of chat messages as found in data, checked and brought to one form: role, text content, the extras
-that stay.
+"""Lists of chat messages as found in data, checked and brought to one form: role, text content, kept extras.
 
-What is normalised: OpenAI text parts are joined to one string, keys whose value is null are dropped (Parquet
-fills them in), tool-call arguments given as JSON text become objects, `function` becomes the role `tool`.
+OpenAI text parts are joined to one string, keys whose value is null are dropped (Parquet fills them in), tool-call
+arguments given as JSON text become objects, `function` becomes the role `tool`.
 """
 
 import json
@@ -10,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from spice_select.pool.nesting import TOO_DEEP, may_be_too_deep, too_deep
-from spice_select.pool.problems import RowProblem, one_line
+from spice_select.pool.problems import TOO_DEEP, RowProblem, may_be_too_deep, one_line, too_deep
 
 Message = dict[str, Any]
 
-_OPENAI_ROLES = {role: role for role in ("system", "developer", "user", "assistant", "tool")}
-_OPENAI_ROLES["function"] = "tool"
+_OPENAI_ROLES = {role: role for role in ("system", "developer", "user", "assistant", "tool")} | {"function": "tool"}
 _SHAREGPT_ROLES = _OPENAI_ROLES | {
     "human": "user",
     "gpt": "assistant",
@@ -30,18 +27,11 @@ _SHAREGPT_ROLES = _OPENAI_ROLES | {
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One row as chat messages.
+    """One row as chat messages."""
 
-    Attributes:
-        messages: dicts with `role`, `content` (text; absent only beside tool calls) and kept extras.
-        tools: JSON schemas of the tools on offer, or None.
-        untrained: indices of assistant messages that are context, not targets.
-
-    """
-
-    messages: list[Message]
-    tools: list[dict[str, Any]] | None = None
-    untrained: frozenset[int] = frozenset()
+    messages: list[Message]  # with `role`, `content` (text; absent only beside tool calls) and kept extras
+    tools: list[dict[str, Any]] | None = None  # JSON schemas of the tools on offer
+    untrained: frozenset[int] = frozenset()  # indices of assistant messages that are context, not targets
 
     def trained_turns(self) -> list[int]:
         """Indices of the assistant messages to learn."""
@@ -49,46 +39,29 @@ class Conversation:
 
 
 def openai_messages(value: object, field: str) -> list[Message]:
-    """Messages with `role` and `content`.
-
-    Raises:
-        RowProblem: not such a list; the reason names the field and the message (counted from 1).
-
-    """
-    return [_openai_message(item, f"field '{field}', message {n}") for n, item in _items(value, field)]
+    """Messages with `role` and `content`. Any other value is a `RowProblem` that names field and message (from 1)."""
+    return [_openai_message(_as_message(item, at), at, _OPENAI_ROLES) for item, at in _items(value, field)]
 
 
 def sharegpt_messages(value: object, field: str) -> list[Message]:
     """Messages with `from` and `value`, or with `role` and `content`, under ShareGPT's names of the roles.
 
-    Raises:
-        RowProblem: not such a list; the reason names the field and the message (counted from 1).
-
+    Any other value is a `RowProblem`, as in `openai_messages`.
     """
-    return [_sharegpt_message(item, f"field '{field}', message {n}") for n, item in _items(value, field)]
+    return [_sharegpt_message(_as_message(item, at), at) for item, at in _items(value, field)]
 
 
 def parse_tools(value: object, field: str) -> list[dict[str, Any]] | None:
     """The tool schemas of a row: a list of objects, or JSON text of one; nothing, or an empty list, is None."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    items = _from_json_text(value, field)
-    if not isinstance(items, list) or not all(isinstance(i, dict) for i in cast("list[object]", items)):
-        raise RowProblem(f"field '{field}' is not a list of tool objects")
-    return cast("list[dict[str, Any]]", _without_nulls(cast("object", items))) or None
+    return _objects(_from_json_text(value, field), f"field '{field}' is not a list of tool objects") or None
 
 
 def check_conversation(conversation: Conversation, prompt: str, response: str) -> None:
-    """Hold a conversation to what training needs: something asked, something answered, no empty answer.
+    """Raise `RowProblem` if a conversation holds no user text, no assistant message to learn, or an empty one.
 
-    Args:
-        conversation: what to check.
-        prompt: the field that should hold the user's text, for the reason.
-        response: the field that should hold the assistant's text, for the reason.
-
-    Raises:
-        RowProblem: no user text, no assistant message, or an empty one.
-
+    `prompt` and `response` are the fields that should hold the user's and the assistant's text, for the reason.
     """
     messages = conversation.messages
     if not any(m["role"] == "user" and m["content"].strip() for m in messages):
@@ -102,13 +75,14 @@ def check_conversation(conversation: Conversation, prompt: str, response: str) -
             raise RowProblem(f"field '{response}'{place} holds no response (it is empty)")
 
 
-def _items(value: object, field: str) -> list[tuple[int, object]]:
+def _items(value: object, field: str) -> list[tuple[object, str]]:
+    """The messages of a list, not checked yet, each with its place in words."""
     items = _from_json_text(value, field)
     if not isinstance(items, list):
         raise RowProblem(f"field '{field}' is {type(items).__name__}, not a list of messages")
     if not items:
         raise RowProblem(f"field '{field}' is an empty list")
-    return list(enumerate(cast("list[object]", items), start=1))
+    return [(item, f"field '{field}', message {n}") for n, item in enumerate(cast("list[object]", items), start=1)]
 
 
 def _from_json_text(value: object, field: str) -> object:
@@ -123,15 +97,15 @@ def _from_json_text(value: object, field: str) -> object:
     return found
 
 
-def _openai_message(item: object, place: str) -> Message:
-    message = _as_message(item, place)
-    return _finish(message, _role(message, "role", _OPENAI_ROLES, place), place, "content")
+def _as_message(item: object, place: str) -> Message:
+    if not isinstance(item, Mapping):
+        raise RowProblem(f"{place} is {type(item).__name__}, not an object")
+    return {key: value for key, value in cast("Mapping[str, Any]", item).items() if value is not None}
 
 
-def _sharegpt_message(item: object, place: str) -> Message:
-    message = _as_message(item, place)
+def _sharegpt_message(message: Message, place: str) -> Message:
     if "from" not in message:
-        return _finish(message, _role(message, "role", _SHAREGPT_ROLES, place), place, "content")
+        return _openai_message(message, place, _SHAREGPT_ROLES)
     name = message.pop("from")
     if "value" in message:
         message["content"] = message.pop("value")
@@ -139,36 +113,31 @@ def _sharegpt_message(item: object, place: str) -> Message:
         calls = _function_calls(message.get("content"), place)
         return {"role": "assistant", "tool_calls": _tool_calls(calls, place)}
     message["role"] = name
-    return _finish(message, _role(message, "role", _SHAREGPT_ROLES, place, shown="from"), place, "value")
+    return _openai_message(message, place, _SHAREGPT_ROLES, ("from", "value"))
 
 
-def _as_message(item: object, place: str) -> Message:
-    if not isinstance(item, Mapping):
-        raise RowProblem(f"{place} is {type(item).__name__}, not an object")
-    return {key: value for key, value in cast("Mapping[str, Any]", item).items() if value is not None}
+def _openai_message(
+    message: Message, place: str, roles: Mapping[str, str], keys: tuple[str, str] = ("role", "content")
+) -> Message:
+    """The message in its final form: known role, content as text, tool calls as objects.
 
-
-def _role(message: Message, key: str, roles: Mapping[str, str], place: str, shown: str | None = None) -> str:
-    name = message.get(key)
+    `keys` are the names of its role and content in the data, for the reason.
+    """
+    name = message.get("role")
     if not isinstance(name, str):
-        raise RowProblem(f"{place} has no '{shown or key}'")
+        raise RowProblem(f"{place} has no '{keys[0]}'")
     if name not in roles:
         raise RowProblem(f"{place} has the unknown role '{one_line(name, 40)}' (known: {', '.join(roles)})")
-    return roles[name]
-
-
-def _finish(message: Message, role: str, place: str, content_key: str) -> Message:
-    """The message in its final form: known role, content as text, tool calls as objects."""
-    out = {**message, "role": role}
-    if role == "assistant" and message.get("tool_calls"):
-        out["tool_calls"] = _tool_calls(message["tool_calls"], place)
+    out = {**message, "role": roles[name]}
+    if out["role"] == "assistant" and out.get("tool_calls"):
+        out["tool_calls"] = _tool_calls(out["tool_calls"], place)
     else:
         out.pop("tool_calls", None)
-    content = _text(message.get("content"), f"{place}, '{content_key}'")
+    content = _text(out.get("content"), f"{place}, '{keys[1]}'")
     if content is not None:
         out["content"] = content
     elif "tool_calls" not in out:
-        raise RowProblem(f"{place} has no '{content_key}'")
+        raise RowProblem(f"{place} has no '{keys[1]}'")
     return out
 
 
@@ -188,9 +157,7 @@ def _text(content: object, place: str) -> str | None:
 
 
 def _tool_calls(value: object, place: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(call, Mapping) for call in cast("list[object]", value)):
-        raise RowProblem(f"{place}, 'tool_calls' is not a list of objects")
-    calls = cast("list[dict[str, Any]]", _without_nulls(cast("object", value)))
+    calls = _objects(value, f"{place}, 'tool_calls' is not a list of objects")
     for call in calls:
         function = call.get("function", call)
         if not isinstance(function, dict) or "name" not in function:
@@ -218,6 +185,13 @@ def _function_calls(content: object, place: str) -> list[dict[str, Any]]:
     if not all(isinstance(call, dict) and "name" in call for call in calls):
         raise RowProblem(f"{place}, 'value' is not a function call with a name")
     return [{"type": "function", "function": call} for call in calls]
+
+
+def _objects(value: object, problem: str) -> list[dict[str, Any]]:
+    """A list of objects without null-valued keys, as a copy; anything else is a `RowProblem`."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in cast("list[object]", value)):
+        raise RowProblem(problem)
+    return cast("list[dict[str, Any]]", _without_nulls(cast("object", value)))
 
 
 def _without_nulls(value: object) -> object:

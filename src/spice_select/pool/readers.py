@@ -7,57 +7,20 @@ unclosed CSV quote) raises `PoolError`, because reading on would lose rows in si
 
 import csv
 import json
-import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from spice_select.errors import PoolError
 from spice_select.pool import streams
-from spice_select.pool.arrays import Window, elements
-from spice_select.pool.nesting import TOO_DEEP, may_be_too_deep, too_deep
+from spice_select.pool.arrow_rows import read_parquet
+from spice_select.pool.json_arrays import JsonText, elements
 from spice_select.pool.problems import one_line
-from spice_select.pool.streams import lines, opened, refuse_bomb, too_long
+from spice_select.pool.raw_rows import RawRow, kind_of, raw_row
+from spice_select.pool.streams import lines, opened, too_long
 
-_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHOWN = 1000  # characters of an overlong row that are kept as what could not be parsed
-BATCH = 128
-"""Rows of an Arrow table turned into Python values at once."""
-_ARROW_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", pa.ArrowException), OSError, UnicodeDecodeError)
-_JSON_KINDS: Mapping[type, str] = {
-    list: "a list",
-    dict: "an object",
-    str: "text",
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """One row as read.
-
-    Attributes:
-        number: 1-based place among the rows of its file (blank lines are not rows).
-        data: the row's fields, or None where it could not be parsed.
-        raw: what could not be parsed, as text.
-        problem: why it could not be parsed.
-        line: 1-based line of a text file, where that says more than `number`.
-
-    """
-
-    number: int
-    data: dict[str, Any] | None
-    raw: str = ""
-    problem: str | None = None
-    line: int | None = None
 
 
 def read_jsonl(path: Path) -> Iterator[RawRow]:
@@ -68,23 +31,26 @@ def read_jsonl(path: Path) -> Iterator[RawRow]:
             if whole and not line.strip():
                 continue
             number += 1
-            shown = line_number if line_number != number else None
-            yield _parse_line(line, number, shown) if whole else _long_line(line, number, shown)
+            shown = line_number if line_number != number else 0
+            if whole:
+                yield _parse_line(line, number, shown)
+            else:
+                beginning = line[:_SHOWN].decode("utf-8", errors="replace").strip()
+                yield RawRow(number, None, beginning, too_long("it"), shown)
 
 
 def read_json(path: Path) -> Iterator[RawRow]:
     """A JSON array of objects; JSON Lines under a `.json` name is read too, one object is not."""
     with opened(path) as stream:
-        window = Window(path, stream)
-        start = window.after_space(0)
-        if window.text.startswith("[", start):
-            for number, value, text in elements(window, start + 1):
-                yield _object_row(value, text, number)
+        text = JsonText(path, stream)
+        if text.skip("["):
+            for number, value, written in elements(text):
+                yield raw_row(number, value, written)
             return
-        fields = _of_one_value(window, start)
-    if fields is not None:
+        content = _single_value(text)
+    if content is not None:
         raise PoolError(
-            f"{path.name}: holds {fields}, not rows.\n"
+            f"{path.name}: holds {content}, not rows.\n"
             "A .json pool is a list of objects; write that list alone to the file (or one object a line as .jsonl)."
         )
     yield from read_jsonl(path)
@@ -92,75 +58,24 @@ def read_json(path: Path) -> Iterator[RawRow]:
 
 def read_csv(path: Path) -> Iterator[RawRow]:
     """Comma-separated text with a header line; every value is text, a cell that the row lacks is None."""
-    count = 0
-    with opened(path) as stream, _long_cells():
-        text = _Lines(path, lines(path, stream))
-        reader = csv.reader(text, strict=True)
+    number = 0
+    with opened(path) as stream, ExitStack() as after:
+        # Long answers exceed the module's limit of 131,072 characters a cell.
+        after.callback(csv.field_size_limit, csv.field_size_limit(2**31 - 1))
+        text = _CsvLines(path, lines(path, stream))
+        reader = csv.DictReader(text, strict=True)  # cells beyond the header's are a list under the key None
         try:
-            header = next(reader, None)
-            _check_header(path, header)
-            assert header is not None
-            for cells in reader:
-                text.begin_row()
-                if not cells:
-                    continue
-                count += 1
-                yield _csv_row(header, cells, count, reader.line_num)
+            _check_header(path, reader.fieldnames)
+            text.row_bytes = 0
+            for row in cast("Iterator[dict[str | None, Any]]", reader):
+                text.row_bytes = 0
+                number += 1
+                yield _csv_row(row, number, text.line)
         except csv.Error as error:
             raise PoolError(
-                f"{path.name}, row {count + 1} (line {reader.line_num}): broken CSV: {error}.\n"
+                f"{path.name}, row {number + 1} (line {text.line}): broken CSV: {error}.\n"
                 "Quote cells that hold commas, quotes or newlines, and double the quotes inside them."
             ) from error
-
-
-def read_parquet(path: Path) -> Iterator[RawRow]:
-    """A Parquet file, row groups in order."""
-    number = decoded = 0
-    remedy = "If it is meant to be like that, write its rows to a .jsonl file and name that."
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=BATCH)):
-                decoded += _size(batch)
-                refuse_bomb(path, decoded, path.stat().st_size, remedy)
-                for row in rows_of_batch(batch, number):
-                    number = row.number
-                    yield row
-    except _ARROW_ERRORS as error:
-        raise PoolError(
-            f"{path.name}: cannot be read as Parquet after row {number}: {one_line(str(error))}\n"
-            "The file is damaged or of another kind; copy it again."
-        ) from error
-
-
-def rows_of_batch(batch: Any, before: int) -> Iterator[RawRow]:
-    """The rows of an Arrow batch or table, numbered from `before` + 1."""
-    large = _size(batch) > streams.ROW_BYTES
-    rows = _one_by_one(batch) if large else cast("list[dict[str, Any]]", batch.to_pylist())
-    for number, row in enumerate(rows, start=before + 1):
-        yield _checked_row(row, number)
-
-
-def _size(batch: Any) -> int:
-    """Bytes of an Arrow batch; those of all its buffers for the newer types whose own part Arrow cannot tell."""
-    try:
-        return int(batch.nbytes)
-    except cast("type[Exception]", pa.ArrowException):
-        return int(batch.get_total_buffer_size())
-
-
-def _one_by_one(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """The rows of an Arrow batch; None in place of one that is too long."""
-    for place in range(batch.num_rows):
-        row = batch.slice(place, 1)
-        yield None if _size(row) > streams.ROW_BYTES else row.to_pylist()[0]
-
-
-def _checked_row(row: dict[str, Any] | None, number: int) -> RawRow:
-    if row is None:
-        return RawRow(number, None, "", too_long("it"))
-    if too_deep(row):
-        return RawRow(number, None, "", TOO_DEEP)
-    return RawRow(number, row)
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[RawRow]]] = {
@@ -172,12 +87,7 @@ READERS: Mapping[str, Callable[[Path], Iterator[RawRow]]] = {
 }
 
 
-def _long_line(line: bytes, number: int, line_number: int | None) -> RawRow:
-    shown = line[:_SHOWN].decode("utf-8", errors="replace").strip()
-    return RawRow(number, None, shown, too_long("it"), line_number)
-
-
-def _parse_line(line: bytes, number: int, line_number: int | None) -> RawRow:
+def _parse_line(line: bytes, number: int, line_number: int) -> RawRow:
     try:
         text = line.decode("utf-8").strip()
     except UnicodeDecodeError as error:
@@ -190,94 +100,60 @@ def _parse_line(line: bytes, number: int, line_number: int | None) -> RawRow:
         if number == 1 and text.startswith("["):
             problem += " (a JSON array of rows belongs in a .json file)"
         return RawRow(number, None, text, problem, line_number)
-    return _object_row(data, text, number, line_number)
+    return raw_row(number, data, text, line_number)
 
 
-def _object_row(data: object, text: str, number: int, line_number: int | None = None) -> RawRow:
-    if not isinstance(data, dict):
-        return RawRow(number, None, text, f"is {_kind(data)}, not an object of fields", line_number)
-    row = cast("dict[str, Any]", data)
-    if may_be_too_deep(text) and too_deep(row):
-        return RawRow(number, None, text, TOO_DEEP, line_number)
-    # Only a \ud8xx escape can bring a lone surrogate in, and only then is the whole row worth another look.
-    if "\\ud" in text.lower() and _LONE_SURROGATE.search(json.dumps(row, ensure_ascii=False)):
-        return RawRow(number, None, text, "holds half of a surrogate pair (a broken \\u escape)", line_number)
-    return RawRow(number, row, line=line_number)
-
-
-def _kind(value: object) -> str:
-    return _JSON_KINDS.get(type(value), type(value).__name__)
-
-
-def _of_one_value(window: Window, start: int) -> str | None:
-    """What a file holds that is one JSON value; None where it is none, or more than one."""
+def _single_value(text: JsonText) -> str | None:
+    """The content of a file that is one JSON value, in words; None where it holds none, or several."""
     try:
-        value, end = window.decode(json.JSONDecoder(), start)
-    except (ValueError, RecursionError):
+        value, _ = text.value(1)
+    except PoolError:
         return None
-    if window.after_space(end) < len(window.text):
+    if text.peek():
         return None
     if not isinstance(value, dict):
-        return _kind(value)
+        return kind_of(value)
     fields = ", ".join(str(key) for key in cast("dict[str, Any]", value))
     return f"one object (fields: {one_line(fields) or 'none'})"
 
 
-class _Lines:
-    """The lines of a CSV file as text; those of one row may not be longer together than a row may be."""
+class _CsvLines:
+    """The lines of a CSV file as text; the lines of one row are together no longer than a row may be."""
 
-    def __init__(self, path: Path, found: Iterator[tuple[int, bytes, bool]]) -> None:
-        self._path, self._found = path, found
-        self._row = 0  # bytes of the row so far
+    def __init__(self, path: Path, numbered: Iterator[tuple[int, bytes, bool]]) -> None:
+        self._path, self._numbered = path, numbered
+        self.row_bytes = 0  # of the row so far; the reader of rows sets it back
+        self.line = 0  # 1-based number of the last line given
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        number, line, whole = next(self._found)
-        self._row += len(line)
-        if not whole or self._row > streams.ROW_BYTES + 2:
+        self.line, line, whole = next(self._numbered)
+        self.row_bytes += len(line)
+        if not whole or self.row_bytes > streams.ROW_BYTES + 2:
             raise PoolError(
-                f"{self._path.name}, line {number}: {too_long('its row')}.\n"
+                f"{self._path.name}, line {self.line}: {too_long('its row')}.\n"
                 "Close the quote that may be open there, or shorten the row."
             )
-        return _decoded(self._path, line, number)
-
-    def begin_row(self) -> None:
-        """What was read is a whole row."""
-        self._row = 0
-
-
-@contextmanager
-def _long_cells() -> Generator[None]:
-    """Lift the csv module's limit of 131,072 characters a cell, which long answers exceed."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            problem = f"invalid UTF-8 at byte {error.start + 1}.\nSave the file as UTF-8."
+            raise PoolError(f"{self._path.name}, line {self.line}: {problem}") from error
 
 
-def _decoded(path: Path, line: bytes, number: int) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PoolError(
-            f"{path.name}, line {number}: invalid UTF-8 at byte {error.start + 1}.\nSave the file as UTF-8."
-        ) from error
-
-
-def _check_header(path: Path, header: list[str] | None) -> None:
+def _check_header(path: Path, header: Sequence[str] | None) -> None:
     if not header:
         raise PoolError(f"{path.name}: holds no rows.\nA CSV pool starts with a line of column names.")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise PoolError(f"{path.name}: the header names column '{twice[0]}' twice.\nRename one of them.")
+    repeated = next((name for name in sorted(header) if header.count(name) > 1), None)
+    if repeated is not None:
+        raise PoolError(f"{path.name}: the header names column '{repeated}' twice.\nRename one of them.")
 
 
-def _csv_row(header: list[str], cells: list[str], number: int, line: int) -> RawRow:
-    if len(cells) > len(header):
-        problem = f"has {len(cells)} cells, the header {len(header)}"
-        return RawRow(number, None, ",".join(cells), problem, line)
-    values: list[str | None] = [*cells, *[None] * (len(header) - len(cells))]
-    return RawRow(number, dict(zip(header, values, strict=True)), line=line)
+def _csv_row(row: dict[str | None, Any], number: int, line: int) -> RawRow:
+    extra = cast("list[str]", row.pop(None, []))
+    if extra:
+        cells = ",".join([*row.values(), *extra])
+        return RawRow(number, None, cells, f"has {len(row) + len(extra)} cells, the header {len(row)}", line)
+    return RawRow(number, cast("dict[str, Any]", row), line=line)

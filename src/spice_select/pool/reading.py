@@ -1,79 +1,36 @@
-"""Inputs to conversations, row by row: of each input its format is found first, and its columns, then every row is
-held to them.
-"""
+"""Inputs to conversations: of each input format and columns are found first, then every row is held to them."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from spice_select.errors import PoolError
-from spice_select.pool.formats import PROBED_ROWS, Format, find_format, to_conversation
+from spice_select.pool.formats import PROBED_ROWS, Layout, find_format
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RowProblem, one_line
-from spice_select.pool.readers import RawRow
+from spice_select.pool.raw_rows import RawRow
 from spice_select.pool.sources import Source
 from spice_select.pool.types import PoolOptions, Rejection, SourceFile
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What the rows of one input share.
-
-    Attributes:
-        label: how messages name the input.
-        format: of its rows.
-        columns: role -> column, of those that it has.
-
-    """
-
-    label: str
-    format: Format
-    columns: Mapping[str, str]
-
-    def location(self, number: int, line: int) -> str:
-        """Where a row is, for people; `line` is 0 where it says no more than `number`."""
-        return _location(self.label, number, line)
-
-    def conversation(self, data: Mapping[str, Any]) -> Conversation:
-        """The chat of a row. Raises `RowProblem` where it does not hold what the format needs."""
-        return to_conversation(data, self.format, self.columns)
-
-
-@dataclass(frozen=True, slots=True)
 class ChatRow:
-    """A row that was read and holds what its format needs.
+    """A row that was read and holds what its format needs."""
 
-    Attributes:
-        origin: its input.
-        source: name of its data set.
-        number: 1-based place in its file.
-        line: of a text file, 0 where that says no more.
-        data: its fields.
-        name: the id it wants: its own, or made of source and number.
-        conversation: its chat.
-
-    """
-
-    origin: Origin
-    source: str
-    number: int
-    line: int
-    data: dict[str, Any]
-    name: str
+    layout: Layout  # of its input
+    source: str  # name of its data set
+    location: str  # for people
+    number: int  # 1-based place in its file
+    data: dict[str, Any]  # its fields
+    name: str  # the id it asks for: its own, or made of source and number
     conversation: Conversation
-
-    @property
-    def location(self) -> str:
-        """For people."""
-        return self.origin.location(self.number, self.line)
 
     def rejected(self, reason: str) -> Rejection:
         """The row as one that is left out."""
-        return Rejection(self.source, self.location, self.number, reason, self.data)
+        return Rejection(self.source, self.location, self.number, one_line(reason, 300), self.data)
 
 
 def read_chats(
@@ -81,9 +38,7 @@ def read_chats(
 ) -> Iterator[ChatRow | Rejection]:
     """Every row of every input, in order; each input that was read is added to `files`.
 
-    Raises:
-        PoolError: an input cannot be read or is in no known format, or no input has a column of `options`.
-
+    Raises `PoolError` if an input cannot be read or is in no known format, or no input has a column of `options`.
     """
     mapped: set[str] = set()
     for source in sources:
@@ -101,21 +56,20 @@ def _read_source(
     first = _until_probed(rows)
     if not first:
         raise PoolError(f"{source.label}: holds no rows.")
-    parsed = [row.data for row in first if row.data is not None]
-    columns = {role: c for role, c in options.columns.items() if any(c in data for data in parsed)}
-    mapped.update(columns)
-    origin = (
-        Origin(source.label, _format_of(source, parsed, rows, options.format, columns), columns) if parsed else None
-    )
-    count, digest = 0, hashlib.sha256()
+    layout = _find_layout(source.label, first, rows, options)
+    mapped.update(layout.columns if layout else ())
+    total, digest = 0, hashlib.sha256()
     for row in chain(first, rows):
-        count += 1
+        total += 1
         if source.file is None:
             row, content = _as_json(row)
             digest.update(content)
-        yield _chat(source, row, origin)
-    sha256 = digest.hexdigest() if source.file is None else _file_digest(source.file)
-    files.append(SourceFile(source.name, source.path, origin.format.name if origin else "none", count, sha256))
+        yield _chat(source, row, layout)
+    if source.file is not None:
+        with source.file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+    name = layout.format.name if layout else "none"
+    files.append(SourceFile(source.name, source.path, name, total, digest.hexdigest()))
 
 
 def _as_json(row: RawRow) -> tuple[RawRow, bytes]:
@@ -127,7 +81,7 @@ def _as_json(row: RawRow) -> tuple[RawRow, bytes]:
 
 
 def _until_probed(rows: Iterator[RawRow]) -> list[RawRow]:
-    """The rows from which the format is found: as many as it looks at, and those between that cannot be parsed."""
+    """The rows from which the format is found, and those between them that cannot be parsed."""
     first: list[RawRow] = []
     parsed = 0
     for row in rows:
@@ -138,46 +92,36 @@ def _until_probed(rows: Iterator[RawRow]) -> list[RawRow]:
     return first
 
 
-def _format_of(
-    source: Source,
-    parsed: Sequence[Mapping[str, Any]],
-    rest: Iterator[RawRow],
-    name: str | None,
-    columns: Mapping[str, str],
-) -> Format:
+def _find_layout(label: str, first: list[RawRow], rest: Iterator[RawRow], options: PoolOptions) -> Layout | None:
+    """Format and columns of an input; None if no row could be parsed."""
+    parsed = [row.data for row in first if row.data is not None]
+    if not parsed:
+        return None
+    columns = {role: name for role, name in options.columns.items() if any(name in data for data in parsed)}
     try:
-        return find_format(source.label, parsed, name, columns)
+        return Layout(find_format(label, parsed, options.format, columns), columns)
     except PoolError:
-        for _ in rest:  # an input that is damaged further on is told to be that first
+        for _ in rest:  # damage further on is the likelier cause, and raises here
             pass
         raise
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _chat(source: Source, row: RawRow, origin: Origin | None) -> ChatRow | Rejection:
-    """The row with its chat; without an `origin` no row of its input could be parsed."""
-    location, data = _location(source.label, row.number, row.line or 0), row.data
-    if data is None or origin is None:
-        reason = row.problem or "cannot be parsed"
-        return Rejection(source.name, location, row.number, one_line(reason), row.raw)
-    named = data.get(origin.columns.get("source", "source"))
+def _chat(source: Source, row: RawRow, layout: Layout | None) -> ChatRow | Rejection:
+    """The row with its chat; without a `layout` no row of its input could be parsed."""
+    location = f"{source.label}, row {row.number}" + (f" (line {row.line})" if row.line else "")
+    data = row.data
+    if data is None or layout is None:
+        return Rejection(source.name, location, row.number, one_line(row.problem), row.text)
+    named = data.get(layout.column("source"))
     source_name = named if isinstance(named, str) and named.strip() else source.name
     try:
-        conversation = origin.conversation(data)
+        conversation = layout.conversation(data)
     except RowProblem as problem:
         return Rejection(source_name, location, row.number, one_line(problem.reason), data)
-    name = _given_id(data.get(origin.columns.get("id", "id"))) or f"{source_name}-{row.number}"
-    return ChatRow(origin, source_name, row.number, row.line or 0, data, name, conversation)
+    name = _own_id(data.get(layout.column("id"))) or f"{source_name}-{row.number}"
+    return ChatRow(layout, source_name, location, row.number, data, name, conversation)
 
 
-def _given_id(value: object) -> str | None:
+def _own_id(value: object) -> str | None:
     usable = (isinstance(value, str) and value.strip()) or (isinstance(value, int) and not isinstance(value, bool))
     return str(value) if usable else None
-
-
-def _location(label: str, number: int, line: int) -> str:
-    return f"{label}, row {number} (line {line})" if line else f"{label}, row {number}"

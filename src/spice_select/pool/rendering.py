@@ -1,4 +1,4 @@
-"""Chats to text with the exact character spans that are the assistant's: the law that every mask rests on.
+"""Chats to text with the exact character spans that are the assistant's: the rule that every mask rests on.
 
 Trained is what the model itself has to write: from where the template's generation prompt ends, through the
 turn's text, to the end of its end-of-turn token. Headers, the white space after the end-of-turn token, and
@@ -15,105 +15,85 @@ itself:
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import TemplateError
-from spice_select.pool.messages import Conversation, Message
+from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, one_line
-from spice_select.pool.skeleton import Skeleton, build_skeleton, isolate_texts, match_texts
+from spice_select.pool.skeleton import Skeleton, build_skeleton, isolate_texts
 from spice_select.pool.templates import ChatTemplate
 
-_PROBE: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+_PROBE = Conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
 _SIMPLE_KEYS = frozenset(("role", "content"))
 _CACHED_SHAPES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A chat as text.
+    """A chat as text."""
 
-    Attributes:
-        text: what is tokenised, as a whole.
-        spans: [start, end) characters to train on, in order, apart from each other.
-
-    """
-
-    text: str
-    spans: list[tuple[int, int]]
+    text: str  # what is tokenised, as a whole
+    spans: list[tuple[int, int]]  # [start, end) characters to train on, in order, apart from each other
 
 
 class Renderer:
     """Renders chats with one tokenizer's template."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Probe the template with the smallest chat.
-
-        Raises:
-            TemplateError: the template is broken, or refuses a user and an assistant turn.
-
-        """
+        """Probe the template with the smallest chat. Raises `TemplateError` if it is broken or refuses that chat."""
         self._template = ChatTemplate(tokenizer)
         self._skeletons: dict[object, Skeleton] = {}
         try:
-            probe = build_skeleton(self._template, _PROBE, None)
+            probe = build_skeleton(self._template, _PROBE)
         except RenderProblem as problem:
             raise TemplateError(
                 f"On a chat of one user and one assistant message, {problem.reason}\n"
                 "Mend the template, or use another model's tokenizer."
             ) from problem
-        self._end_of_turn = self._template.end_of_turn(probe.text[probe.slots[-1].end :])
-        self._tags_hold_end = self._template.has_generation_tags(None) and self._probe_tags()
+        self._end_of_turn = self._template.end_of_turn(probe.gaps()[-1])
+        self._tags_hold_end = self._template.has_generation_tags(_PROBE) and self._probe_tags()
 
-    def render(self, conversation: Conversation) -> Rendering:
+    def render(self, chat: Conversation) -> Rendering:
         """Text and trained spans of one chat.
 
-        Raises:
-            RenderProblem: the template refuses this chat.
-            TemplateError: the assistant's text in it cannot be told exactly.
-
+        Raises `RenderProblem` if the template refuses the chat, `TemplateError` if its spans cannot be told exactly.
         """
-        tagged = self._template.has_generation_tags(conversation.tools)
-        if tagged and (rendering := self._by_tags(conversation)) is not None:
+        if self._template.has_generation_tags(chat) and (rendering := self._by_tags(chat)) is not None:
             return rendering
-        if any("tool_calls" in message for message in conversation.messages):
-            return self._by_prefixes(conversation)
-        return self._by_skeleton(conversation)
+        if any("tool_calls" in message for message in chat.messages):
+            return self._by_prefixes(chat)
+        return self._by_skeleton(chat)
 
     def _probe_tags(self) -> bool:
         """Whether the template's `{% generation %}` blocks reach over the end-of-turn token."""
-        text, blocks = self._template.render_tagged(_PROBE, None)
+        text, blocks = self._template.render_tagged(_PROBE)
         return bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
 
-    def _by_skeleton(self, conversation: Conversation) -> Rendering:
-        messages, tools = conversation.messages, conversation.tools
-        skeleton = self._skeleton(messages, tools)
-        text = self._template.render(messages, tools)
-        fills = match_texts(skeleton, messages, text)
+    def _by_skeleton(self, chat: Conversation) -> Rendering:
+        skeleton = self._skeleton(chat)
+        text = self._template.render(chat)
+        fills = skeleton.match(chat.messages, text)
         if fills is None:
-            fills = isolate_texts(self._template, skeleton, messages, tools, text)
-        trained = set(conversation.trained_turns())
+            fills = isolate_texts(self._template, skeleton, chat, text)
+        trained = set(chat.trained_turns())
         spans: list[tuple[int, int]] = []
         position = 0
         gaps = skeleton.gaps()
         for slot, gap, after, fill in zip(skeleton.slots, gaps, gaps[1:], fills, strict=False):
             position += len(gap)
             if slot.message in trained:
-                closing = self._closing(slot.message, after)
-                spans.append((position, position + len(fill) + closing))
+                spans.append((position, position + len(fill) + self._closing(slot.message, after)))
             position += len(fill)
         return Rendering(text, spans)
 
-    def _skeleton(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Skeleton:
-        key = _shape(messages, tools)
-        skeleton = self._skeletons.get(key)
-        if skeleton is None:
-            skeleton = build_skeleton(self._template, messages, tools)
+    def _skeleton(self, chat: Conversation) -> Skeleton:
+        key = _shape(chat)
+        if key not in self._skeletons:
             if len(self._skeletons) >= _CACHED_SHAPES:
                 self._skeletons.clear()
-            self._skeletons[key] = skeleton
-        return skeleton
+            self._skeletons[key] = build_skeleton(self._template, chat)
+        return self._skeletons[key]
 
     def _closing(self, index: int, after: str) -> int:
         """How many characters of the text after a turn's content close the turn."""
@@ -129,13 +109,13 @@ class Renderer:
             f"(assistant) with '{one_line(after, 40)}'.\nUse a template that ends every assistant turn alike."
         )
 
-    def _by_tags(self, conversation: Conversation) -> Rendering | None:
+    def _by_tags(self, chat: Conversation) -> Rendering | None:
         """Spans from the template's own blocks; None unless there is one for each assistant message, and it closes."""
-        text, blocks = self._template.render_tagged(conversation.messages, conversation.tools)
-        turns = [i for i, m in enumerate(conversation.messages) if m["role"] == "assistant"]
-        if len(blocks) != len(turns) or any(not text[a:b].strip() for a, b in blocks):
+        text, blocks = self._template.render_tagged(chat)
+        turns = [index for index, message in enumerate(chat.messages) if message["role"] == "assistant"]
+        if len(blocks) != len(turns) or any(not text[start:end].strip() for start, end in blocks):
             return None
-        trained = set(conversation.trained_turns())
+        trained = set(chat.trained_turns())
         spans: list[tuple[int, int]] = []
         for turn, (start, end) in zip(turns, blocks, strict=True):
             closed = self._close_block(text, start, end)
@@ -152,29 +132,27 @@ class Renderer:
         """
         ending = self._end_of_turn
         inside = start + len(text[start:end].rstrip())
-        ends = {
-            True: inside if text.endswith(ending, start, inside) else None,
-            False: end + len(ending) if text.startswith(ending, end) else None,
-        }
-        first = ends[self._tags_hold_end]
-        return ends[not self._tags_hold_end] if first is None else first
+        ends = [
+            inside if text.endswith(ending, start, inside) else None,
+            end + len(ending) if text.startswith(ending, end) else None,
+        ]
+        first, second = ends if self._tags_hold_end else reversed(ends)
+        return second if first is None else first
 
-    def _by_prefixes(self, conversation: Conversation) -> Rendering:
-        messages, tools = conversation.messages, conversation.tools
-        text = self._template.render(messages, tools)
+    def _by_prefixes(self, chat: Conversation) -> Rendering:
+        text = self._template.render(chat)
         spans: list[tuple[int, int]] = []
-        for turn in conversation.trained_turns():
+        for turn in chat.trained_turns():
             if turn == 0:
                 raise RenderProblem("a chat that starts with an assistant's message and has tool calls cannot be used")
-            before = self._template.render(messages[:turn], tools, generation_prompt=True)
-            through = self._template.render(messages[: turn + 1], tools)
-            for part in (before, through):
-                if not text.startswith(part) or len(through) <= len(before):
-                    raise TemplateError(
-                        f"The chat template rewrites earlier messages once message {turn + 1} (assistant) or a later "
-                        "one follows, in a chat with tool calls.\nThe assistant's tokens cannot be told exactly; use a "
-                        "template with {% generation %} marks."
-                    )
+            before = self._template.render(chat, until=turn, generation_prompt=True)
+            through = self._template.render(chat, until=turn + 1)
+            if not (text.startswith(before) and text.startswith(through) and len(before) < len(through)):
+                raise TemplateError(
+                    f"The chat template rewrites earlier messages once message {turn + 1} (assistant) or a later "
+                    "one follows, in a chat with tool calls.\nThe assistant's tokens cannot be told exactly; use a "
+                    "template with {% generation %} marks."
+                )
             spans.append((len(before), self._end_in(text, len(before), len(through))))
         return Rendering(text, spans)
 
@@ -187,9 +165,9 @@ class Renderer:
         return start + len(text[start:end].rstrip())
 
 
-def _shape(messages: list[Message], tools: list[dict[str, Any]] | None) -> object:
+def _shape(chat: Conversation) -> object:
     """What a skeleton depends on: all of the chat but its non-blank texts."""
-    if tools is None and all(message.keys() <= _SIMPLE_KEYS for message in messages):
-        return tuple((m["role"], None if m["content"].strip() else m["content"]) for m in messages)
-    hollow = [{**m, "content": None if m.get("content", "").strip() else m.get("content")} for m in messages]
-    return json.dumps([hollow, tools], sort_keys=True, default=str)
+    if chat.tools is None and all(message.keys() <= _SIMPLE_KEYS for message in chat.messages):
+        return tuple((m["role"], None if m["content"].strip() else m["content"]) for m in chat.messages)
+    hollow = [{**m, "content": None if m.get("content", "").strip() else m.get("content")} for m in chat.messages]
+    return json.dumps([hollow, chat.tools], sort_keys=True, default=str)

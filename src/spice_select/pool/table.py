@@ -1,260 +1,263 @@
-"""The usable rows of a pool: a table of numbers in memory, about 60 bytes a row, and all else in temporary files, from
-which an `Example` reads what it is asked for.
+"""The usable rows of a pool, in one Arrow IPC file that is read through a memory map.
 
-Tokens are stored as int32, a trained one as its complement, which is negative.
+Rows are written batch by batch while the pool is read. The file has no name: it is gone from its folder (`TMPDIR`)
+before the first byte is written, so nothing is left behind however the process ends, killed included. In memory are
+a few numbers a row; an `Example` reads the rest when it is asked for it.
 """
 
-from array import array
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+# pyarrow ships no annotations
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownLambdaType=false
+
+import mmap
+import tempfile
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from spice_select.errors import PoolError
 from spice_select.pool.encoding import Encoded, TokenIds, TokenMask
-from spice_select.pool.ids import unique_suffixes
+from spice_select.pool.formats import Layout
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.messages import Conversation
-from spice_select.pool.reading import ChatRow, Origin
-from spice_select.pool.scratch import Pieces, Scratch
+from spice_select.pool.reading import ChatRow
 from spice_select.pool.types import Line, Listing, Rejection, Row, SourceFile
-from spice_select.pool.values import Values
+from spice_select.pool.values import UTF8, RowCodec
+
+_SCHEMA = pa.schema({
+    "row": pa.large_binary(),  # as `RowCodec` encodes it
+    "name": pa.large_binary(),  # the id that the row asks for
+    "source": pa.large_binary(),
+    "location": pa.large_binary(),
+    "number": pa.int64(),
+    "layout": pa.int32(),  # place in a list
+    "ids": pa.large_binary(),  # int32; a trained token is stored as its complement, which is negative
+    "tokens": pa.int32(),
+    "trained_tokens": pa.int32(),
+    "truncated": pa.bool_(),
+})  # fmt: skip
 
 
-class Keeper:
-    """Takes in rows, one after another; a context that closes the files it writes."""
+class TableWriter:
+    """Takes in batches of rows; a context that closes the file, which a `Table` of it outlives."""
 
-    def __init__(self) -> None:
-        """Begin with no row. Raises `PoolError` where no temporary file can be made."""
-        self._files = ExitStack()
-        self._rows, self._tokens, self._names = (self._files.enter_context(Scratch()) for _ in range(3))
-        self._numbers, self._lines = array("q"), array("q")
-        self._trained, self._truncated = array("i"), array("b")
-        self._source_codes, self._origin_codes = array("i"), array("i")
-        self._sources: dict[str, int] = {}
-        self._origins: list[Origin] = []
-        self._values = Values()
+    def __init__(self, max_length: int) -> None:
+        """Make the file, for rows of at most `max_length` tokens. Raises `PoolError` where that is impossible."""
+        self._max_length = max_length
+        self._codec, self._layouts = RowCodec(), list[Layout]()
+        try:
+            self._file = cast(IO[bytes], tempfile.TemporaryFile(buffering=1 << 20))  # noqa: SIM115 - see __exit__
+            self._writer = pa.ipc.new_file(self._file, _SCHEMA)
+        except OSError as error:
+            raise _no_room(error) from error
 
-    def __enter__(self) -> "Keeper":
-        """Begin."""
+    def __enter__(self) -> "TableWriter":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files; what is kept can still be read."""
-        self._files.__exit__(kind, error, trace)
+        """Close the file; after an error, what is still buffered need not fit on the disk."""
+        try:
+            self._file.close()
+        except OSError:
+            if error is None:
+                raise
+
+    def write(self, rows: Sequence[tuple[ChatRow, Encoded]]) -> None:
+        """Append rows. Raises `PoolError` where the disk is full."""
+        records = [self._record(chat, tokens) for chat, tokens in rows]
+        try:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(records, schema=_SCHEMA))
+        except OSError as error:
+            raise _no_room(error) from error
+
+    def table(self) -> "Table":
+        """All rows, after which none can be written. Raises `PoolError` where the disk is full."""
+        try:
+            self._writer.close()
+            self._file.flush()
+            content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise _no_room(error) from error
+        return Table(pa.ipc.open_file(pa.py_buffer(content)).read_all(), self._layouts, self._codec)
+
+    def _record(self, chat: ChatRow, encoded: Encoded) -> dict[str, Any]:
+        ids, trained = encoded.input_ids[: self._max_length], encoded.trained[: self._max_length]
+        if not self._layouts or self._layouts[-1] is not chat.layout:  # inputs come one after another
+            self._layouts.append(chat.layout)
+        return {
+            "row": self._codec.encode(chat.data),
+            "name": chat.name.encode(*UTF8),
+            "source": chat.source.encode(*UTF8),
+            "location": chat.location.encode(*UTF8),
+            "number": chat.number,
+            "layout": len(self._layouts) - 1,
+            "ids": np.where(trained, ~ids, ids).tobytes(),
+            "tokens": len(ids),
+            "trained_tokens": int(trained.sum()),
+            "truncated": len(encoded.input_ids) > self._max_length,
+        }
+
+
+class Table:
+    """The columns of all rows. In memory are `tokens` and `trained_tokens`, [n] int32, and `truncated`, [n] bool."""
+
+    def __init__(self, content: pa.Table, layouts: Sequence[Layout], codec: RowCodec) -> None:
+        """`content` has the columns of `_SCHEMA`; `layouts` and `codec` are those that wrote it."""
+        self._columns = {name: content[name] for name in content.column_names}
+        self.layouts, self.codec = layouts, codec
+        self.tokens: NDArray[np.int32] = content["tokens"].to_numpy()
+        self.trained_tokens: NDArray[np.int32] = content["trained_tokens"].to_numpy()
+        self.truncated: NDArray[np.bool_] = content["truncated"].to_numpy()
+        self._suffixes = unique_suffixes(content["name"])
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.tokens)
 
-    def add(self, chat: ChatRow, tokens: Encoded, max_length: int) -> None:
-        """Keep a row with its first `max_length` tokens. Raises `PoolError` where the disk is full."""
-        ids, trained = tokens.input_ids[:max_length], tokens.trained[:max_length]
-        self._rows.append(self._values.encode(chat.data))
-        self._tokens.append(np.where(trained, ~ids, ids).tobytes())
-        self._names.append(chat.name.encode("utf-8", "surrogatepass"))
-        self._numbers.append(chat.number)
-        self._lines.append(chat.line)
-        self._trained.append(int(trained.sum()))
-        self._truncated.append(len(tokens.input_ids) > max_length)
-        self._source_codes.append(self._sources.setdefault(chat.source, len(self._sources)))
-        if not self._origins or self._origins[-1] is not chat.origin:  # inputs come one after another
-            self._origins.append(chat.origin)
-        self._origin_codes.append(len(self._origins) - 1)
+    def value(self, column: str, place: int) -> Any:
+        """A number or bytes of the row at `place`."""
+        return self._columns[column][place].as_py()
 
-    def kept(self) -> "Kept":
-        """All rows, at least one; nothing can be added any more."""
-        names, tokens = self._names.pieces(), self._tokens.pieces()
-        return Kept(
-            rows=self._rows.pieces(),
-            tokens=tokens,
-            names=names,
-            suffixes=unique_suffixes(len(self), lambda place: names[place].decode("utf-8", "surrogatepass")),
-            lengths=(tokens.sizes // np.dtype(np.int32).itemsize).astype(np.int32),
-            trained_tokens=np.frombuffer(self._trained, np.int32),
-            truncated=np.frombuffer(self._truncated, np.bool_),
-            numbers=np.frombuffer(self._numbers, np.int64),
-            lines=np.frombuffer(self._lines, np.int64),
-            source_codes=np.frombuffer(self._source_codes, np.int32),
-            origin_codes=np.frombuffer(self._origin_codes, np.int32),
-            sources=list(self._sources),
-            origins=self._origins,
-            values=self._values,
-        )
+    def text(self, column: str, place: int) -> str:
+        """A text of the row at `place`."""
+        return self.value(column, place).decode(*UTF8)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kept:
-    """Rows by place.
-
-    Attributes:
-        rows: the fields of each, as `values` encodes them.
-        tokens: of each.
-        names: the id that each wants.
-        suffixes: [n] what makes it unique, or 0.
-        lengths: [n] tokens.
-        trained_tokens: [n] how many of them are trained.
-        truncated: [n] whether tokens were cut off.
-        numbers: [n] 1-based place in its file.
-        lines: [n] of a text file, or 0.
-        source_codes: [n] place in `sources`.
-        origin_codes: [n] place in `origins`.
-        sources: names of data sets.
-        origins: inputs.
-        values: decodes `rows`.
-
-    """
-
-    rows: Pieces
-    tokens: Pieces
-    names: Pieces
-    suffixes: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    trained_tokens: NDArray[np.int32]
-    truncated: NDArray[np.bool_]
-    numbers: NDArray[np.int64]
-    lines: NDArray[np.int64]
-    source_codes: NDArray[np.int32]
-    origin_codes: NDArray[np.int32]
-    sources: Sequence[str]
-    origins: Sequence[Origin]
-    values: Values
-
-    def examples(self) -> Rows["Example"]:
-        """All rows."""
-        return Rows(
-            self.lengths,
-            self.trained_tokens,
-            lambda start, stop: [Example(self, place, place) for place in range(start, stop)],
-        )
-
-    def name(self, place: int) -> str:
-        """The row's id."""
-        wanted, suffix = self.names[place].decode("utf-8", "surrogatepass"), int(self.suffixes[place])
-        return f"{wanted}-{suffix}" if suffix else wanted
-
-    def source(self, place: int) -> str:
-        """Name of the row's data set."""
-        return self.sources[int(self.source_codes[place])]
-
-    def origin(self, place: int) -> Origin:
-        """The input that the row is of."""
-        return self.origins[int(self.origin_codes[place])]
-
-    def location(self, place: int) -> str:
-        """Where the row is, for people."""
-        return self.origin(place).location(int(self.numbers[place]), int(self.lines[place]))
-
-    def data(self, place: int) -> dict[str, Any]:
-        """The row's fields."""
-        return self.values.decode(self.rows[place])
-
-    def stored_tokens(self, place: int) -> TokenIds:
-        """The row's tokens as they are stored."""
-        return np.frombuffer(self.tokens[place], np.int32)
+    def id(self, place: int) -> str:
+        """The unique id of the row at `place`."""
+        suffix = int(self._suffixes[place])
+        return self.text("name", place) + (f"-{suffix}" if suffix else "")
 
 
 class Example:
-    """A row ready for the model. What it is asked for is read from where the pool is kept, anew each time.
+    """A row ready for the model: its place among the examples, and in a table, from which all else is read anew."""
 
-    Attributes:
-        index: place among the examples.
+    __slots__ = ("_table", "index", "place")
 
-    """
-
-    __slots__ = ("_kept", "_place", "index")
-
-    def __init__(self, kept: Kept, place: int, index: int) -> None:
-        """`place` is the row's in `kept`."""
-        self._kept, self._place, self.index = kept, place, index
-
-    def numbered(self, index: int) -> "Example":
-        """The same row at another place among examples."""
-        return Example(self._kept, self._place, index)
+    def __init__(self, table: Table, place: int, index: int) -> None:
+        self._table, self.place, self.index = table, place, index
 
     @property
     def id(self) -> str:
         """Unique in the pool."""
-        return self._kept.name(self._place)
+        return self._table.id(self.place)
 
     @property
     def row(self) -> Row:
-        """Where it comes from, with its fields."""
-        kept, place = self._kept, self._place
-        return Row(kept.source(place), kept.location(place), int(kept.numbers[place]), kept.data(place))
+        """The row as it was read."""
+        source, location = self._table.text("source", self.place), self._table.text("location", self.place)
+        data = self._table.codec.decode(self._table.value("row", self.place))
+        return Row(source, location, self._table.value("number", self.place), data)
 
     @property
     def conversation(self) -> Conversation:
         """The chat that was rendered."""
-        return self._kept.origin(self._place).conversation(self._kept.data(self._place))
+        return self._table.layouts[self._table.value("layout", self.place)].conversation(self.row.data)
 
     @property
     def input_ids(self) -> TokenIds:
         """[tokens] int32."""
-        stored = self._kept.stored_tokens(self._place)
+        stored = self._stored_ids()
         return np.where(stored < 0, ~stored, stored)
 
     @property
     def trained(self) -> TokenMask:
         """[tokens] bool; True where the token is a target of the loss, i.e. predicted from those before it."""
-        return self._kept.stored_tokens(self._place) < 0
+        return self._stored_ids() < 0
 
     @property
     def trained_tokens(self) -> int:
         """How many tokens the loss is taken over."""
-        return int(self._kept.trained_tokens[self._place])
+        return int(self._table.trained_tokens[self.place])
 
     @property
     def truncated(self) -> bool:
         """Whether `max_length` cut it."""
-        return bool(self._kept.truncated[self._place])
+        return bool(self._table.truncated[self.place])
 
     @property
     def line(self) -> Line:
-        """What a table of the pool says of it."""
-        kept, place = self._kept, self._place
-        tokens = int(kept.lengths[place])
-        return Line(self.index, self.id, kept.source(place), kept.location(place), tokens, self.trained_tokens)
+        """The row in a listing of the pool."""
+        table, place = self._table, self.place
+        texts = table.id(place), table.text("source", place), table.text("location", place)
+        return Line(self.index, *texts, int(table.tokens[place]), self.trained_tokens)
+
+    def _stored_ids(self) -> TokenIds:
+        return np.frombuffer(self._table.value("ids", self.place), np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pool:
-    """All examples, what was left out, where it all came from, and how many `max_length` cut."""
+class Pool(Listing):
+    """A pool with its texts and tokens, which are in a table."""
 
     examples: Rows[Example]
-    rejected: list[Rejection]
-    files: list[SourceFile]
-    truncated: int
-
-    @property
-    def total_tokens(self) -> int:
-        """Tokens of all examples, trained or not."""
-        return int(self.examples.tokens.sum(dtype=np.int64))
-
-    @property
-    def trained_tokens(self) -> int:
-        """Tokens that the loss is taken over."""
-        return int(self.examples.trained_tokens.sum(dtype=np.int64))
+    table: Table
 
     def listing(self) -> Listing:
         """The pool without its texts."""
-        examples = self.examples
-        lines = Rows(
-            examples.tokens,
-            examples.trained_tokens,
-            lambda start, stop: [example.line for example in examples[start:stop]],
-        )
-        return Listing(lines, self.rejected, self.files, self.truncated)
+        return Listing(self.lines, self.rejected, self.files, self.truncated)
 
-    def only(self, places: Sequence[int]) -> "Pool":
+    def only(self, places: Iterable[int]) -> "Pool":
         """The pool with the examples at `places` alone, numbered anew."""
-        chosen = [self.examples[place].numbered(index) for index, place in enumerate(places)]
-        tokens, trained = (
-            column[np.array(places, np.int64)] for column in (self.examples.tokens, self.examples.trained_tokens)
-        )
-        examples = Rows(tokens, trained, lambda start, stop: chosen[start:stop])
-        return replace(self, examples=examples, truncated=sum(example.truncated for example in chosen))
+        chosen = [self.examples[place].place for place in places]
+        return make_pool(self.table, np.array(chosen, np.int64), self.rejected, self.files)
+
+
+def make_pool(table: Table, places: NDArray[np.int64], rejected: list[Rejection], files: list[SourceFile]) -> Pool:
+    """The pool of the rows of a table at `places`."""
+
+    def examples(start: int, stop: int) -> list[Example]:
+        return [Example(table, place, index) for index, place in enumerate(places[start:stop].tolist(), start)]
+
+    def lines(start: int, stop: int) -> list[Line]:
+        return [example.line for example in examples(start, stop)]
+
+    tokens, trained = table.tokens[places], table.trained_tokens[places]
+    truncated = int(table.truncated[places].sum())
+    return Pool(Rows(tokens, trained, lines), rejected, files, truncated, Rows(tokens, trained, examples), table)
+
+
+def unique_suffixes(names: pa.ChunkedArray) -> NDArray[np.int32]:
+    """Numbers that make ids unique: the second and later of the same get the first free of `-2`, `-3`, ...
+
+    A number is free if no row asks for the id that ends in it.
+
+    Args:
+        names: [n] binary, the ids that rows ask for.
+
+    Returns:
+        [n] the number to append, 0 where the id stays.
+
+    """
+    order = pc.sort_indices(names)  # pyright: ignore[reportAttributeAccessIssue] - stable: equal names stay in order
+    ordered, places = names.take(order), order.to_numpy()
+    suffixes = np.zeros(len(names), np.int32)
+    previous, suffix = None, 1
+    equal = pc.equal(ordered[1:], ordered[:-1])  # pyright: ignore[reportAttributeAccessIssue]
+    for before in np.flatnonzero(equal).tolist():
+        name = ordered[before].as_py()
+        suffix = suffix + 1 if name == previous else 2
+        while _holds(ordered, b"%s-%d" % (name, suffix)):
+            suffix += 1
+        suffixes[places[before + 1]], previous = suffix, name
+    return suffixes
+
+
+def _holds(ordered: pa.ChunkedArray, name: bytes) -> bool:
+    """Whether a sorted array holds `name`."""
+    place = bisect_left(ordered, name, key=lambda item: item.as_py())
+    return place < len(ordered) and ordered[place].as_py() == name
+
+
+def _no_room(error: OSError) -> PoolError:
+    return PoolError(
+        f"The pool's rows cannot be kept in a temporary file while they are used ({error.strerror}).\n"
+        "Make room in the folder for temporary files, or name another one by TMPDIR."
+    )

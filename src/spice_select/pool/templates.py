@@ -1,8 +1,7 @@
-"""Chat templates: the tokenizer's own, the plain one for base models, and what each writes after an
-assistant's turn.
+"""Chat templates: the tokenizer's own, or a plain one for base models, whose tokenizers have none.
 
-Base models have no chat template. Their rows are written in a plain form, with the tokenizer's eos token as
-the end of turn (and its bos token first, where the tokenizer itself puts one):
+The plain form ends turns with the tokenizer's eos token (and starts with its bos token, where the tokenizer itself
+puts one):
 
     {system}
 
@@ -12,11 +11,16 @@ the end of turn (and its bos token first, where the tokenizer itself puts one):
     ### Response:
     {assistant}{eos}
 
-Blank lines part the turns of a longer chat. The blank line after `eos` belongs to the next turn and is not
+Blank lines separate the turns of a longer chat. The blank line after `eos` belongs to the next turn and is not
 trained.
 """
 
 import re
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from jinja2 import TemplateError as JinjaError
@@ -26,8 +30,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from spice_select.errors import TemplateError
-from spice_select.pool.deadline import OutOfTime, time_limit
-from spice_select.pool.messages import Message
+from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, one_line
 
 PLAIN_TEMPLATE = """\
@@ -50,13 +53,13 @@ PLAIN_TEMPLATE = """\
 {%- endif -%}
 """
 
-# Llama 3 templates write today's date unless given one; its own fixed default keeps a run the same tomorrow.
+# Llama 3 templates write today's date unless given one; their own fixed default keeps a run the same tomorrow.
 _FIXED_VARIABLES = {"date_string": "26 Jul 2024"}
 
 # What a template may raise on data it was not written for; `raise_exception` in a template is a JinjaError.
 _RENDER_ERRORS = (
     JinjaError, TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError,
-    MemoryError, OutOfTime,
+    MemoryError,
 )  # fmt: skip
 
 RENDER_SECONDS = 10.0
@@ -69,13 +72,7 @@ class ChatTemplate:
     """One tokenizer's chat template, ready to render."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Settle which template is used.
-
-        Raises:
-            TemplateError: several named templates and no default, or no template and no eos token to end
-                turns with.
-
-        """
+        """Choose the template. Raises `TemplateError` if there is none, and no eos token to end turns with."""
         self._tokenizer = tokenizer
         self._variables: dict[str, Any] = dict(_FIXED_VARIABLES)
         self._plain = not tokenizer.chat_template
@@ -88,85 +85,104 @@ class ChatTemplate:
             self._variables["plain_bos"] = _own_bos(tokenizer)
         self.specials = _special_pattern(tokenizer)
 
-    def source(self, tools: list[dict[str, Any]] | None) -> str:
-        """The Jinja text used for a chat with these tools."""
-        if self._plain:
-            return PLAIN_TEMPLATE
-        try:
-            return self._tokenizer.get_chat_template(None, tools)
-        except ValueError as error:
-            raise TemplateError(f"No chat template can be chosen: {one_line(str(error))}") from error
+    def has_generation_tags(self, chat: Conversation) -> bool:
+        """Whether the template for this chat marks the assistant's text with `{% generation %}`."""
+        return _GENERATION_TAG.search(self._source(chat)) is not None
 
-    def has_generation_tags(self, tools: list[dict[str, Any]] | None) -> bool:
-        """Whether the template itself marks the assistant's text with `{% generation %}`."""
-        return _GENERATION_TAG.search(self.source(tools)) is not None
+    def render(self, chat: Conversation, *, until: int | None = None, generation_prompt: bool = False) -> str:
+        """The chat, or its messages before `until`, as text.
 
-    def render(
-        self, messages: list[Message], tools: list[dict[str, Any]] | None, *, generation_prompt: bool = False
-    ) -> str:
-        """The chat as text.
-
-        Raises:
-            RenderProblem: the template refuses the chat; the reason carries the template's own message.
-            TemplateError: it takes more than `RENDER_SECONDS`.
-
+        Raises `RenderProblem`, with the template's own message, if it refuses the chat, and `TemplateError` if it takes
+        more than `RENDER_SECONDS` or there are several named templates and no default.
         """
-        try:
-            with time_limit(RENDER_SECONDS):
-                text = self._tokenizer.apply_chat_template(
-                    messages,
-                    tools=tools,  # pyright: ignore[reportArgumentType]
-                    chat_template=self.source(tools),
-                    add_generation_prompt=generation_prompt,
-                    tokenize=False,
-                    **self._variables,
-                )
-        except _RENDER_ERRORS as error:
-            raise _refusal(error) from error
+        source = self._source(chat)
+        with _rendering():
+            text = self._tokenizer.apply_chat_template(
+                chat.messages[:until],
+                tools=chat.tools,  # pyright: ignore[reportArgumentType]
+                chat_template=source,
+                add_generation_prompt=generation_prompt,
+                tokenize=False,
+                **self._variables,
+            )
         return str(text)
 
-    def render_tagged(
-        self, messages: list[Message], tools: list[dict[str, Any]] | None
-    ) -> tuple[str, list[tuple[int, int]]]:
+    def render_tagged(self, chat: Conversation) -> tuple[str, list[tuple[int, int]]]:
         """The chat as text, and the character spans that the template's `{% generation %}` blocks wrote.
 
-        Characters rather than `return_assistant_tokens_mask`, which loses a block's end where no token starts
-        there.
-
-        Raises:
-            RenderProblem, TemplateError: as for `render`.
-
+        Characters, as the token mask of `apply_chat_template` loses a block's end where no token starts there. Raises
+        as `render`.
         """
+        source = self._source(chat)
         variables: dict[str, Any] = {**self._tokenizer.special_tokens_map, **self._variables}
-        try:
-            with time_limit(RENDER_SECONDS):
-                texts, spans = render_jinja_template(
-                    conversations=[messages],
-                    tools=tools,  # pyright: ignore[reportArgumentType]
-                    chat_template=self.source(tools),
-                    return_assistant_tokens_mask=True,
-                    **variables,
-                )
-        except _RENDER_ERRORS as error:
-            raise _refusal(error) from error
+        with _rendering():
+            texts, spans = render_jinja_template(
+                conversations=[chat.messages],
+                tools=chat.tools,  # pyright: ignore[reportArgumentType]
+                chat_template=source,
+                return_assistant_tokens_mask=True,
+                **variables,
+            )
         return texts[0], [(int(start), int(end)) for start, end in spans[0]]
 
     def end_of_turn(self, after: str) -> str:
-        """What closes an assistant's turn: of the text after the last turn's content, up to its first special
-        token.
+        """The text that closes an assistant's turn, from the text `after` the last turn: up to its first special token.
 
         Without a special token it is that text less its trailing white space, which may leave nothing.
         """
         special = self.specials.search(after)
         return after[: special.end()] if special else after.rstrip()
 
+    def _source(self, chat: Conversation) -> str:
+        """The Jinja text used for a chat with these tools."""
+        if self._plain:
+            return PLAIN_TEMPLATE
+        try:
+            return self._tokenizer.get_chat_template(None, chat.tools)
+        except ValueError as error:
+            raise TemplateError(f"No chat template can be chosen: {one_line(str(error))}") from error
 
-def _refusal(error: Exception) -> RenderProblem | TemplateError:
-    if isinstance(error, OutOfTime):
-        return TemplateError(
-            f"The chat template does not come to an end: {error}.\nMend the template, or use another model's tokenizer."
-        )
-    return RenderProblem(f"the chat template refuses it: {one_line(str(error)) or type(error).__name__}")
+
+@contextmanager
+def _rendering() -> Generator[None]:
+    """Limit the time of the template, and name its errors."""
+    try:
+        with _time_limit(RENDER_SECONDS):
+            yield
+    except _OutOfTime as error:
+        raise TemplateError(
+            f"The chat template does not come to an end: it took more than {RENDER_SECONDS:g} seconds.\n"
+            "Mend the template, or use another model's tokenizer."
+        ) from error
+    except _RENDER_ERRORS as error:
+        raise RenderProblem(f"the chat template refuses it: {one_line(str(error)) or type(error).__name__}") from error
+
+
+class _OutOfTime(Exception):  # noqa: N818 - it is an event, not an error of the program
+    """The template was stopped."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Generator[None]:
+    """End the context with `_OutOfTime` after so many seconds, by SIGALRM and the process's timer.
+
+    There is no limit outside the main thread, and where another part of the program uses that signal or timer.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _OutOfTime
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _own_bos(tokenizer: PreTrainedTokenizerBase) -> str:

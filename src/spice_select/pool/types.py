@@ -1,4 +1,4 @@
-"""What is said of a pool: its rows without their tokens, those left out, its files; and the options of reading."""
+"""A pool's rows without their tokens, those left out, its files; and the options of reading."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,20 +14,12 @@ from spice_select.pool.messages import Conversation
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How rows are read.
+    """How rows are read."""
 
-    Attributes:
-        format: name of the rows' format; None finds it, file by file.
-        columns: field of the format (or `id`, `source`) -> column of the files that plays it.
-        skip_invalid: leave rows out that cannot be trained on, instead of stopping.
-        max_length: most tokens of an example; the rest of a longer one is cut off.
-
-    """
-
-    format: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict[str, str])
-    skip_invalid: bool = False
-    max_length: int = 2048
+    format: str | None = None  # name of the rows' format; None finds it, file by file
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])  # role (a format's field, id, source) -> column
+    skip_invalid: bool = False  # leave rows out that cannot be trained on, instead of stopping
+    max_length: int = 2048  # most tokens of an example; the rest of a longer one is cut off
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for an unknown format or field, or a length too short for a prompt and an answer."""
@@ -38,24 +30,16 @@ class PoolOptions:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it was read.
+    """A row as it was read."""
 
-    Attributes:
-        source: name of the data set it belongs to: its own `source` field, or its file's name.
-        location: for people, e.g. `gsm8k.jsonl.gz, row 17`.
-        number: 1-based place in its file.
-        data: every field, unchanged.
-
-    """
-
-    source: str
-    location: str
-    number: int
-    data: dict[str, Any]
+    source: str  # name of the data set it belongs to: its own `source` field, or its file's name
+    location: str  # for people, e.g. `gsm8k.jsonl.gz, row 17`
+    number: int  # 1-based place in its file
+    data: dict[str, Any]  # every field, unchanged
 
 
 class Chat(Protocol):
-    """What files of chosen rows are made of; an `Example` is one."""
+    """The part of an `Example` from which files of chosen rows are written."""
 
     @property
     def id(self) -> str:
@@ -64,7 +48,7 @@ class Chat(Protocol):
 
     @property
     def row(self) -> Row:
-        """Where it comes from."""
+        """The row as it was read."""
         ...
 
     @property
@@ -75,74 +59,46 @@ class Chat(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a table of the pool says of a usable row, without its text.
+    """A usable row in a listing of the pool, without its text."""
 
-    Attributes:
-        index: place among the usable rows.
-        id: unique in the pool.
-        source: name of its data set.
-        location: for people, e.g. `gsm8k.jsonl.gz, row 17`.
-        tokens: of the example.
-        trained_tokens: how many of them the loss is taken over.
-
-    """
-
-    index: int
-    id: str
-    source: str
-    location: str
-    tokens: int
-    trained_tokens: int
+    index: int  # place among the usable rows
+    id: str  # unique in the pool
+    source: str  # name of its data set
+    location: str  # for people, e.g. `gsm8k.jsonl.gz, row 17`
+    tokens: int  # of the example
+    trained_tokens: int  # how many of them the loss is taken over
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row left out.
+    """A row left out."""
 
-    Attributes:
-        source: name of its data set.
-        location: for people, e.g. `gsm8k.jsonl.gz, row 17`.
-        number: 1-based place in its file.
-        reason: short, naming the field.
-        raw: its fields, or its text where that could not be parsed.
-
-    """
-
-    source: str
-    location: str
-    number: int
-    reason: str
-    raw: dict[str, Any] | str
+    source: str  # name of its data set
+    location: str  # for people, e.g. `gsm8k.jsonl.gz, row 17`
+    number: int  # 1-based place in its file
+    reason: str  # short, naming the field
+    raw: dict[str, Any] | str  # its fields, or its text where that could not be parsed
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One input of the pool, for the record.
+    """One input of the pool, for the record."""
 
-    Attributes:
-        name: unique in the run.
-        path: as given.
-        format: of its rows.
-        rows: how many it holds, invalid ones included.
-        sha256: of the file's bytes; for rows that are not in one file, of their contents in order.
-
-    """
-
-    name: str
-    path: str
-    format: str
-    rows: int
-    sha256: str
+    name: str  # unique in the run
+    path: str  # as given
+    format: str  # of its rows
+    rows: int  # how many it holds, invalid ones included
+    sha256: str  # of the file's bytes; for rows that are not in one file, of their contents in order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listing:
-    """A pool without its texts: a line for every usable row, the inputs, and what was left out or cut."""
+    """A pool without its texts."""
 
-    lines: Rows[Line]
+    lines: Rows[Line]  # of every usable row
     rejected: list[Rejection]
     files: list[SourceFile]
-    truncated: int
+    truncated: int  # how many usable rows `max_length` cut
 
     @property
     def total_tokens(self) -> int:

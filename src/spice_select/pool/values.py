@@ -1,118 +1,79 @@
-"""Rows as text, from which the very same values come back.
+"""Rows as JSON text, from which the very same values come back.
 
-A row of JSON's own types is JSON. Anything else is an array whose first element says what the rest is, and so is every
-container in it: ["dict", [key, value], ...], ["date", "2026-01-31"]. As rows are objects, the two are told apart by
-the first character. A value of no type listed here stays in memory as the object it is; the text holds its number.
+A value that JSON lacks is an object with the one key `_TAG`, whose value is the name of its type and what it is made
+of. A value of a type not listed here stays in memory, and the text holds its number. So does a whole row of which JSON
+would give back something else: tuples, numpy's numbers, keys that are no text.
 """
 
 import base64
 import json
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from typing import Any, cast
 
-_PLAIN = frozenset((str, int, float, bool, type(None)))
+UTF8 = ("utf-8", "surrogatepass")
+"""How text from rows becomes bytes: rows in memory may hold halves of surrogate pairs."""
+
+_TAG = "\ue000type"
+_PARTS: Mapping[type, Callable[[Any], list[Any]]] = {
+    bytes: lambda value: [base64.b64encode(value).decode("ascii")],
+    Decimal: lambda value: [str(value)],
+    date: lambda value: [value.isoformat()],
+    datetime: lambda value: [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, value.tzinfo],
+}
 
 
-class Values:
-    """Turns rows into bytes and back; it must live as long as the bytes, whose odd objects it holds."""
+class RowCodec:
+    """Turns rows into bytes and back; it must live as long as the bytes, as it holds the values that stay."""
 
     def __init__(self) -> None:
         self._objects: list[object] = []
-        self._numbers: dict[int, int] = {}  # id of an object -> its place; the list keeps the id from being given anew
+        self._numbers: dict[int, int] = {}  # id of an object -> its place; the list keeps the id from being reused
+        self._builders: Mapping[str, Callable[..., Any]] = {
+            "bytes": base64.b64decode,
+            "Decimal": Decimal,
+            "date": date.fromisoformat,
+            "datetime": _datetime,
+            "object": self._objects.__getitem__,
+        }
 
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """The row as bytes."""
-        try:
-            text = json.dumps(row if _is_json(row) else self._tagged(row), ensure_ascii=False)
-        except RecursionError:  # too deep for JSON's encoder
-            text = json.dumps(self._object(row))
-        return text.encode("utf-8", "surrogatepass")
+        value = row if _is_exact(row) else self._stored(row)
+        return json.dumps(value, ensure_ascii=False, default=self._tagged).encode(*UTF8)
 
     def decode(self, data: bytes) -> dict[str, Any]:
-        """What `encode` was given: equal, of the same types."""
-        value = json.loads(data.decode("utf-8", "surrogatepass"))
-        return cast("dict[str, Any]", value if isinstance(value, dict) else self._untagged(value))
+        """The row that `encode` was given: equal, of the same types."""
+        return cast("dict[str, Any]", json.loads(data.decode(*UTF8), object_hook=self._untagged))
 
     def _tagged(self, value: object) -> object:
-        """`value` in JSON's types. Subclasses are no plain values: their type would be lost."""
-        kind = type(value)
-        if kind in _PLAIN:
-            return value
-        if isinstance(value, dict) and kind is dict:
-            items = cast("dict[object, object]", value).items()
-            return ["dict", *([self._tagged(key), self._tagged(item)] for key, item in items)]
-        if isinstance(value, list | tuple) and kind in (list, tuple):
-            return [kind.__name__, *(self._tagged(item) for item in cast("list[object]", value))]
-        return self._of_parquet(cast(object, value))
+        parts = _PARTS.get(type(value))
+        return self._stored(value) if parts is None else {_TAG: [type(value).__name__, *parts(value)]}
 
-    def _of_parquet(self, value: object) -> object:
-        """Values that Parquet and datasets hold and JSON does not."""
-        kind = type(value)
-        if isinstance(value, datetime | time) and kind in (datetime, time):
-            naive = value.replace(tzinfo=None, fold=0)
-            return [kind.__name__, naive.isoformat(), value.fold, self._tagged(value.tzinfo)]
-        if isinstance(value, date) and kind is date:
-            return ["date", value.isoformat()]
-        if isinstance(value, timedelta) and kind is timedelta:
-            return ["timedelta", value.days, value.seconds, value.microseconds]
-        if isinstance(value, Decimal) and kind is Decimal:
-            return ["Decimal", str(value)]
-        if isinstance(value, bytes) and kind is bytes:
-            return ["bytes", base64.b64encode(value).decode("ascii")]
-        return self._object(value)
-
-    def _object(self, value: object) -> list[object]:
+    def _stored(self, value: object) -> object:
         number = self._numbers.setdefault(id(value), len(self._objects))
         if number == len(self._objects):
             self._objects.append(value)
-        return ["object", number]
+        return {_TAG: ["object", number]}
 
-    def _untagged(self, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        name, *rest = cast("list[Any]", value)
-        if name == "object":
-            return self._objects[rest[0]]
-        if name == "dict":
-            return {self._untagged(key): self._untagged(item) for key, item in rest}
-        return _BUILD[name](*(self._untagged(item) for item in rest))
+    def _untagged(self, fields: dict[str, Any]) -> Any:
+        if _TAG not in fields:
+            return fields
+        name, *parts = fields[_TAG]
+        return self._builders[name](*parts)
 
 
-def _is_json(row: Mapping[str, Any]) -> bool:
-    """Whether JSON gives back what it is given: exact types only, names as keys. Without recursion: rows are deep."""
-    waiting: list[object] = [row]
-    while waiting:
-        value = waiting.pop()
-        kind = type(value)
-        if kind is dict:
-            fields = cast("dict[object, object]", value)
-            if any(type(key) is not str for key in fields):
-                return False
-            waiting.extend(fields.values())
-        elif kind is list:
-            waiting.extend(cast("list[object]", value))
-        elif kind not in _PLAIN:
-            return False
-    return True
-
-
-def _datetime(text: str, fold: int, zone: Any) -> datetime:
+def _datetime(text: str, fold: int, zone: tzinfo | None) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold)
 
 
-def _time(text: str, fold: int, zone: Any) -> time:
-    return time.fromisoformat(text).replace(tzinfo=zone, fold=fold)
-
-
-_BUILD: Mapping[str, Callable[..., Any]] = {
-    "list": lambda *items: list(items),
-    "tuple": lambda *items: items,
-    "datetime": _datetime,
-    "time": _time,
-    "date": date.fromisoformat,
-    "timedelta": timedelta,
-    "Decimal": Decimal,
-    "bytes": base64.b64decode,
-}
+def _is_exact(value: object) -> bool:
+    """Whether JSON, with tags, gives back the same value: no subclasses of its types, and keys that are text."""
+    kind = type(value)
+    if kind is dict:
+        fields = cast("dict[object, object]", value).items()
+        return all(type(key) is str and key != _TAG and _is_exact(item) for key, item in fields)
+    if kind is list:
+        return all(map(_is_exact, cast("list[object]", value)))
+    return kind in (str, int, float, bool) or not isinstance(value, str | int | float | dict | list | tuple)

@@ -1,4 +1,4 @@
-"""A pool that is read row by row and kept on disk is the pool that is held whole, and leaves nothing behind."""
+"""A pool that is read row by row into a file is the pool that is held whole, and leaves nothing behind."""
 
 import gc
 import gzip
@@ -8,9 +8,11 @@ import resource
 import tempfile
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,10 +22,10 @@ from oracles.whole_pool import whole_pool
 from spice_select.errors import PoolError, SpiceSelectError, TemplateError
 from spice_select.pool.encoding import Encoded
 from spice_select.pool.examples import PoolOptions, read_pool
-from spice_select.pool.formats import FORMATS
+from spice_select.pool.formats import FORMATS, Layout
 from spice_select.pool.messages import Conversation
-from spice_select.pool.reading import ChatRow, Origin
-from spice_select.pool.table import Keeper
+from spice_select.pool.reading import ChatRow
+from spice_select.pool.table import TableWriter
 
 GOOD = {"prompt": "Q", "response": "A"}
 TEXT = st.sampled_from(["", " ", "What is 12 + 30?", "é, 🙂\n", "fox " * 40, '"<|im_end|>"'])
@@ -42,7 +44,7 @@ LINE = st.one_of(PLAIN, CHAT).map(json.dumps) | st.sampled_from(["", "{", "[1]"]
 INPUT = st.lists(LINE, max_size=6) | st.lists(PLAIN.map(json.dumps), min_size=1, max_size=6)
 
 
-def told(read, inputs, options, family):
+def outcome(read, inputs, options, family):
     """All that reading gives, or the error that it ends in."""
     try:
         rows, rejected, files = read(inputs, tokenizer_of(family), options)
@@ -51,7 +53,7 @@ def told(read, inputs, options, family):
     return rows, rejected, files
 
 
-def kept_pool(inputs, tokenizer, options):
+def table_pool(inputs, tokenizer, options):
     """`read_pool` in the oracle's terms."""
     pool = read_pool(inputs, tokenizer, options)
     rows = [
@@ -87,16 +89,16 @@ def oracle(inputs, tokenizer, options):
     columns=st.sampled_from([{}, {}, {"id": "extra"}]),
     family=st.sampled_from(["chatml", "gemma"]),
 )
-def test_a_kept_pool_is_the_whole_pool(tmp_path, one, other, skip, length, columns, family):
+def test_a_pool_in_a_table_is_the_whole_pool(tmp_path, one, other, skip, length, columns, family):
     """Same rows, ids, tokens, rejections and records of files, or the same error: the first that reading all meets."""
     paths = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
     for path, lines in zip(paths, (one, other), strict=True):
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     options = PoolOptions(skip_invalid=skip, max_length=length, columns=columns)
-    assert told(kept_pool, paths, options, family) == told(oracle, paths, options, family)
+    assert outcome(table_pool, paths, options, family) == outcome(oracle, paths, options, family)
 
 
-def test_what_is_wrong_with_an_input_is_told_before_a_template_that_fails(tmp_path):
+def test_damage_of_an_input_is_reported_before_a_template_that_fails(tmp_path):
     """Only at the end is it known that no input is damaged."""
     system = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Q"}, GOOD_ANSWER]}
     damaged = tmp_path / "damaged.jsonl.gz"
@@ -110,7 +112,7 @@ def test_what_is_wrong_with_an_input_is_told_before_a_template_that_fails(tmp_pa
 GOOD_ANSWER = {"role": "assistant", "content": "A"}
 
 
-def test_damage_further_on_is_told_before_an_unknown_format(tmp_path):
+def test_damage_further_on_is_reported_before_an_unknown_format(tmp_path):
     """The format is found from the first rows, the damage is what makes them doubtful."""
     rows = [{"text": f"{number} {os.urandom(50).hex()}"} for number in range(300)]
     path = tmp_path / "pool.jsonl.gz"
@@ -182,6 +184,18 @@ def peak_of(step: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+def arrow_peak(step: Callable[[], object]) -> int:
+    """The most memory that Arrow's allocator hands out meanwhile."""
+    pool = pa.system_memory_pool()
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        step()
+        return pool.max_memory()
+    finally:
+        pa.set_memory_pool(before)
+
+
 def test_rows_are_not_in_memory_together(tmp_path):
     """Two batches of them are, of 1,024 rows each."""
     path, rows, text = tmp_path / "pool.jsonl", 3800, "x" * 20_000
@@ -190,22 +204,25 @@ def test_rows_are_not_in_memory_together(tmp_path):
     assert peak_of(lambda: read_pool([path], tokenizer_of("chatml"))) < 0.75 * rows * len(text)
 
 
-def keep(rows: int) -> None:
-    """Keep rows of a long text and many tokens."""
+def write(rows: int) -> None:
+    """Write rows of a long text and many tokens, in batches as `read_pool` does."""
     tokens = Encoded(np.arange(500, dtype=np.int32), np.arange(500) > 200)
-    origin = Origin("pool.jsonl", FORMATS[0], {})
-    with Keeper() as keeper:
-        for number in range(rows):
-            keeper.add(
-                ChatRow(origin, "pool", number, 0, {"text": "x" * 1000}, f"row-{number}", Conversation([])), tokens, 400
+    layout = Layout(FORMATS[0], {})
+    with TableWriter(400) as writer:
+        for start in range(0, rows, 1000):
+            numbers = range(start, start + 1000)
+            fields = ({"text": "x" * 1000}, Conversation([]))
+            writer.write(
+                [(ChatRow(layout, "s", f"row {n}", n, fields[0], f"row-{n}", fields[1]), tokens) for n in numbers]
             )
-        assert len(keeper.kept().examples()) == rows
+        assert len(writer.table()) == rows
 
 
-def test_a_kept_row_takes_little_memory():
-    """Less than 150 bytes, whatever it holds, while it is named too."""
+def test_a_row_takes_little_memory():
+    """Less than 60 bytes of Python's and Arrow's allocators, whatever it holds, while ids are made unique too."""
     few, many = 2000, 12_000
-    assert (peak_of(lambda: keep(many)) - peak_of(lambda: keep(few))) / (many - few) < 150
+    peaks = [peak(partial(write, rows)) for rows in (few, many) for peak in (peak_of, arrow_peak)]
+    assert (sum(peaks[2:]) - sum(peaks[:2])) / (many - few) < 60
 
 
 def test_a_part_of_a_pool_is_numbered_anew():
