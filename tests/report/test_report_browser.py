@@ -184,7 +184,7 @@ def test_audit_entries_lead_to_rows(browser, addresses) -> None:
         link = section.get_by_role("link", name="row-2", exact=True).first
         for _ in range(2):
             link.click()
-            seen.page.wait_for_function("document.activeElement.matches('#row-2[open] > summary')")
+            seen.page.locator("#row-2[open] > summary:focus").wait_for()
         assert section.get_by_role("link", name="far").count() == 0
         assert section.get_by_text("far", exact=True).count() == 1
         address = seen.page.url
