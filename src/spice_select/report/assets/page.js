@@ -49,7 +49,9 @@
   });
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#row-"]');
-    if (link && link.hash === window.location.hash) open(); // the same row again: no hashchange follows
+    if (!link || link.hash !== window.location.hash) return;
+    event.preventDefault(); // the same row again: no hashchange follows, and the browser would take the focus away
+    open();
   });
   window.addEventListener("hashchange", open);
   document.getElementById("finder").hidden = false;
