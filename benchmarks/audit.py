@@ -25,7 +25,7 @@ from spice_select.information.similar import similar_pairs
 from spice_select.proxy.loading import pick_device
 from spice_select.report.answers import suspects_of
 from spice_select.report.audit import SAME
-from spice_select.report.evidence import Evidence, open_run
+from spice_select.report.finished_run import FinishedRun, open_run
 
 SHARE = 0.05
 TEMPLATES = (
@@ -77,10 +77,10 @@ def run(pool: Path, output: Path) -> None:
     subprocess.run([*program, "audit", str(output), "--answers"], check=True)
 
 
-def duplicate_lines(evidence: Evidence, pairs: dict[str, set[frozenset[str]]]) -> list[str]:
-    (pool,) = evidence.pools
-    ids = [evidence.lines[row].id for row in pool.record.rows]
-    ranked = sorted(similar_pairs(pool.plain, 0.3), key=lambda pair: -pair[2])
+def duplicate_lines(finished: FinishedRun, pairs: dict[str, set[frozenset[str]]]) -> list[str]:
+    (pool,) = finished.pools
+    ids = [finished.lines[row].id for row in pool.record.rows]
+    ranked = sorted(similar_pairs(pool.unscaled, 0.3), key=lambda pair: -pair[2])
     found = [(frozenset((ids[one], ids[other])), cosine) for one, other, cosine in ranked]
     both = set.union(*pairs.values())
     lines: list[str] = []
@@ -100,12 +100,12 @@ def line(kind: str, wanted: set[Any], top: Sequence[Any], listed: Sequence[Any])
     )
 
 
-def conflict_line(evidence: Evidence, swapped: set[str]) -> str:
+def conflict_line(finished: FinishedRun, swapped: set[str]) -> str:
     """Whether swapped answers are among the rows most opposed to the picks."""
-    (record,) = evidence.records
+    (record,) = finished.records
     assert record.measures is not None
     pairs = zip(record.measures.conflict, record.rows, strict=True)
-    ranked = [evidence.lines[row].id for _, row in sorted(pairs, key=lambda pair: (-pair[0], pair[1]))]
+    ranked = [finished.lines[row].id for _, row in sorted(pairs, key=lambda pair: (-pair[0], pair[1]))]
     listed = ranked[: sum(value > 0 for value in record.measures.conflict)]
     return line("swapped answers, by conflict", swapped, ranked[: len(swapped)], listed)
 
@@ -124,8 +124,8 @@ def main() -> None:
         path = arguments.output / "planted.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in pool), encoding="utf-8")
         run(path, arguments.output / "chosen")
-    evidence = open_run(arguments.output / "chosen")
-    suspects = [finding.id for finding in suspects_of(evidence)]
+    finished = open_run(arguments.output / "chosen")
+    suspects = [finding.line.id for finding in suspects_of(finished)]
     lines = [
         machine(pick_device("auto")),
         "",
@@ -134,9 +134,9 @@ def main() -> None:
         "",
         "| planted | count | recall and precision at the count | listed | recall of the list | its precision |",
         "| --- | --: | --: | --: | --: | --: |",
-        *duplicate_lines(evidence, pairs),
+        *duplicate_lines(finished, pairs),
         line("swapped answers, by `--answers`", swapped, suspects[: len(swapped)], suspects),
-        conflict_line(evidence, swapped),
+        conflict_line(finished, swapped),
     ]
     write_section("What an audit finds", "audit.py", lines)
 

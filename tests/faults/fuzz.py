@@ -39,7 +39,7 @@ from spice_select.config import RunConfig, resolve
 from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import SpiceSelectError
 from spice_select.pool.examples import PoolOptions, read_pool, segments
-from spice_select.report.evidence import open_run
+from spice_select.report.finished_run import open_run
 from spice_select.store.reading import GradientStore, check_store
 from spice_select.study.config import load_study
 
@@ -377,8 +377,8 @@ class Fuzz:
                 if not check_store(self.folder / "store"):
                     raise Broken(f"{target}: damage was not seen")
             else:
-                evidence = open_run(self.folder / "run")
-                _ = evidence.pools, evidence.picked, evidence.texts([0])
+                run = open_run(self.folder / "run")
+                _ = run.pools, run.picked, run.texts([0])
         except SpiceSelectError as error:
             _check_text(str(error))
             self.counts["directories: refused"] += 1

@@ -27,7 +27,7 @@ from spice_select.progress import NoProgress
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.report.audit import audit_of
 from spice_select.report.compare import compare
-from spice_select.report.evidence import open_run
+from spice_select.report.finished_run import open_run
 from spice_select.schedule.pick_in_pool import pick_among_usable, pick_in_pool
 from spice_select.schedule.pools import CandidatePool
 from spice_select.store.reading import check_store
@@ -172,7 +172,7 @@ def test_a_bad_row_is_in_the_table_the_totals_the_page_and_the_audit(pool, bad_m
     told = "\n".join(notes.lines)
     assert all(f"p.jsonl, row {row + 1} (id 'row-{row}')" in told for row in BAD)
     outliers = audit_of(open_run(tmp_path / "run")).outliers.listed
-    assert sorted(finding.row for finding in outliers if "could not be chosen" in finding.reason) == BAD
+    assert sorted(finding.line.index for finding in outliers if "could not be chosen" in finding.reason) == BAD
     again = select(pool, model=bad_model, output=tmp_path / "run", existing="resume", **FAST)
     assert again.indices == run.indices and again.summary == run.summary
     one, other = compare([tmp_path / "run", tmp_path / "run"]).contenders

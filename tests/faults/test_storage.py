@@ -89,7 +89,7 @@ def test_a_run_on_a_full_disk_goes_on_at_every_stage(disk, tmp_path, tiny_model,
     assert chosen(place) == expected
     assert any(stage.startswith("proxy-") for stage in stages) and len(set(stages)) >= 4, stages
     # The page is larger than all else: a choice without it is complete, and told so.
-    assert any("is complete, its report is not" in said and "No space left" in said for said in notes.said)
+    assert any("is complete, but its report could not be written" in said and "No space left" in said for said in notes.said)
 
 
 def test_gradients_and_a_pick_on_a_full_disk_go_on(disk, tmp_path, tiny_model):

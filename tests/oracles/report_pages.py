@@ -3,21 +3,22 @@
 import math
 import random
 
+from spice_select.information import Theorem4
+from spice_select.pool.types import Line
 from spice_select.report.content import (
     Audit,
-    BoundCheck,
     Composition,
     Correlation,
     Curve,
     Diversity,
+    DuplicateGroup,
     Finding,
     Findings,
-    Group,
     Neighbour,
-    Report,
+    PoolPart,
     Rival,
     RowStory,
-    Share,
+    SelectionReport,
     Theory,
 )
 
@@ -54,11 +55,11 @@ ANSWERS = (
 )
 
 
-def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, sources: int = 5) -> Report:
+def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, sources: int = 5) -> SelectionReport:
     """Everything a report can hold; `hostile` puts markup, control characters and long words into every text."""
     words = Words(hostile)
     rows = [_row(index, count, words, sources) for index in range(count)]
-    return Report(
+    return SelectionReport(
         title=words("chosen"),
         facts=[
             ("rows kept", f"{len(_picked(rows)):,} of {all_rows:,}", "The budget was 10%."),
@@ -71,8 +72,8 @@ def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, s
         theory=_theory(words),
         composition=_composition(words, sources),
         diversity=[
-            Diversity("effective rank", words("how many directions are used evenly"), "gradients", 21.4, 12.9),
-            Diversity("mean cosine", "between pairs of rows", words("embeddings.npy"), 0.11, 0.23),
+            Diversity(words("effective rank"), "gradients", 21.4, 12.9),
+            Diversity("mean cosine", words("embeddings.npy"), 0.11, 0.23),
         ],
         rows=rows,
         all_rows=all_rows,
@@ -80,9 +81,9 @@ def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, s
     )
 
 
-def empty_report() -> Report:
+def empty_report() -> SelectionReport:
     """A run without gradients, of no rows at all."""
-    return Report(
+    return SelectionReport(
         title="",
         facts=[],
         notes=[],
@@ -95,19 +96,19 @@ def empty_report() -> Report:
     )
 
 
-def bare_report() -> Report:
+def bare_report() -> SelectionReport:
     """All parts are there, and whatever can be None, empty or zero within them is."""
     nothing = Curve([], [], [], [])
     theory = Theory(nothing, nothing, nothing, None, 1, 0.0, 0.0, [], 1.0, 0.0, 1.0, [], None)
-    row = RowStory(0, "only", "s", "f:1", "", "", 0, None, None, None, None, None, None, None, [], [])
-    shares = [Share("s", 0, 0, 0, 0)]
-    return Report(
+    row = RowStory(Line(0, "only", "s", "f:1", 0, 0), "", "", None, None, None, None, None, None, None, [], [])
+    shares = [PoolPart("s", 0, 0, 0, 0)]
+    return SelectionReport(
         title="bare",
         facts=[("rows kept", "0", "")],
         notes=[],
         theory=theory,
         composition=Composition(shares, shares, shares, 0, None),
-        diversity=[Diversity("d", "", "gradients", 0.0, 0.0)],
+        diversity=[Diversity("d", "gradients", 0.0, 0.0)],
         rows=[row],
         all_rows=1,
         audit=Audit("", Findings(0, []), None, 0, Findings(0, []), Findings(0, [])),
@@ -136,13 +137,16 @@ def _row(index: int, count: int, words: Words, sources: int) -> RowStory:
     conflict = max(0.0, chance.random() - 0.6)
     others = [other for other in range(0, count, 6) if other != index][:3]
     return RowStory(
-        index=index,
-        id=words(f"row-{index}"),
-        source=_source(index % sources, words),
-        location=f"pool.jsonl, row {index + 1}",
+        line=Line(
+            index=index,
+            id=words(f"row-{index}"),
+            source=_source(index % sources, words),
+            location=f"pool.jsonl, row {index + 1}",
+            tokens=300,
+            trained_tokens=10 + chance.randrange(200),
+        ),
         prompt=words(QUESTIONS[index % len(QUESTIONS)]),
         response=words(ANSWERS[index % len(ANSWERS)]),
-        tokens=10 + chance.randrange(200),
         pool=index // 30,
         rank=index // 6 % 5 if picked else None,
         gain=gain,
@@ -153,6 +157,11 @@ def _row(index: int, count: int, words: Words, sources: int) -> RowStory:
         overlaps=[Neighbour(other, f"row-{other}", 0.9 - 0.2 * place) for place, other in enumerate(others)],
         opposes=[Neighbour(count + 7, words("elsewhere"), -0.21)] if index % 4 == 0 else [],
     )
+
+
+def _far(index: int, name: str) -> Line:
+    """A row that is not in the page."""
+    return Line(index, name, "facts", f"pool.jsonl, row {index + 1}", 300, 30)
 
 
 def _source(number: int, words: Words) -> str:
@@ -192,23 +201,25 @@ def _theory(words: Words) -> Theory:
             Correlation("conflict and gain", -0.412, 324, -0.66),
             Correlation(words("conflict and |epsilon|"), 0.38, 324, None),
         ],
-        theorem4=BoundCheck(36, 11, 11),
+        theorem4=Theorem4(36, 11, 11),
     )
 
 
 def _composition(words: Words, sources: int) -> Composition:
     counts = ((75, 8, 4068, 385), (51, 3, 2313, 80), (123, 19, 2385, 360), (89, 6, 1063, 60), (22, 0, 1687, 0))
-    shares = [Share(_source(n, words), *counts[n % 5]) for n in range(sources)]
+    shares = [PoolPart(_source(n, words), *counts[n % 5]) for n in range(sources)]
     ranges = ("2 to 6", "7 to 9", "10 to 12", "13 to 16", "17 to 21", "22 to 28", "29 to 38", "39 to 61", "62 to 99")
-    lengths = [Share(name, 36, 9 - place, 36 * 5 * place, 9 * place) for place, name in enumerate([*ranges, "over 99"])]
-    languages = [Share("English", 300, 30, 9000, 700), Share("German", 20, 4, 800, 90)]
-    languages.append(Share("too short to tell", 40, 2, 100, 5))
+    lengths = [
+        PoolPart(name, 36, 9 - place, 36 * 5 * place, 9 * place) for place, name in enumerate([*ranges, "over 99"])
+    ]
+    languages = [PoolPart("English", 300, 30, 9000, 700), PoolPart("German", 20, 4, 800, 90)]
+    languages.append(PoolPart("too short to tell", 40, 2, 100, 5))
     return Composition(shares, lengths, languages, 360, -0.62)
 
 
 def _audit(rows: list[RowStory], words: Words) -> Audit:
     def finding(row: RowStory, value: float, reason: str, others: list[Neighbour]) -> Finding:
-        return Finding(row.index, row.id, row.source, row.location, value, words(reason), others)
+        return Finding(row.line, value, words(reason), others)
 
     return Audit(
         scope=words("Rows were compared within their candidate pool of 120."),
@@ -216,10 +227,10 @@ def _audit(rows: list[RowStory], words: Words) -> Audit:
             2345, [finding(row, 0.4, "opposes the mean of the picks", list(row.overlaps)) for row in rows[1:5]]
         ),
         duplicates=[
-            Group(3, [r.index for r in rows[5:8]], [r.id for r in rows[5:8]], [r.source for r in rows[5:8]], 0.998),
-            Group(60, [99_000, 99_001], [words("far"), "away"], ["facts", "facts"], 0.981),
+            DuplicateGroup(3, [row.line for row in rows[5:8]], 0.998),
+            DuplicateGroup(60, [_far(99_000, words("far")), _far(99_001, "away")], 0.981),
         ],
         groups=7,
         outliers=Findings(1, [finding(rows[8], 0.0, "the gradient is zero", [])]),
-        suspects=Findings(1, [finding(rows[9], 0.7, "another answer", [Neighbour(3, rows[3].id, 0.97)])]),
+        suspects=Findings(1, [finding(rows[9], 0.7, "another answer", [Neighbour(3, rows[3].line.id, 0.97)])]),
     )

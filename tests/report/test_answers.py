@@ -15,7 +15,7 @@ from spice_select.prepared import merged_config, prepare
 from spice_select.progress import NoProgress
 from spice_select.report.answers import FILE, answers_known, measure_answers, suspects_of
 from spice_select.report.audit import audit_of
-from spice_select.report.evidence import open_run
+from spice_select.report.finished_run import open_run
 from spice_select.schedule.ranking import two_losses
 
 ROWS = 24
@@ -58,8 +58,8 @@ def write_losses(run: Path, losses: dict) -> None:
 
 def test_the_surest_come_first(run):
     """Ratios from 0.95 on; by (ratio - 1) sqrt(tokens); an answer of one token has no ratio."""
-    evidence = open_run(run)
-    lines = evidence.lines[:5]
+    finished = open_run(run)
+    lines = finished.lines[:5]
     pairs = [(2.0, 1.0), (1.1, 1.0), (0.94, 1.0), (0.96, 1.0), (9.0, None)]
     write_losses(run, {line.id: pair for line, pair in zip(lines, pairs, strict=True)})
     expected = sorted(
@@ -67,9 +67,9 @@ def test_the_surest_come_first(run):
         for line, (after, alone) in zip(lines, pairs, strict=True)
         if alone and after / alone >= 0.95
     )
-    assert [finding.id for finding in suspects_of(evidence)] == [name for _, name in expected]
-    assert answers_known(evidence)
-    assert [finding.id for finding in audit_of(evidence).suspects.listed] == [name for _, name in expected]
+    assert [finding.line.id for finding in suspects_of(finished)] == [name for _, name in expected]
+    assert answers_known(finished)
+    assert [finding.line.id for finding in audit_of(finished).suspects.listed] == [name for _, name in expected]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format_version": 1, "losses": {"a": 3}}'])

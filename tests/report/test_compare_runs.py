@@ -39,7 +39,7 @@ def test_all_runs_are_measured_on_the_gradients_of_the_first(runs):
     found = compare(runs)
     assert (found.measured_by, found.pool_rows, found.notes) == ("spice", 80, [])
     tokens = {row["index"]: row["trained_tokens"] for row in oracle.scores(runs[0])}
-    for run, contender in zip(runs, found.contenders, strict=True):
+    for run, compared in zip(runs, found.runs, strict=True):
         chosen, information, gains = picks(run), 0.0, []
         for pool in oracle.pools(runs[0]).values():
             seen = oracle.seen(pool["gram"], [tokens[row] for row in pool["rows"]], max(1, pool["quota"] // 2))
@@ -47,14 +47,14 @@ def test_all_runs_are_measured_on_the_gradients_of_the_first(runs):
             values = [oracle.information(seen, places[:count], pool["alpha"]) for count in range(len(places) + 1)]
             information += values[-1]
             gains.append(np.diff(values).tolist())
-        assert contender.information == pytest.approx(information, rel=1e-6)
+        assert compared.information == pytest.approx(information, rel=1e-6)
         firsts = [line[0] for line in gains if line]
-        assert contender.gain.mean[0] == pytest.approx(np.mean(firsts), rel=1e-6)
-        assert contender.random_information > 0 and len(contender.diversity) == 4
-        assert (contender.rows, contender.tokens) == (8, sum(tokens[row] for row in chosen))
-        assert contender.shared == [len(set(chosen) & set(picks(other))) for other in runs]
-    assert [contender.method for contender in found.contenders] == ["spice", "norm", "random"]
-    assert "pool-size 120" in found.contenders[2].settings
+        assert compared.gain.mean[0] == pytest.approx(np.mean(firsts), rel=1e-6)
+        assert compared.random_information > 0 and len(compared.diversity) == 2
+        assert (compared.rows, compared.tokens) == (8, sum(tokens[row] for row in chosen))
+        assert compared.shared == [len(set(chosen) & set(picks(other))) for other in runs]
+    assert [one.method for one in found.runs] == ["spice", "norm", "random"]
+    assert "pool-size 120" in found.runs[2].settings
 
 
 def test_shares_of_the_sources_add_up(runs):
@@ -64,8 +64,8 @@ def test_shares_of_the_sources_add_up(runs):
 
 def test_runs_without_gradients_are_still_compared(runs, tmp_path):
     found = compare([runs[2], runs[2]])
-    assert found.measured_by is None and found.contenders[0].information is None
-    assert found.notes == ["No run has gradients: information and conflict are not known."]
+    assert found.measured_by is None and found.runs[0].information is None
+    assert found.notes == ["No run has gradients, so information and conflict are not known."]
     assert [path.name for path in write(found, tmp_path)] == ["comparison.html"]
 
 
@@ -79,7 +79,7 @@ class Resources(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         for key, value in attrs:
-            if key in {"src", "href", "action", "data", "poster", "srcset"} and value != "data:,":
+            if key in {"src", "href", "action", "data", "poster", "srcset"} and not (value or "").startswith("data:"):
                 self.found.append(value or "")
             if key == "id":
                 self.ids.append(value or "")

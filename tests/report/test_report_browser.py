@@ -87,81 +87,65 @@ def search(seen: Seen, words: str) -> str:
     return seen.page.get_by_role("status").inner_text()
 
 
-def choose(seen: Seen, row: int) -> None:
-    """Search a row by its id, and follow its link."""
-    search(seen, f"row-{row}")
-    follow(seen, seen.page.locator(f"#results a[href='#row-{row}']"))
-
-
-def follow(seen: Seen, link: Any) -> None:
-    """Click a link of the list, and wait until the story is that row's: the address changes first."""
-    address = link.get_attribute("href")
-    link.click()
-    seen.page.locator(f"#results a[aria-current][href='{address}']").wait_for()
+def open_row(seen: Seen, row: int) -> Any:
+    """Open a row and return it."""
+    details = seen.page.locator(f"#row-{row}")
+    details.locator("summary").click()
+    return details
 
 
 @pytest.mark.parametrize("name", ["hostile", "usual", "large", "empty"])
 def test_it_is_silent_and_asks_for_nothing(browser, addresses, name: str) -> None:
-    """No message on the console and no request beside the page, also after every row of the list has been told."""
+    """No message on the console and no request beside the page and its own images, also after rows were opened."""
     with opened(browser, addresses[name]) as seen:
-        for link in seen.page.locator("#results a").all():
-            follow(seen, link)
+        for summary in seen.page.locator("#rows summary").all()[:60]:
+            summary.click()
         assert seen.faults == []
-        assert [url for url in seen.requests if url != "data:,"] == [addresses[name]]
+        assert [url for url in seen.requests if not url.startswith("data:")] == [addresses[name]]
 
 
 def test_nothing_of_a_row_runs(browser, addresses) -> None:
-    """Markup in rows is shown as text, in the list, the story and beside it."""
+    """Markup in rows is shown as text."""
     with opened(browser, addresses["hostile"]) as seen:
         for word in ("script", "onerror", "svg", "javascript"):
             search(seen, word)
-            follow(seen, seen.page.locator("#results a").first)
-            assert word in seen.page.locator("#explorer").inner_text()
+            seen.page.locator("#rows summary:visible").first.click()
+            assert word in seen.page.locator("#rows").inner_text()
         assert seen.page.evaluate("window.hacked") is None
-        assert seen.page.locator("#explorer script, #explorer img, #explorer svg").count() == 0
+        assert seen.page.locator("#rows script, #rows img, #rows svg").count() == 0
         assert seen.faults == []
 
 
-def test_search_finds_a_row_and_its_story_stands_beside_a_pick(browser, addresses) -> None:
-    """All words must be there; the story shows the row's text, its measures and the nearest pick's text."""
+def test_search_finds_a_row_which_names_its_picks(browser, addresses) -> None:
+    """All words must be there; the row shows its texts and measures, and its picks are links to their own rows."""
     report = full_report(hostile=False)
     row = report.rows[14]
     with opened(browser, addresses["usual"]) as seen:
-        assert search(seen, "row-14 planet") == "No row matches."
+        assert search(seen, "row-14 planet") == "No rows."
         assert search(seen, "ROW-14 blue") == "1 row."
-        follow(seen, seen.page.locator("#results a"))
-        story = seen.page.locator("#story")
-        assert "row-14" in story.get_by_role("heading", level=3).inner_text()
-        texts = story.locator(".text").all_inner_texts()
-        nearest = report.rows[row.overlaps[0].row]
-        assert texts == [row.prompt, row.response, nearest.prompt, nearest.response]
-        assert "Not kept, from candidate pool 0." in story.inner_text()
-        assert f"{row.gain - row.base:.3g}".replace("-", "−") in story.inner_text()
-        second = report.rows[row.overlaps[1].row]
-        story.get_by_role("button", name=second.id).click()
-        assert story.locator(".text").all_inner_texts()[2:] == [second.prompt, second.response]
-        story.get_by_role("link").click()
-        story.get_by_role("heading", level=3, name=second.id).wait_for()
-        assert "Kept: pick" in story.inner_text()
+        details = open_row(seen, 14)
+        assert details.locator(".text").all_inner_texts() == [row.prompt, row.response]
+        assert "Not kept, from candidate pool 0." in details.inner_text()
+        assert f"{row.gain - row.base:.3g}".replace("-", "−") in details.inner_text()
+        second = row.overlaps[1]
+        details.get_by_role("link", name=second.id, exact=True).click()
+        seen.page.locator(f"#row-{second.row}[open]").wait_for()
+        assert "Kept: pick" in seen.page.locator(f"#row-{second.row}").inner_text()
 
 
 def test_a_pick_that_is_not_in_the_page_is_named(browser, addresses) -> None:
-    """Its cosine is shown, and that its text is not there; no link leads to it."""
+    """Its cosine is shown, and no link leads to it."""
     with opened(browser, addresses["usual"]) as seen:
-        choose(seen, 4)
-        seen.page.get_by_role("group", name="Opposes").get_by_role("button").click()
-        assert "Its text is not in this page." in seen.page.locator("#story").inner_text()
-        assert seen.page.locator("#story a").count() == 0
+        details = open_row(seen, 4)
+        assert "Opposes elsewhere (−0.21)" in details.inner_text()
+        assert details.get_by_role("link", name="elsewhere").count() == 0
 
 
 def test_filter_and_order(browser, addresses) -> None:
-    """Each order is that of the quantity, both ways; each filter keeps what it says; the list grows on demand."""
+    """Each order is that of the quantity, both ways; each filter keeps what it says."""
     report = full_report(hostile=False)
     with opened(browser, addresses["usual"]) as seen:
-        assert seen.page.locator("#results li").count() == 50
-        seen.page.get_by_role("button", name="Show more").click()
-        assert seen.page.locator("#results li").count() == 60
-        assert not seen.page.get_by_role("button", name="Show more").is_visible()
+        assert len(shown(seen)) == 60
         seen.page.get_by_label("Show", exact=True).select_option("not picked")
         assert len(shown(seen)) == sum(row.rank is None for row in report.rows)
         seen.page.get_by_label("Show", exact=True).select_option("picked")
@@ -169,48 +153,43 @@ def test_filter_and_order(browser, addresses) -> None:
         for name, upwards in (("score", False), ("gain", False), ("conflict", False), ("tokens", True), ("rank", True)):
             seen.page.get_by_label("Sort by").select_option(name)
             for flipped in (False, True):
-                values = [getattr(report.rows[index], name) for index in shown(seen)]
-                assert values == sorted((getattr(row, name) for row in picked), reverse=upwards == flipped)
+                values = [quantity(report.rows[index], name) for index in shown(seen)]
+                assert values == sorted((quantity(row, name) for row in picked), reverse=upwards == flipped)
                 seen.page.get_by_role("button", name="Reverse order").click()
 
 
 def test_the_keyboard_alone_is_enough(browser, addresses) -> None:
-    """The first stop skips to the main part; from the search box, tab and enter reach a row, its story and back."""
+    """The first stop skips to the main part; from the search box, tab and enter reach a row and open it."""
     with opened(browser, addresses["usual"]) as seen:
         keys = seen.page.keyboard
         keys.press("Tab")
-        assert focused(seen) == "Skip to the report"
+        assert focused(seen) == "Skip to the content"
         keys.press("Enter")
         assert seen.page.evaluate("document.activeElement.id") == "main"
         assert tab_to(seen, "document.activeElement.id === 'query'")
         keys.type("row-14")
-        assert tab_to(seen, "document.activeElement.matches('#results a')")
-        keys.press("Enter")
-        seen.page.wait_for_function("document.activeElement.id === 'story-heading'")
+        assert tab_to(seen, "document.activeElement.matches('#rows summary')")
         assert "row-14" in focused(seen)
-        assert tab_to(seen, "document.activeElement.matches('.choices button[aria-pressed=false]')")
-        keys.press("Space")
-        assert seen.page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
-        assert tab_to(seen, "document.activeElement.textContent === 'Back to the list'")
-        keys.press("Enter")
-        assert seen.page.evaluate("document.activeElement.matches('#results a')")
         assert seen.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        keys.press("Enter")
+        assert seen.page.locator("#row-14[open]").count() == 1
+        assert tab_to(seen, "document.activeElement.matches('#row-14 a')")
 
 
-def test_audit_entries_lead_to_stories(browser, addresses) -> None:
-    """A row in the page is a link to its story, also twice in a row and by the address alone; another is plain text."""
+def test_audit_entries_lead_to_rows(browser, addresses) -> None:
+    """A row in the page is a link to it, also twice in a row and by the address alone; another is plain text."""
     with opened(browser, addresses["usual"]) as seen:
+        search(seen, "row-14")  # the link shows rows that the search has hidden
         section = seen.page.locator("section", has=seen.page.locator("#audit"))
         link = section.get_by_role("link", name="row-2", exact=True).first
         for _ in range(2):
             link.click()
-            seen.page.wait_for_function("document.activeElement.id === 'story-heading'")
-            assert seen.page.locator("#story-heading").evaluate("e => e.getBoundingClientRect().top") > 0
+            seen.page.locator("#row-2[open] > summary:focus").wait_for()
         assert section.get_by_role("link", name="far").count() == 0
         assert section.get_by_text("far", exact=True).count() == 1
         address = seen.page.url
     with opened(browser, address) as seen:
-        assert "row-2" in seen.page.locator("#story-heading").inner_text()
+        assert seen.page.locator("#row-2[open]").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -218,10 +197,10 @@ def test_audit_entries_lead_to_stories(browser, addresses) -> None:
     ("name", "view"), [("hostile", DESKTOP), ("usual", DESKTOP), ("usual", PHONE), ("empty", PHONE)]
 )
 def test_axe_finds_nothing_serious(browser, addresses, scheme: str, name: str, view: dict[str, int]) -> None:
-    """No serious or critical violation of axe's rules, contrast among them, with a story open."""
+    """No serious or critical violation of axe's rules, contrast among them, with a row open."""
     with opened(browser, addresses[name], color_scheme=scheme, viewport=view) as seen:
         if name != "empty":
-            choose(seen, 4)
+            open_row(seen, 4)
         found = Axe().run(seen.page).response["violations"]
     serious = [
         (v["id"], [node["html"] for node in v["nodes"]]) for v in found if v["impact"] in {"serious", "critical"}
@@ -231,34 +210,33 @@ def test_axe_finds_nothing_serious(browser, addresses, scheme: str, name: str, v
 
 @pytest.mark.parametrize("name", ["hostile", "usual", "large", "empty"])
 def test_a_phone_never_scrolls_sideways(browser, addresses, name: str) -> None:
-    """At 360 pixels the page is as wide as the screen, with a story open too; only tables scroll, inside themselves."""
+    """At 360 pixels the page is as wide as the screen, with rows open too; only tables scroll, inside themselves."""
     with opened(browser, addresses[name], viewport=PHONE) as seen:
-        for link in seen.page.locator("#results a").all()[:20]:
-            follow(seen, link)
+        for summary in seen.page.locator("#rows summary").all()[:20]:
+            summary.click()
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert seen.page.evaluate("document.body.scrollWidth") <= PHONE["width"]
 
 
 def test_paper_has_no_controls(browser, addresses) -> None:
-    """In print no button, box or list of links is visible, colours are light, and tables are whole."""
+    """In print no button, box or closed row is visible, colours are light, and tables are whole."""
     with opened(browser, addresses["usual"], color_scheme="dark") as seen:
-        choose(seen, 4)
+        open_row(seen, 4)
         seen.page.emulate_media(media="print")
-        for control in seen.page.locator("button, input, select, nav, .skip, #results").all():
+        for control in seen.page.locator("button, input, select, nav, .skip, #row-5").all():
             assert not control.is_visible()
-        assert seen.page.locator("#story").is_visible()
+        assert seen.page.locator("#row-4").is_visible()
         assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         hidden = "[...document.querySelectorAll('.scroll')].filter(e => getComputedStyle(e).overflowX !== 'visible')"
         assert seen.page.evaluate(f"{hidden}.length") == 0
 
 
 def test_without_javascript_all_but_the_search_is_there(browser, addresses) -> None:
-    """The explorer is hidden and a sentence says why; figures, tables and the audit are shown."""
+    """The search is hidden; figures, tables, rows and the audit are shown."""
     with opened(browser, addresses["usual"], java_script_enabled=False) as seen:
-        assert seen.page.get_by_text("Looking up rows needs JavaScript").is_visible()
-        assert not seen.page.locator("#explorer").is_visible()
-        assert seen.page.locator("figure svg[role=img]").count() == 5
+        assert not seen.page.locator("#finder").is_visible()
+        assert seen.page.locator("figure img[alt]").count() == 5
+        assert seen.page.locator("#rows summary:visible").count() == 60
         assert seen.page.get_by_role("region", name="Rows most opposed to the picks").is_visible()
         assert seen.faults == []
 
@@ -267,9 +245,13 @@ def test_without_javascript_all_but_the_search_is_there(browser, addresses) -> N
 
 
 def shown(seen: Seen) -> list[int]:
-    """Numbers of the rows in the list, in its order."""
-    links = seen.page.locator("#results a").evaluate_all("links => links.map((link) => link.getAttribute('href'))")
-    return [int(link.removeprefix("#row-")) for link in links]
+    """Numbers of the rows that are shown, in their order."""
+    ids = seen.page.locator("#rows details:not([hidden])").evaluate_all("rows => rows.map((row) => row.id)")
+    return [int(name.removeprefix("row-")) for name in ids]
+
+
+def quantity(row: Any, name: str) -> float:
+    return row.line.trained_tokens if name == "tokens" else getattr(row, name)
 
 
 def focused(seen: Seen) -> str:

@@ -19,9 +19,8 @@ from spice_select import forecast, select
 from spice_select.errors import ConfigError, OutputError
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write_page
-from spice_select.report.composition import TOO_SHORT, language
-from spice_select.report.diversity import diversity_of
-from spice_select.report.evidence import open_run
+from spice_select.report.composition import TOO_SHORT, diversity_of, language
+from spice_select.report.finished_run import open_run
 from spice_select.report.theory import curve, spearman
 
 QUOTA, RANK = 6, 3  # 10 % of 60 rows, and half as many directions
@@ -126,8 +125,7 @@ def test_half_life_correlations_and_theorem4(run, report):
         values, vectors = np.linalg.eigh(as_seen(run, p))
         features = vectors * np.sqrt(np.clip(values, 0, None))
         counts += diversity_oracle.theorem4(features, places(p, p["picks"]), p["alpha"])
-    checked = report.theory.theorem4
-    assert (checked.steps, checked.condition, checked.held) == tuple(counts)
+    assert report.theory.theorem4 == (tuple(counts) if counts[1] else None)
 
 
 def test_shares_add_up_and_follow_the_scores(run, report):
@@ -163,12 +161,12 @@ def test_diversity_of_the_kept_rows_follows_its_definition(run, report):
     picks = sum(len(p["picks"]) for p in pools)
     assert found["Vendi score"].kept == pytest.approx(vendi / picks, rel=1e-5)
     assert found["log-det distance"].kept == pytest.approx(distance / picks, rel=1e-5)
-    assert 0 < found["cluster coverage"].kept <= 1 and found["NovelSum"].kept > 0
+    assert list(found) == ["Vendi score", "log-det distance"]
     assert all(line.space == "gradients" and line.random > 0 for line in report.diversity)
 
 
 def test_neighbours_are_the_picks_of_highest_and_lowest_cosine(run, report):
-    stories = {story.index: story for story in report.rows}
+    stories = {story.line.index: story for story in report.rows}
     for p in whole_pools(run):
         for row in p["rows"]:
             others = [pick for pick in p["picks"] if pick != row]
@@ -181,42 +179,44 @@ def test_neighbours_are_the_picks_of_highest_and_lowest_cosine(run, report):
 
 def test_stories_say_what_the_scores_say(run, report, pool):
     texts = {row["index"]: row for row in oracle.scores(run)}
-    assert [story.index for story in report.rows] == list(range(150)) and report.all_rows == 150
+    assert [story.line.index for story in report.rows] == list(range(150)) and report.all_rows == 150
     for story in report.rows:
-        row = texts[story.index]
-        for name in ("id", "source", "location", "pool", "rank", "gain", "base", "conflict", "score", "norm"):
+        row = texts[story.line.index]
+        for name in ("id", "source", "location", "tokens", "trained_tokens"):
+            assert getattr(story.line, name) == row[name]
+        for name in ("pool", "rank", "gain", "base", "conflict", "score", "norm"):
             assert getattr(story, name) == row[name]
-        assert story.tokens == row["trained_tokens"] and story.response and story.prompt.startswith("user: ")
+        assert story.response and story.prompt.startswith("user: ")
 
 
 def test_audit_lists_follow_their_definitions(run, report):
     rows = {row["index"]: row for row in oracle.scores(run)}
     opposed = sorted((-row["conflict"], row["index"]) for row in rows.values() if row["conflict"] > 0)
-    assert [finding.row for finding in report.audit.conflicts.listed] == [index for _, index in opposed[:100]]
+    assert [finding.line.index for finding in report.audit.conflicts.listed] == [index for _, index in opposed[:100]]
     assert report.audit.conflicts.total == len(opposed)
     for finding in report.audit.conflicts.listed:
-        assert finding.value == rows[finding.row]["conflict"]
+        assert finding.value == rows[finding.line.index]["conflict"]
     together = 0
     for p in whole_pools(run):
         values, vectors = np.linalg.eigh(p["gram"])
         features = vectors * np.sqrt(np.clip(values, 0, None))
         expected = {tuple(sorted(p["rows"][i] for i in g)[:50]) for g in diversity_oracle.groups(features, 0.65)}
         together += len(expected)
-        assert expected <= {tuple(group.rows) for group in report.audit.duplicates}
+        assert expected <= {tuple(line.index for line in group.lines) for group in report.audit.duplicates}
     assert together == len(report.audit.duplicates) == report.audit.groups
 
 
 def test_a_choice_from_all_rows_has_the_same_report_of_its_store(tiny_model, pool, tmp_path):
     """One pool, gradients from the store: information and neighbours agree with the store's own features."""
     select([str(pool)], model=tiny_model, pool_size="all", dim=64, output=tmp_path / "all")
-    evidence, report = open_run(tmp_path / "all"), build(tmp_path / "all", NoProgress())
-    (one,) = evidence.pools
-    features = evidence.store.block(0, 150).numpy()
-    picks = evidence.picked
+    run, report = open_run(tmp_path / "all"), build(tmp_path / "all", NoProgress())
+    (one,) = run.pools
+    features = run.store.block(0, 150).numpy()
+    picks = run.picked
     story = report.rows[picks[0]]
     cosines = sorted((diversity_oracle.cosine(features[picks[0]], features[row]) for row in picks[1:]), reverse=True)
     assert [n.cosine for n in story.overlaps] == pytest.approx([c for c in cosines[:3] if c > 0], abs=1e-9)
-    seen = one.seen.block(0, 150).numpy()
+    seen = one.scaled.block(0, 150).numpy()
     chosen = oracle.information(seen @ seen.T, picks, one.alpha)
     assert report.theory.information == pytest.approx(chosen, rel=1e-6)
     assert report.audit.scope == "Every row was compared with every other."
@@ -236,8 +236,8 @@ def test_what_is_gone_is_said(run, tmp_path):
     (copy / "checkpoint" / "texts.parquet").unlink()
     report = build(copy, NoProgress())
     assert report.notes[:2] == [
-        "1 of 3 candidate pools have no Gram matrix in checkpoint/.",
-        "The rows' texts are not there (checkpoint/texts.parquet).",
+        "The Gram matrices of 1 of 3 candidate pools are missing (checkpoint/).",
+        "The texts of the rows are missing (checkpoint/texts.parquet).",
     ]
     assert all(story.response == "" for story in report.rows)
     (copy / "checkpoint" / "gram-000001.safetensors").write_bytes(b"no")
@@ -257,7 +257,7 @@ def test_other_choices_are_compared_with_in_the_pools_that_are_there(run, tmp_pa
         path.unlink()
     report = build(copy, NoProgress())
     assert report.audit.duplicates is None and list(report.theory.rivals) == []
-    assert "3 of 3 candidate pools have no Gram matrix" in report.audit.scope
+    assert "The Gram matrices of 3 of 3 candidate pools are missing" in report.audit.scope
 
 
 def test_gradients_of_zero_and_a_pool_kept_whole_still_have_a_report(run, tmp_path):
@@ -270,14 +270,12 @@ def test_gradients_of_zero_and_a_pool_kept_whole_still_have_a_report(run, tmp_pa
     (copy / "checkpoint" / "pool-000001.json").write_text(json.dumps(whole), encoding="utf-8")
     report = build(copy, NoProgress())
     write_page(report, copy)
-    of_whole = [line for line in report.diversity if line.name == "cluster coverage"]
-    assert of_whole and all(line.kept > 0 for line in report.diversity)
+    assert len(report.diversity) == 2 and all(line.kept > 0 for line in report.diversity)
 
 
 def test_all_rows_are_as_diverse_as_all_rows(run):
     """Where everything is kept, random rows of the same number are the same rows."""
-    evidence = open_run(run)
-    pools = [(pool, range(len(pool.record.rows))) for pool in evidence.pools]
+    pools = [(pool, range(len(pool.record.rows))) for pool in open_run(run).pools]
     for line in diversity_of(pools, 0):
         assert line.kept == pytest.approx(line.random, rel=1e-9), line.name
 
@@ -287,9 +285,9 @@ def test_a_report_that_fails_leaves_the_run_complete(tiny_model, pool, tmp_path,
     monkeypatch.setattr("spice_select.report.build.build", lambda *_: (_ for _ in ()).throw(OutputError("no\nmore")))
     monkeypatch.setattr(NoProgress, "note", lambda self, text: notes.append(text))
     select([str(pool)], model=tiny_model, method="random", output=tmp_path / "run", progress=NoProgress())
-    assert (tmp_path / "run" / "manifest.json").exists() and "the choice is complete, its report is not: no" in notes[
-        -1
-    ]
+    assert (
+        tmp_path / "run" / "manifest.json"
+    ).exists() and "the selection is complete, but its report could not be written: no" in notes[-1]
 
 
 def test_a_page_of_many_long_rows_of_any_script_stays_small(tiny_model, tmp_path):
@@ -320,7 +318,7 @@ def test_what_is_no_run_is_refused(tmp_path, run):
     with pytest.raises(OutputError, match="holds no finished run"):
         open_run(tmp_path)
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(OutputError, match="holds no run, but another manifest"):
+    with pytest.raises(OutputError, match="is not the manifest of a selection run"):
         open_run(tmp_path)
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(OutputError, match="is damaged"):
@@ -339,7 +337,7 @@ def test_embeddings_of_ones_own(run, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (np.zeros((149, 5)), "149 vectors, the run 150 rows"),
+        (np.zeros((149, 5)), "149 vectors for a run of 150 rows"),
         (np.zeros(150), "shape"),
         (np.full((150, 2), np.nan), "vector 0 is not finite"),
         (np.array([{}] * 150), "cannot be read"),

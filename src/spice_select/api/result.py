@@ -12,7 +12,7 @@ from spice_select.output.summary import Summary
 from spice_select.pool.types import Chat, Listing
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write
-from spice_select.report.decay import plot_decay
+from spice_select.report.figures import plot_decay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

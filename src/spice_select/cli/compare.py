@@ -12,7 +12,7 @@ from spice_select.cli.printable import printable
 from spice_select.errors import OutputError
 
 if TYPE_CHECKING:
-    from spice_select.report.comparison import Comparison, Contender
+    from spice_select.report.content import ComparedRun, Comparison
 
 EPILOG = """\b
 Examples:
@@ -26,9 +26,9 @@ Examples:
 @click.argument("directories", nargs=-1, required=True, metavar="DIR...")
 @click.option("--output", metavar="DIR", help="Also write comparison.html, decay.svg and decay.png there.")
 def compare_command(directories: tuple[str, ...], output: str | None) -> None:
-    """Put the choices of several runs on the same pool side by side: one table, and with --output one page.
+    """Compare the choices of several runs on the same pool: one table, and with --output one page.
 
-    All are measured by the gradients of the first DIR that has any, so that no run has the advantage of its own.
+    All runs are measured on the gradients of the first DIR that has any.
     """
     from spice_select.report.compare import compare, write
 
@@ -41,7 +41,7 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
     for note in found.notes:
         click.echo(printable(f"note: {note}"))
     if found.measured_by is not None:
-        click.echo(printable(f"measured by the gradients of {found.measured_by}"))
+        click.echo(printable(f"measured on the gradients of {found.measured_by}"))
     if output is not None:
         written = write(found, Path(output))
         click.echo(", ".join(str(path) for path in written))
@@ -49,15 +49,15 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
 
 def _measures(comparison: "Comparison") -> "Table":
     table = _empty("run", "method", "rows", "tokens", "median", "U (nats)", "times random", "conflict")
-    for run in comparison.contenders:
+    for run in comparison.runs:
         counts = (f"{run.rows:,}", f"{run.tokens:,}", f"{run.median_tokens:g}")
         table.add_row(Text(printable(run.name)), printable(run.method), *counts, *_measured(run))
     return table
 
 
 def _shared(comparison: "Comparison") -> "Table":
-    table = _empty("\nrows in common with", *(f"\n{printable(run.name)}" for run in comparison.contenders))
-    for run in comparison.contenders:
+    table = _empty("\nrows in common with", *(f"\n{printable(run.name)}" for run in comparison.runs))
+    for run in comparison.runs:
         table.add_row(Text(printable(run.name)), *(f"{count:,}" for count in run.shared))
     return table
 
@@ -70,7 +70,7 @@ def _empty(first: str, *others: str) -> "Table":
     return table
 
 
-def _measured(run: "Contender") -> tuple[str, str, str]:
+def _measured(run: "ComparedRun") -> tuple[str, str, str]:
     if run.information is None or run.random_information is None or run.conflict is None:
         return "-", "-", "-"
     times = f"{run.information / run.random_information:.2f}" if run.random_information > 0 else "-"

@@ -1,4 +1,4 @@
-"""`spice-select report` and `audit`: what a finished run chose and why, and rows to look at before training."""
+"""`spice-select report` and `audit`: what a finished run chose and why, and rows to check before training."""
 
 import sys
 from pathlib import Path
@@ -17,13 +17,13 @@ NAMED = 8
 REPORT_EPILOG = """\b
 Examples:
   spice-select report chosen
-  spice-select report chosen --embeddings vectors.npy      diversity also on text embeddings of your own
+  spice-select report chosen --embeddings vectors.npy      measure diversity on your own text embeddings too
 """
 AUDIT_EPILOG = """\b
 Examples:
   spice-select audit chosen
   spice-select audit chosen --limit 100 --same 0.8
-  spice-select audit chosen --answers           also likely wrong answers: every row is read twice by the run's model
+  spice-select audit chosen --answers           also look for wrong answers: the run's model reads every row twice
 """
 
 
@@ -32,13 +32,14 @@ Examples:
 @click.option(
     "--embeddings",
     metavar="FILE",
-    help="NumPy file (.npy) with a vector for every usable row, in the order of scores.parquet.",
+    help="NumPy file (.npy) with one vector for every usable row, in the order of scores.parquet.",
 )
 def report_command(directory: str, embeddings: str | None) -> None:
-    """Explain the choice in DIR: DIR/report.html, and its figures as PNG and SVG in DIR/figures.
+    """Explain the choice in DIR: write DIR/report.html, and its figures as PNG and SVG to DIR/figures.
 
-    DIR was written by run or pick, which write a report at their end, too. The page is one file that needs no network:
-    how good the choice is, what was chosen, why or why not for each row, and rows to look at before training.
+    DIR is the output of run or pick, which also write a report when they finish. The page is a single file that needs
+    no network. It shows how good the choice is, what was chosen, why each row was kept or not, and which rows to check
+    before training.
     """
     from spice_select.cli.progress import progress_on
     from spice_select.report.build import build, write
@@ -56,46 +57,45 @@ def report_command(directory: str, embeddings: str | None) -> None:
 
 @click.command("audit", epilog=AUDIT_EPILOG)
 @click.argument("directory", metavar="DIR")
-@click.option(
-    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Lines of each list, at most 100."
-)
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Most lines of each list.")
 @click.option(
     "--same",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True),
-    help="Cosine of two gradients from which on rows count as nearly the same.  [0.65]",
+    help="Least cosine of two gradients whose rows count as near-duplicates.  [0.65]",
 )
 @click.option(
     "--answers",
     is_flag=True,
-    help="Read every row with the run's model, the answer after its prompt and alone, to find likely wrong answers. "
-    "Takes about two thirds of the time that gradients take; kept in DIR for later audits and reports.",
+    help="Look for likely wrong answers: evaluate every answer with the run's model, once after its prompt and once "
+    "alone. Takes about two thirds of the time that the gradients take. The losses stay in DIR for later audits and "
+    "reports.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="With --answers: allow the model's own Python code to run.")
 def audit_command(directory: str, limit: int, same: float | None, answers: bool, trust_remote_code: bool) -> None:
-    """List rows of DIR's pool to look at before training: most opposed to the picks, nearly the same, outliers.
+    """List rows of DIR's pool to check before training: most opposed to the picks, near-duplicates, outliers.
 
-    DIR was written by run or pick. Duplicates are found among rows that were compared: all of them with --pool-size all
-    or pick, and within candidate pools otherwise.
+    DIR is the output of run or pick. Duplicates are found among rows that were compared: all rows with --pool-size all
+    or pick, otherwise the rows of the same candidate pool.
     """
     from spice_select.cli.progress import progress_on
     from spice_select.errors import ConfigError
     from spice_select.report.answers import answers_known, measure_answers
     from spice_select.report.audit import SAME, audit_of
-    from spice_select.report.evidence import open_run
+    from spice_select.report.finished_run import open_run
 
-    evidence = open_run(Path(directory))
+    run = open_run(Path(directory))
     if answers:
         with progress_on(sys.stderr) as progress:
-            measure_answers(evidence, progress, trust_remote_code=trust_remote_code)
-    found = audit_of(evidence, SAME if same is None else same)
+            measure_answers(run, progress, trust_remote_code=trust_remote_code)
+    found = audit_of(run, SAME if same is None else same)
     if found is None:
         raise ConfigError(
-            f"{directory}: method {evidence.config.method} computes no gradients, so nothing can be said."
+            f"{directory}: method {run.config.method} computes no gradients, so there is nothing to audit."
         )
-    for note in evidence.missing:
+    for note in run.missing:
         click.echo(printable(f"note: {note}"))
     _print(found, limit)
-    if answers_known(evidence):
+    if answers_known(run):
         click.echo(f"\nlikely wrong answers: {found.suspects.total:,}")
         _print_findings(found.suspects, limit)
     else:
@@ -107,14 +107,14 @@ def _print(audit: "Audit", limit: int) -> None:
     click.echo(f"\nopposed to the picks: {audit.conflicts.total:,}")
     _print_findings(audit.conflicts, limit)
     if audit.duplicates is None:
-        click.echo("\nnear-duplicates: not known, no gradients are there to compare")
+        click.echo("\nnear-duplicates: not known, because no gradients are available to compare")
     else:
         click.echo(f"\ngroups of near-duplicates: {audit.groups:,}")
         for group in audit.duplicates[:limit]:
             more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
-            names = ", ".join(group.ids[:NAMED])
+            names = ", ".join(line.id for line in group.lines[:NAMED])
             click.echo(printable(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}"))
-        _say_cut(audit.groups, limit, len(audit.duplicates))
+        _print_cut(audit.groups, limit, len(audit.duplicates))
     click.echo(f"\noutliers: {audit.outliers.total:,}")
     _print_findings(audit.outliers, limit)
 
@@ -122,10 +122,10 @@ def _print(audit: "Audit", limit: int) -> None:
 def _print_findings(findings: "Findings", limit: int) -> None:
     for finding in findings.listed[:limit]:
         others = f"; see {', '.join(other.id for other in finding.others)}" if finding.others else ""
-        click.echo(printable(f"  {finding.id} ({finding.location}): {finding.reason}{others}"))
-    _say_cut(findings.total, limit, len(findings.listed))
+        click.echo(printable(f"  {finding.line.id} ({finding.line.location}): {finding.reason}{others}"))
+    _print_cut(findings.total, limit, len(findings.listed))
 
 
-def _say_cut(total: int, limit: int, listed: int) -> None:
+def _print_cut(total: int, limit: int, listed: int) -> None:
     if total > min(limit, listed):
         click.echo(f"  ... the first {min(limit, listed)} of {total:,}")

@@ -1,43 +1,75 @@
-"""Who was chosen: by source, by length and by language of the trained text."""
+"""What was kept: by source, by length, by language of the trained text, and how diverse it is."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from spice_select.choices import PoolRecord
+from spice_select.errors import ConfigError
+from spice_select.information.diversity import log_det_distance, unit_rows, vendi_score
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
-from spice_select.report.content import Composition, Share
+from spice_select.report.content import Composition, Diversity, PoolPart
+from spice_select.report.finished_run import PoolGradients
 
-LANGUAGE_ROWS = 20_000
-"""Most rows whose language is looked at."""
-
-LEAST_LETTERS = 20
-"""Fewer letters than this do not tell a language."""
-
+LANGUAGE_ROWS = 20_000  # most rows whose language is detected
+LEAST_LETTERS = 20  # fewer letters than this do not tell a language
 TOO_SHORT = "too short to tell"
 TENTHS = 10
+KEPT_ROWS = 1000  # most kept rows of a pool whose diversity is measured; of more, a random sample
+DRAWS = 20  # random subsets whose diversity is averaged, shared out over the pools
+MEASURES: Mapping[str, Callable[[Tensor], float]] = {"Vendi score": vendi_score, "log-det distance": log_det_distance}
 
-Key = TypeVar("Key")
-Texts = Mapping[int, str]
-"""Trained text of some rows, by number."""
+Counts = npt.NDArray[np.int64]
+"""For each row [n, 4]: 1, whether it was kept, its trained tokens, and these if it was kept."""
+
+Take = Callable[[Tensor], Tensor]
+"""Vectors [k, d] of rows by their numbers [k]."""
 
 
-def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Texts) -> Composition:
-    """Shares of the rows of `lines` that `records` picked; languages of those rows that have `texts`."""
-    picked = {row for record in records for row in record.picked_rows}
-    by_language = _grouped(sorted(texts), lambda row: language(texts[row]))
-    languages = sorted(by_language.items(), key=lambda item: (item[0] == TOO_SHORT, -len(item[1]), item[0]))
+def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Mapping[int, str]) -> Composition:
+    """Shares of the rows of `lines` that `records` picked; languages of the rows whose trained text is in `texts`."""
+    tokens, kept = lines.trained_tokens.astype(np.int64), np.zeros(len(lines), dtype=np.int64)
+    kept[[row for record in records for row in record.picked_rows]] = 1
+    counts = np.stack([np.ones_like(kept), kept, tokens, kept * tokens], axis=1)
+    some = np.array(sorted(texts), dtype=np.int64)
+    languages = _parts(counts[some], [language(texts[row]) for row in some.tolist()])
     return Composition(
-        sources=[_share(name, rows, lines, picked) for name, rows in _by_source(lines).items()],
-        lengths=[_share(name, rows, lines, picked) for name, rows in _by_length(lines).items()],
-        languages=[_share(name, rows, lines, picked) for name, rows in languages],
+        sources=_parts(counts, [line.source for line in lines]),
+        lengths=_by_length(counts),
+        languages=sorted(languages, key=lambda part: (part.name == TOO_SHORT, -part.rows, part.name)),
         language_rows=len(texts),
         length_correlation=_length_correlation(lines, records),
     )
+
+
+def _parts(counts: Counts, keys: Sequence[str | int]) -> list[PoolPart]:
+    """Sums of `counts` over the rows with the same key [n], by key."""
+    names, group = np.unique(np.array(keys, dtype=object), return_inverse=True)
+    sums = np.zeros((len(names), counts.shape[1]), dtype=np.int64)
+    np.add.at(sums, group, counts)
+    values: list[list[int]] = sums.tolist()
+    return [PoolPart(str(name), *numbers) for name, numbers in zip(names.tolist(), values, strict=True)]
+
+
+def _by_length(counts: Counts) -> list[PoolPart]:
+    """Tenths by trained tokens, each named by its range; rows of equal length stay together."""
+    lengths = counts[:, 2]
+    edges = np.unique(np.quantile(lengths, np.arange(1, TENTHS) / TENTHS, method="lower"))
+    tenth = np.searchsorted(edges, lengths, side="left")
+    named: list[PoolPart] = []
+    for part in _parts(counts, tenth.tolist()):
+        inside = lengths[tenth == int(part.name)]
+        low, high = f"{inside.min():,}", f"{inside.max():,}"
+        named.append(replace(part, name=low if low == high else f"{low} to {high}"))
+    return named
 
 
 def language(text: str) -> str:
@@ -49,38 +81,110 @@ def language(text: str) -> str:
     return cast(str, py3langid.classify(text)[0])  # pyright: ignore[reportUnknownMemberType]
 
 
-def _by_source(lines: Rows[Line]) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
-    for row, line in enumerate(lines):
-        groups.setdefault(line.source, []).append(row)
-    return dict(sorted(groups.items()))
+def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int) -> list[Diversity]:
+    """On unscaled gradients, in each candidate pool separately, averaged with the number of kept rows as weight.
+
+    Args:
+        pools: each with the places of its kept rows.
+        seed: of the draws.
+
+    Returns:
+        One for each measure; nothing where no row with a direction is kept.
+
+    """
+    draws = -(-DRAWS // max(1, len(pools)))
+    found: list[tuple[int, Tensor]] = []
+    for pool, kept in pools:
+        assert pool.record.measures is not None
+        usable = torch.tensor(pool.record.measures.norm) > 0
+        generator = torch.Generator().manual_seed(seed + pool.record.pool)
+        values = _diversity(pool.unscaled.take, usable, kept, draws, generator)
+        found += [] if values is None else [(len(kept), values)]
+    return _diversities(found, "gradients")
 
 
-def _by_length(lines: Rows[Line]) -> dict[str, list[int]]:
-    """Tenths by trained tokens; rows of one length are never parted."""
-    lengths = lines.trained_tokens
-    edges = np.unique(np.quantile(lengths, np.arange(1, TENTHS) / TENTHS, method="lower"))
-    tenth = np.searchsorted(edges, lengths, side="left")
-    groups = _grouped(range(len(lines)), lambda row: int(tenth[row]))
-    return {_range(lengths[rows]): rows for _, rows in sorted(groups.items())}
+def embedding_diversity(path: Path, rows: int, picked: Sequence[int], seed: int) -> list[Diversity]:
+    """On vectors that the user supplies, one for each usable row, among all rows at once.
+
+    Args:
+        path: a .npy file [rows, d] of real numbers, in the order of scores.parquet.
+        rows: that the run used.
+        picked: numbers of those that were chosen.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not hold one finite vector for each row.
+
+    """
+    vectors = _read_vectors(path, rows)
+    usable, generator = torch.from_numpy((vectors != 0).any(axis=1)), torch.Generator().manual_seed(seed)
+
+    def take(places: Tensor) -> Tensor:
+        return torch.from_numpy(vectors[places.numpy()].astype(np.float64))
+
+    values = _diversity(take, usable, picked, DRAWS, generator)
+    return _diversities([] if values is None else [(len(picked), values)], path.name)
 
 
-def _range(lengths: npt.NDArray[Any]) -> str:
-    low, high = int(lengths.min()), int(lengths.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+def _diversity(
+    take: Take, usable: Tensor, kept: Sequence[int], draws: int, generator: torch.Generator
+) -> Tensor | None:
+    """Each measure of the kept rows and its mean over random subsets, [measures, 2]; None where no row is kept.
+
+    Rows that are not `usable` [n] have no direction and take no part.
+    """
+    candidates = usable.nonzero()[:, 0]
+    chosen = torch.tensor(sorted(kept), dtype=torch.int64)
+    chosen = _sample(chosen[usable[chosen]], KEPT_ROWS, generator)
+    if len(chosen) == 0:
+        return None
+    values = _measured(take(chosen))
+    by_chance = [_measured(take(_sample(candidates, len(chosen), generator))) for _ in range(draws)]
+    return torch.stack([values, torch.stack(by_chance).mean(dim=0)], dim=1)
 
 
-def _grouped(rows: Sequence[int], key: Callable[[int], Key]) -> dict[Key, list[int]]:
-    groups: dict[Key, list[int]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups
+def _sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    return rows if len(rows) <= most else rows[torch.randperm(len(rows), generator=generator)[:most]].sort().values
 
 
-def _share(name: str, rows: Sequence[int], lines: Rows[Line], picked: Set[int]) -> Share:
-    kept = [row for row in rows if row in picked]
-    tokens, kept_tokens = (int(lines.trained_tokens[part].sum()) for part in (rows, kept))
-    return Share(name, len(rows), len(kept), tokens, kept_tokens)
+def _measured(vectors: Tensor) -> Tensor:
+    unit, _ = unit_rows(vectors)
+    return torch.tensor([measure(unit) for measure in MEASURES.values()], dtype=torch.float64)
+
+
+def _diversities(found: Sequence[tuple[int, Tensor]], space: str) -> list[Diversity]:
+    """Means of `found`, each with its weight."""
+    if not found:
+        return []
+    values = torch.stack([weight * pair for weight, pair in found]).sum(dim=0) / sum(weight for weight, _ in found)
+    pairs = cast("list[tuple[float, float]]", values.tolist())
+    return [Diversity(name, space, *pair) for name, pair in zip(MEASURES, pairs, strict=True)]
+
+
+def _read_vectors(path: Path, rows: int) -> npt.NDArray[Any]:
+    try:
+        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: cannot be read as a .npy file ({reason}); write it with numpy.save.") from None
+    if not isinstance(loaded, np.ndarray):
+        raise ConfigError(f"{path}: holds several arrays; write a single array of vectors with numpy.save.")
+    vectors = cast(npt.NDArray[Any], loaded)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise ConfigError(
+            f"{path}: holds {vectors.dtype} of shape {vectors.shape}; real numbers of shape [rows, d] are needed."
+        )
+    if len(vectors) != rows:
+        raise ConfigError(
+            f"{path}: holds {len(vectors):,} vectors for a run of {rows:,} rows; "
+            "write one vector for each line of scores.parquet."
+        )
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise ConfigError(
+            f"{path}: vector {int(np.argmin(finite))} is not finite; correct it and write the file again."
+        )
+    return vectors
 
 
 def _length_correlation(lines: Rows[Line], records: Sequence[PoolRecord]) -> float | None:

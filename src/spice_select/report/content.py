@@ -1,20 +1,21 @@
-"""What a report says: figures and texts, computed before a page or a picture exists.
+"""What a report and a comparison say: quantities and texts, computed before any page or figure exists.
 
-Every number is finite. A part that cannot be known is None or absent, and `notes` says why.
+Every number is finite. A part that cannot be known is None or empty, and `notes` says why. Information U and gain are
+in nats; "cosine" is that of two unscaled gradients, in [-1, 1]; `tokens` are trained ones.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spice_select.information import Theorem4
+from spice_select.pool.types import Line
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A quantity at each pick, over candidate pools: mean, and the band that holds the middle 80 % of them.
+    """A quantity at each pick, over candidate pools: the mean, and the band that holds the middle 80 % of them."""
 
-    `steps` are the numbers of picks made before, from 0; where there are very many, some of them.
-    """
-
-    steps: Sequence[int]
+    steps: Sequence[int]  # picks made before, from 0; of very many picks, a sample of them
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
@@ -22,78 +23,46 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Information of another subset of the same size, in the same pools: nats, summed over pools.
-
-    `low` and `high` are its range over draws; equal to `information` where there is one subset only.
-    """
+    """U of another subset of the same size, summed over the same pools."""
 
     name: str
     information: float
-    low: float
+    low: float  # range over random draws; both ends equal `information` where there is a single subset
     high: float
 
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """Spearman's rank correlation of two quantities over `count` rows, and what the paper reports, if anything."""
+    """Spearman's rank correlation of two quantities over `count` rows."""
 
     name: str
     value: float
     count: int
-    paper: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class BoundCheck:
-    """Theorem 4 over `steps` picks: how many met its condition, and at how many of those the bound held.
-
-    Where more than 200 of a pool meet it, `held` is that of 200 spread over them, scaled up.
-    """
-
-    steps: int
-    condition: int
-    held: int
+    paper: float | None  # the value that the paper reports, if any
 
 
 @dataclass(frozen=True, slots=True)
 class Theory:
-    """The paper's quantities on this run's own gradients.
+    """The paper's quantities on the gradients of the run."""
 
-    Attributes:
-        gain: D_x(S) of each pick, in nats.
-        base: D_x(empty) of the same picks; what lies between the two is epsilon.
-        conflict: of each pick.
-        half_life: picks until the gain is at most half the first pick's, median over pools; None where it never is.
-        pools: how many candidate pools the curves average.
-        information: U of the picks, summed over pools, in nats.
-        compared: U of the picks in those pools whose gradients are there, which the rivals' is compared with.
-        rivals: other subsets of the same size, in these pools.
-        certificate: U / bound, a lower bound on the share of the best possible U.
-        curvature: total curvature c, the largest of any pool, in [0, 1].
-        guarantee: (1 - e^-c) / c, of penalty 0.
-        correlations: of conflict with gain and with |epsilon|.
-        theorem4: None where no step could be checked.
-
-    """
-
-    gain: Curve
-    base: Curve
+    gain: Curve  # D_x(S) of each pick
+    base: Curve  # D_x(empty) of the same picks; gain - base is epsilon
     conflict: Curve
-    half_life: float | None
-    pools: int
-    information: float
-    compared: float
+    half_life: float | None  # picks until the gain is at most half the first one, median over pools; None if never
+    pools: int  # candidate pools that the curves average
+    information: float  # U of the picks, summed over pools
+    compared: float  # U of the picks in the pools that the rivals cover
     rivals: Sequence[Rival]
-    certificate: float
-    curvature: float
-    guarantee: float
-    correlations: Sequence[Correlation]
-    theorem4: BoundCheck | None
+    certificate: float  # U / bound, a lower bound on the share of the best possible U
+    curvature: float  # total curvature c, the largest of any pool, in [0, 1]
+    guarantee: float  # (1 - e^-c) / c, for penalty 0
+    correlations: Sequence[Correlation]  # of conflict with gain and with |epsilon|
+    theorem4: Theorem4 | None  # None where its condition was met at no pick
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A part of the pool and what was kept of it: a source, a language, a range of lengths; tokens are trained ones."""
+class PoolPart:
+    """Rows of the pool that share a source, a language or a range of lengths, and how many of them were kept."""
 
     name: str
     rows: int
@@ -104,32 +73,20 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """Who was kept.
+    """What the kept rows are made of."""
 
-    Attributes:
-        sources: by name.
-        lengths: tenths of the pool by trained tokens, shortest first; fewer where many rows are equally long.
-        languages: of the trained text, most frequent first, of `language_rows` rows that were looked at; rows with too
-            little text to tell are one line, "too short to tell".
-        language_rows: how many rows were looked at.
-        length_correlation: Pearson's, of log gradient norm with log trained tokens over all rows with both; None
-            where fewer than three have.
-
-    """
-
-    sources: Sequence[Share]
-    lengths: Sequence[Share]
-    languages: Sequence[Share]
-    language_rows: int
-    length_correlation: float | None
+    sources: Sequence[PoolPart]  # by name
+    lengths: Sequence[PoolPart]  # tenths of the pool, shortest first; fewer where many rows are equally long
+    languages: Sequence[PoolPart]  # of the trained text, most frequent first; too little text is one part, the last
+    language_rows: int  # rows whose language was detected
+    length_correlation: float | None  # Pearson's, of log gradient norm with log tokens; None for fewer than 3 rows
 
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """One measure of how different the kept rows are, beside random rows of the same number (mean of draws)."""
+    """One diversity measure of the kept rows, and its mean over random subsets of the same size."""
 
     name: str
-    definition: str
     space: str  # "gradients", or the name of the embeddings' file
     kept: float
     random: float
@@ -137,7 +94,7 @@ class Diversity:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A pick beside another row: cosine of their unscaled gradients, in [-1, 1]."""
+    """A pick beside another row."""
 
     row: int
     id: str
@@ -146,127 +103,100 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class RowStory:
-    """Why a row was kept or not.
+    """Why a row was kept or not; the five quantities are None without gradients."""
 
-    Attributes:
-        index: place among the usable rows.
-        id: unique in the pool.
-        source: of the row.
-        location: file and number, for people.
-        prompt: what comes before the last trained turn, as text; may be shortened, ending in an ellipsis.
-        response: the trained text; likewise.
-        tokens: trained ones.
-        pool: its candidate pool; None where it was excluded or could not be chosen.
-        rank: 0 for the first pick of its pool; None where it was not picked.
-        gain: D_x(S) at its pick, or at the end; None without gradients, as all that follows.
-        base: D_x(empty).
-        conflict: max(0, -cosine) with the mean of the picks.
-        score: gain - penalty * conflict.
-        norm: of the gradient, unscaled.
-        overlaps: the picks nearest by cosine, itself left out; most similar first.
-        opposes: picks of the most negative cosine, if any is negative.
-
-    """
-
-    index: int
-    id: str
-    source: str
-    location: str
-    prompt: str
-    response: str
-    tokens: int
-    pool: int | None
-    rank: int | None
-    gain: float | None
-    base: float | None
-    conflict: float | None
-    score: float | None
-    norm: float | None
-    overlaps: Sequence[Neighbour]
-    opposes: Sequence[Neighbour]
+    line: Line
+    prompt: str  # the text before the last trained turn; a shortened text ends in an ellipsis
+    response: str  # the trained text
+    pool: int | None  # its candidate pool; None where it was excluded or could not be chosen
+    rank: int | None  # 0 for the first pick of its pool; None where it was not picked
+    gain: float | None  # D_x(S) when it was picked, or at the end
+    base: float | None  # D_x(empty)
+    conflict: float | None  # max(0, -cosine) with the mean of the picks
+    score: float | None  # gain - penalty * conflict
+    norm: float | None  # of the unscaled gradient
+    overlaps: Sequence[Neighbour]  # other picks with the highest positive cosines, highest first
+    opposes: Sequence[Neighbour]  # other picks with the lowest negative cosines, lowest first
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A row that an audit points at: how much, and in words why; `others` are rows that it is about, if any."""
+    """A row that the audit lists."""
 
-    row: int
-    id: str
-    source: str
-    location: str
-    value: float
+    line: Line
+    value: float  # the quantity that it is listed for
     reason: str
-    others: Sequence[Neighbour]
+    others: Sequence[Neighbour]  # picks that it opposes
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The worst of `total` rows."""
+    """The worst of `total` rows, worst first."""
 
     total: int
     listed: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Rows that are nearly the same: each has a cosine of at least `cosine` with another of them.
-
-    `size` is how many they are, also where fewer are listed.
-    """
+class DuplicateGroup:
+    """Near-duplicates: each row has a cosine of at least `cosine` with another row of the group."""
 
     size: int
-    rows: Sequence[int]
-    ids: Sequence[str]
-    sources: Sequence[str]
+    lines: Sequence[Line]  # all rows, or the first of very many
     cosine: float
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Rows to look at before training on them, worst first.
+    """Rows to check before training on them."""
 
-    Attributes:
-        scope: which rows could be compared with which, in words.
-        conflicts: most opposed to the picks.
-        duplicates: groups of near-duplicates, largest first; None where no gradients are there to compare.
-        groups: how many there are, also where fewer are listed.
-        outliers: rows that could not be chosen, zero gradients, and norms far from those of rows as long, of the same
-            source.
-        suspects: likely wrong answers.
-
-    """
-
-    scope: str
-    conflicts: Findings
-    duplicates: Sequence[Group] | None
-    groups: int
-    outliers: Findings
-    suspects: Findings
+    scope: str  # which rows were compared with which, in words
+    conflicts: Findings  # most opposed to the picks
+    duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where no gradients are available
+    groups: int  # all groups of near-duplicates
+    outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows
+    suspects: Findings  # likely wrong answers
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """All of it.
+class SelectionReport:
+    """Everything that the page of a run says."""
 
-    Attributes:
-        title: the run's directory, by name.
-        facts: label, value and explanation of the headline figures, in order.
-        notes: what is not in the report and why; each a sentence.
-        theory: None where no gradient was computed.
-        composition: what was chosen.
-        diversity: of the chosen rows.
-        rows: that can be looked up in the page, in the pool's order.
-        all_rows: how many there are in the pool.
-        audit: None where no gradient was computed.
-
-    """
-
-    title: str
-    facts: Sequence[tuple[str, str, str]]
-    notes: Sequence[str]
-    theory: Theory | None
+    title: str  # the name of the run's directory
+    facts: Sequence[tuple[str, str, str]]  # label, value and explanation of the headline figures
+    notes: Sequence[str]  # what is missing from the report and why, each a sentence
+    theory: Theory | None  # None where no gradient was computed
     composition: Composition
     diversity: Sequence[Diversity]
-    rows: Sequence[RowStory]
-    all_rows: int
-    audit: Audit | None
+    rows: Sequence[RowStory]  # that can be looked up in the page, in the pool's order
+    all_rows: int  # usable rows of the pool
+    audit: Audit | None  # None where no gradient was computed
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRun:
+    """One of several runs on the same pool, measured on gradients that are the same for all of them."""
+
+    name: str  # of its directory
+    method: str
+    settings: str  # options in which it differs from the other runs, as `key value`
+    rows: int  # that it chose
+    tokens: int  # of these rows
+    median_tokens: float
+    information: float | None  # U of its rows; None without gradients, as the next three
+    random_information: float | None  # mean U of random subsets of the same size in the same candidate pools
+    conflict: float | None  # mean over its rows, each against those chosen before it
+    gain: Curve | None  # D_x(S) by pick, in the run's own order
+    diversity: Sequence[Diversity]
+    shared: Sequence[int]  # rows in common with each run, itself included
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several runs on one pool."""
+
+    pool_rows: int  # usable rows of the pool
+    measured_by: str | None  # the run whose gradients, scale and alpha measure all runs; None without gradients
+    runs: Sequence[ComparedRun]  # in the order given
+    sources: Sequence[tuple[str, Sequence[float]]]  # name, then its share of the rows of the pool and of each run
+    notes: Sequence[str]  # what could not be measured, each a sentence

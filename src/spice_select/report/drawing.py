@@ -1,64 +1,167 @@
-"""Parts of figures that several draw: lines over picks with their bands, axes, legends, files."""
+"""Figures drawn by matplotlib, as files and as images for a page, and the parts that several figures share.
 
-from collections.abc import Sequence
+Contract: the same plot gives the same bytes, whatever the user's settings of matplotlib, which stay as they are. Series
+differ by line style and marker, or by hatching, never by colour alone.
+"""
+
+import base64
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spice_select.files.atomic import replacing
+from spice_select.files.atomic import write_bytes
 from spice_select.report.content import Curve
 
 _LONGEST_NAME = 30
-_ALL_MARKERS = 24  # with more picks than this, only some have a marker
+_ALL_MARKERS = 24  # of more picks, only some have a marker
 _LOG_STEPS = 200  # more picks than this need a logarithmic axis
+_LOG_RANGE = 50  # as do gains that span more than this factor
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_STYLES = ("-", "--", "-.", ":")
+_LIGHT = ["tableau-colorblind10"]
+_DARK = ["dark_background", dict.fromkeys(("axes.facecolor", "figure.facecolor"), "#171c23")]  # as in page.css
+_SETTINGS: dict[str, Any] = {
+    "svg.hashsalt": "spice-select",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "figure.figsize": (4.8, 3.0),  # inches: narrow, so that the text stays readable on a phone
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.alpha": 0.3,
+    "hatch.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4,
+}
 
 
-def line(axes: Any, curve: Curve, colour: str, style: str, marker: str, label: str) -> None:
-    """The mean over the numbers of the picks."""
-    x = numbers(curve)
-    every = 1 if len(x) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly also where they are logarithmic
-    axes.plot(x, curve.mean, color=colour, linestyle=style, marker=marker, markevery=every, linewidth=1.8, label=label)
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure before it is drawn."""
+
+    name: str  # of its files
+    title: str
+    alt: str  # what it shows, in words
+    height: float  # inches
+    draw: Callable[[Any], None]  # on empty axes
 
 
-def band(axes: Any, curve: Curve, colour: str) -> None:
-    """What the middle 80 % of the pools do, where they differ."""
+@dataclass(frozen=True, slots=True)
+class PageImage:
+    """A figure in a page: data URIs for light and for dark screens, and the text alternative."""
+
+    light: str
+    dark: str
+    alt: str
+
+
+def write_figures(plots: Sequence[Plot], directory: Path) -> list[Path]:
+    """Write each figure as NAME.svg and NAME.png into `directory`, which is created if necessary.
+
+    Raises:
+        OutputError: the directory cannot be written to.
+
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {directory / f"{plot.name}.{kind}": (plot, kind) for plot in plots for kind in ("svg", "png")}
+    for path, (plot, kind) in paths.items():
+        write_bytes(path, _drawn(plot, _LIGHT, format=kind, metadata={"Date" if kind == "svg" else "Software": None}))
+    return list(paths)
+
+
+def page_images(plots: Sequence[Plot]) -> dict[str, PageImage]:
+    """The images of a page, by name: WebP, a third of the size of PNG."""
+
+    def uri(plot: Plot, style: Sequence[Any]) -> str:
+        content = _drawn(plot, style, format="webp", pil_kwargs={"lossless": True})
+        return f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+
+    return {plot.name: PageImage(uri(plot, _LIGHT), uri(plot, _DARK), plot.alt) for plot in plots}
+
+
+def _drawn(plot: Plot, style: Sequence[Any], **options: Any) -> bytes:
+    from matplotlib import style as styles
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with styles.context(["default", *style, _SETTINGS]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names may be in any script
+        figure: Any = Figure(layout="constrained")
+        figure.set_figheight(plot.height)
+        plot.draw(figure.subplots())
+        figure.suptitle(plot.title, x=0.02, ha="left", fontweight="bold")
+        figure.savefig(buffer, dpi=180, **options)
+    return buffer.getvalue()
+
+
+def line(axes: Any, curve: Curve, place: int, label: str) -> None:
+    """The mean over the numbers of the picks, in the colour, line style and marker number `place`."""
+    every = 1 if len(curve.steps) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly on logarithmic axes too
+    style, marker = _STYLES[place % len(_STYLES)], _MARKERS[place % len(_MARKERS)]
+    axes.plot(picks(curve), curve.mean, color=f"C{place}", linestyle=style, marker=marker, markevery=every, label=label)
+
+
+def band(axes: Any, curve: Curve, place: int) -> None:
+    """The range of the middle 80 % of the pools, where they differ."""
     if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
         label = "middle 80% of pools"
-        axes.fill_between(numbers(curve), curve.low, curve.high, color=colour, alpha=0.2, linewidth=0, label=label)
+        axes.fill_between(picks(curve), curve.low, curve.high, color=f"C{place}", alpha=0.2, linewidth=0, label=label)
 
 
-def numbers(curve: Curve) -> list[int]:
-    """Numbers of the picks, from 1: the axis may be logarithmic."""
+def picks(curve: Curve) -> list[int]:
+    """Numbers of the picks, from 1, since the axis may be logarithmic."""
     return [step + 1 for step in curve.steps]
 
 
-def scale_steps(axes: Any, x: Sequence[int]) -> None:
-    """An axis for numbers of picks, logarithmic where there are many."""
-    from matplotlib.ticker import MaxNLocator
-
+def curve_axes(axes: Any, curves: Sequence[Curve], quantity: str = "information (nats)") -> None:
+    """Axes for quantities by pick: logarithmic for many picks, and for values over a wide range."""
+    last, values = 0, list[float]()
+    for curve in curves:
+        last, values = max(last, picks(curve)[-1]), [*values, *curve.mean, *curve.low]
     axes.set_xlabel("pick")
-    if len(x) == 1:
-        axes.set_xlim(x[0] - 1, x[0] + 1)
-    if x[-1] > _LOG_STEPS:
+    axes.set_ylabel(quantity)
+    if last == 1:
+        axes.set_xlim(0, 2)
+    if last > _LOG_STEPS:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def short_name(name: str) -> str:
-    """A name without what XML refuses or a reader cannot see, and not too long."""
-    shown = "".join(character if character.isprintable() else "�" for character in name)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if min(values) > 0 and max(values) > _LOG_RANGE * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=min(0.0, *values), top=None if max(values) > 0 else 1.0)
+    legend(axes)
 
 
 def legend(axes: Any) -> None:
     """Above the axes, where nothing is drawn."""
-    spaces = {"handlelength": 2.2, "borderaxespad": 0.3, "columnspacing": 1.2}
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, **spaces)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, borderaxespad=0.3, columnspacing=1.2)
 
 
-def save(figure: Any, path: Path, **options: Any) -> Path:
-    """Write a figure whole or not at all."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, **options)
-    return path
+def name_bars(axes: Any, names: Sequence[str]) -> None:
+    """Names at horizontal bars, the first on top."""
+    axes.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, pad=8)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.14)
+    axes.set_xlim(0, axes.get_xlim()[1] if axes.dataLim.x1 > 0 else 1)
+
+
+def label_bars(axes: Any, bars: Any, labels: Sequence[str]) -> None:
+    """Values at the ends of bars, on a ground that keeps lines away from them."""
+    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
+    axes.bar_label(bars, labels, padding=5, fontsize=9, bbox=ground)
+
+
+def short_name(name: str) -> str:
+    """A name without characters that XML forbids or a reader cannot see, and not too long."""
+    shown = "".join(character if character.isprintable() else "�" for character in name)
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"

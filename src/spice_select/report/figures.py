@@ -1,219 +1,169 @@
-"""The figures of a report, as files and as SVG text for its page.
+"""The figures of a report and of a comparison, each with a text alternative that states what it shows.
 
-Contract: the same report gives the same bytes, whatever the user's own settings of matplotlib, which stay as they are.
-A figure whose numbers are missing, or that would compare one thing with nothing, is left out. Lines differ by style and
-marker and bars by hatching, never by colour alone.
+A figure whose quantities are missing, or that would compare one thing with nothing, is left out.
 """
 
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from spice_select.report.content import Composition, Report, Rival, Share, Theory
-from spice_select.report.drawing import band, legend, line, numbers, save, scale_steps, short_name
-from spice_select.report.palette import FILES, MARKS, VARIABLES, Palette, settings
-from spice_select.report.svg import inline
+from spice_select.choices import PoolRecord
+from spice_select.errors import ConfigError
+from spice_select.report import drawing
+from spice_select.report.content import Comparison, Curve, PoolPart, Rival, SelectionReport, Theory
+from spice_select.report.drawing import Plot, short_name
+from spice_select.report.theory import curve
 
-_WIDTH = 4.8  # inches: narrow, so that the text is still readable where a phone shrinks the figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _MOST_SOURCES = 12
-_LOG_RANGE = 50  # as does a quantity that spans more than this factor
 
 
-@dataclass(frozen=True, slots=True)
-class _Plot:
-    name: str
-    title: str
-    height: float
-    draw: Callable[[Any, Palette], None]
-
-
-def draw(report: Report, directory: Path) -> list[Path]:
-    """Write each figure as NAME.svg and NAME.png into `directory`, which is made if need be.
-
-    Raises:
-        OutputError: the directory cannot be written to.
-
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    with settings(FILES):
-        for plot in _plots(report):
-            figure = _figure(plot, FILES)
-            figure.suptitle(plot.title, x=0.02, ha="left", fontweight="bold")
-            written.append(save(figure, directory / f"{plot.name}.svg", format="svg", metadata={"Date": None}))
-            written.append(save(figure, directory / f"{plot.name}.png", format="png", dpi=150))
-    return written
-
-
-def inline_svg(report: Report) -> dict[str, str]:
-    """SVG text of each figure, to stand in an HTML page that defines the colours as CSS variables."""
-    texts: dict[str, str] = {}
-    with settings(MARKS):
-        for plot in _plots(report):
-            buffer = io.StringIO()
-            _figure(plot, MARKS).savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
-            texts[plot.name] = inline(buffer.getvalue(), plot.name, plot.title, VARIABLES)
-    return texts
-
-
-def _plots(report: Report) -> list[_Plot]:
-    plots: list[_Plot] = []
+def report_plots(report: SelectionReport) -> list[Plot]:
+    """The figures of a report, as far as there are quantities for them."""
     theory, parts = report.theory, report.composition
+    plots: list[Plot] = []
     if theory is not None and theory.gain.steps:
-        plots.append(_Plot("gain", "What each pick adds", 3.5, partial(_gain, theory)))
-    if theory is not None and theory.conflict.steps:
-        plots.append(_Plot("conflict", "How far each pick opposes those before it", 3.0, partial(_conflict, theory)))
+        plots += [_gain(theory), _conflict(theory)]
     if theory is not None and theory.rivals:
-        height = 1.1 + 0.4 * (1 + len(theory.rivals))
-        plots.append(_Plot("information", "Information against other choices", height, partial(_information, theory)))
+        plots.append(_information([Rival("these picks", *[theory.compared] * 3), *theory.rivals]))
     if len(parts.lengths) > 1:
-        height = 1.3 + 0.28 * len(parts.lengths)
-        plots.append(_Plot("lengths", "Share kept, by length of the answer", height, partial(_lengths, parts)))
+        plots.append(_kept(parts.lengths, "lengths", "trained tokens"))
     if len(parts.sources) > 1:
-        shown = _largest(parts.sources)
-        height = 1.3 + 0.3 * len(shown)
-        plots.append(_Plot("sources", "Share of the pool and of the picks", height, partial(_sources, shown)))
+        plots.append(_kept(_largest(parts.sources), "sources", "source"))
     return plots
 
 
-def _figure(plot: _Plot, colours: Palette) -> Any:
+def comparison_plots(comparison: Comparison) -> list[Plot]:
+    """How the gain of each run falls; nothing where no run has gains."""
+    gains = {run.name: run.gain for run in comparison.runs if run.gain is not None}
+
+    def draw(axes: Any) -> None:
+        for place, (name, gain) in enumerate(gains.items()):
+            drawing.line(axes, gain, place, short_name(name))
+        drawing.curve_axes(axes, list(gains.values()))
+
+    ends = [f"{short_name(name)} from {gain.mean[0]:.3g} to {gain.mean[-1]:.3g}" for name, gain in gains.items()]
+    alt = f"Line chart of the mean gain in nats, from the first pick to the last: {'; '.join(ends)}."
+    return [Plot("decay", "What each pick adds, on the same gradients", alt, 4.2, draw)] if gains else []
+
+
+def plot_decay(records: Sequence[PoolRecord], axes: "Axes | None" = None) -> "Axes":
+    """Draw mean gain and base by pick over candidate pools, with the middle 80 % of the pools' gains as a band.
+
+    Args:
+        records: of a selection.
+        axes: where to draw; None makes a figure (`axes.figure`) that no window shows.
+
+    Raises:
+        ConfigError: no gradient was computed.
+
+    """
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(_WIDTH, plot.height), layout="constrained")
-    plot.draw(figure.subplots(), colours)
-    return figure
+    measured = [(record.picks, record.measures) for record in records if record.measures is not None and record.picks]
+    if not measured:
+        raise ConfigError("there is no gain to plot: this method computes no gradients.")
+    drawn = axes if axes is not None else Figure(layout="constrained").subplots()
+    gain = curve([[measures.gain[place] for place in picks] for picks, measures in measured])
+    base = curve([[measures.base[place] for place in picks] for picks, measures in measured])
+    _gain_and_base(drawn, gain, base)
+    drawing.curve_axes(drawn, [gain, base])
+    return drawn
 
 
-def _gain(theory: Theory, axes: Any, colours: Palette) -> None:
-    """Gain with its band, base above it; what lies between is epsilon."""
+def _gain_and_base(axes: Any, gain: Curve, base: Curve) -> None:
+    drawing.line(axes, gain, 0, "gain, at its pick")
+    drawing.line(axes, base, 1, "base, without other picks")
+    drawing.band(axes, gain, 0)
+
+
+def _gain(theory: Theory) -> Plot:
+    """Gain with its band, and the base above it; the area between the two is epsilon."""
     gain, base = theory.gain, theory.base
-    x = numbers(gain)
-    line(axes, gain, colours.first, "-", "o", "gain, at its pick")
-    line(axes, base, colours.second, "--", "s", "base, without other picks")
-    between: dict[str, Any] = {"facecolor": "none", "edgecolor": colours.muted, "hatch": "\\\\\\", "linewidth": 0}
-    axes.fill_between(x, gain.mean, base.mean, label="epsilon = gain − base", **between)
-    band(axes, gain, colours.first)
-    if theory.half_life is not None:
-        label = f"half-life: {theory.half_life:,.4g} picks"
-        axes.axvline(theory.half_life + 1, color=colours.third, linestyle=":", linewidth=1.8, label=label)
-    scale_steps(axes, x)
-    values = [*gain.mean, *gain.low, *base.mean]
-    if min(values) > 0 and max(values) > _LOG_RANGE * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-    else:
-        axes.set_ylim(bottom=min(0.0, *values), top=None if max(values) > 0 else 1.0)
-        _name_epsilon(axes, theory, colours)
-    axes.set_ylabel("information (nats)")
-    legend(axes)
 
+    def draw(axes: Any) -> None:
+        hatch: Mapping[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "hatch": "\\\\\\", "linewidth": 0}
+        axes.fill_between(drawing.picks(gain), gain.mean, base.mean, label="epsilon = gain − base", **hatch)
+        _gain_and_base(axes, gain, base)
+        if theory.half_life is not None:
+            label = f"half-life: {theory.half_life:,.4g} picks"
+            axes.axvline(theory.half_life + 1, color="C2", linestyle=":", label=label)
+        drawing.curve_axes(axes, [gain, base])
 
-def _name_epsilon(axes: Any, theory: Theory, colours: Palette) -> None:
-    """Write epsilon into its area, where that is high enough for the word."""
-    gaps = [base - gain for base, gain in zip(theory.base.mean, theory.gain.mean, strict=True)]
-    place = max(range(len(gaps)), key=lambda at: gaps[at] * (at < 0.9 * len(gaps)))
-    bottom, top = axes.get_ylim()
-    if gaps[place] > 0.15 * (top - bottom):
-        middle = theory.gain.mean[place] + gaps[place] / 2
-        _on_panel(axes.text(theory.gain.steps[place] + 1, middle, "epsilon", ha="center", va="center"), colours)
-
-
-def _conflict(theory: Theory, axes: Any, colours: Palette) -> None:
-    curve = theory.conflict
-    line(axes, curve, colours.second, "-", "D", _mean_of(theory.pools))
-    band(axes, curve, colours.second)
-    scale_steps(axes, numbers(curve))
-    axes.set_ylim(0.0, max(0.01, 1.1 * max(*curve.high, *curve.mean)))
-    axes.set_ylabel("conflict (0 none, 1 opposite)")
-    legend(axes)
-
-
-def _information(theory: Theory, axes: Any, colours: Palette) -> None:
-    """A bar for the picks and one for each rival, with the range of draws where there are several."""
-    picks = Rival("these picks", theory.compared, theory.compared, theory.compared)
-    bars = [picks, *theory.rivals]
-    fills = [colours.first, *[colours.panel] * len(theory.rivals)]
-    edges = [colours.first, *[colours.second] * len(theory.rivals)]
-    drawn = axes.barh(range(len(bars)), [bar.information for bar in bars], 0.62, color=fills, edgecolor=edges)
-    for patch in drawn.patches[1:]:
-        patch.set_hatch("///")
-    for height, bar in enumerate(bars):
-        if bar.low < bar.high:
-            around = [[bar.information - bar.low], [bar.high - bar.information]]
-            axes.errorbar(bar.information, height, xerr=around, fmt="none", ecolor=colours.ink, capsize=4)
-        _beside(axes, max(bar.information, bar.high), height, f"{bar.information:,.4g}", colours)
-    _names(axes, [bar.name for bar in bars])
-    axes.set_xlabel("information U (nats)")
-
-
-def _lengths(parts: Composition, axes: Any, colours: Palette) -> None:
-    shares = [_percent(part.kept, part.rows) for part in parts.lengths]
-    axes.barh(range(len(shares)), shares, 0.62, color=colours.first)
-    for height, share in enumerate(shares):
-        _beside(axes, share, height, f"{share:.1f}%", colours)
-    whole = _percent(sum(part.kept for part in parts.lengths), sum(part.rows for part in parts.lengths))
-    label = f"of all rows: {whole:.1f}%"
-    axes.axvline(whole, color=colours.ink, linestyle="--", linewidth=1.4, label=label)
-    _names(axes, [part.name for part in parts.lengths])
-    axes.set_xlabel("share kept (%)")
-    axes.set_ylabel("trained tokens")
-    legend(axes)
-
-
-def _sources(shown: Sequence[Share], axes: Any, colours: Palette) -> None:
-    """Two markers a source, joined: where the right one is the picks', the source is kept more often."""
-    rows, kept = sum(part.rows for part in shown), sum(part.kept for part in shown)
-    pool = [_percent(part.rows, rows) for part in shown]
-    picks = [_percent(part.kept, kept) for part in shown]
-    heights = range(len(shown))
-    axes.hlines(heights, pool, picks, color=colours.muted, linewidth=1.4)
-    axes.plot(
-        pool, heights, "o", color=colours.second, mfc=colours.panel, ms=8, mew=1.8, clip_on=False, label="of the pool"
+    alt = (
+        f"Line chart. The mean gain goes from {gain.mean[0]:.3g} nats at the first pick to {gain.mean[-1]:.3g} at the "
+        f"last. Without the other picks, the last one would add {base.mean[-1]:.3g} nats."
     )
-    axes.plot(picks, heights, "D", color=colours.first, ms=6, clip_on=False, label="of the picks")
-    _names(axes, [part.name for part in shown])
-    axes.set_xlabel("share of rows (%)")
-    legend(axes)
+    return Plot("gain", "What each pick adds", alt, 3.5, draw)
 
 
-def _largest(sources: Sequence[Share]) -> list[Share]:
-    """The largest sources, as they were ordered, and one line for all others."""
+def _conflict(theory: Theory) -> Plot:
+    shown = theory.conflict
+
+    def draw(axes: Any) -> None:
+        label = f"mean of {theory.pools:,} candidate pools" if theory.pools > 1 else "the candidate pool"
+        drawing.line(axes, shown, 1, label)
+        drawing.band(axes, shown, 1)
+        drawing.curve_axes(axes, [shown], "conflict (0 none, 1 opposite)")
+
+    highest = max(range(len(shown.mean)), key=shown.mean.__getitem__)
+    alt = (
+        f"Line chart. The mean conflict is highest, {shown.mean[highest]:.3g}, at pick {shown.steps[highest] + 1:,}, "
+        f"and {shown.mean[-1]:.3g} at the last pick; 0 is no conflict, 1 the opposite direction."
+    )
+    return Plot("conflict", "How far each pick opposes those before it", alt, 3.0, draw)
+
+
+def _information(bars: Sequence[Rival]) -> Plot:
+    """A bar for the picks and one for each rival, with the range where there are several draws."""
+
+    def draw(axes: Any) -> None:
+        others = len(bars) - 1
+        colours = {"color": ["C0", *["none"] * others], "edgecolor": ["C0", *["C1"] * others]}
+        ranges = [(bar.information - bar.low or math.nan, bar.high - bar.information or math.nan) for bar in bars]
+        error: Any = {"xerr": list(zip(*ranges, strict=True)), "ecolor": "0.5", "capsize": 4}
+        drawn = axes.barh(range(len(bars)), [bar.information for bar in bars], 0.62, **colours, **error)
+        for patch in drawn.patches[1:]:
+            patch.set_hatch("///")
+        drawing.label_bars(axes, drawn, [f"{bar.information:,.4g}" for bar in bars])
+        drawing.name_bars(axes, [bar.name for bar in bars])
+        axes.set_xlabel("information U (nats)")
+
+    picks, *rivals = [f"{short_name(bar.name)} {bar.information:,.4g}" for bar in bars]
+    alt = f"Bar chart of information in nats: {picks}, against {', '.join(rivals)}."
+    return Plot("information", "Information against other choices", alt, 1.1 + 0.4 * len(bars), draw)
+
+
+def _kept(parts: Sequence[PoolPart], name: str, by: str) -> Plot:
+    """The share of each part that was kept, and of all rows."""
+    shares = [_percent(part.kept, part.rows) for part in parts]
+    whole = _percent(sum(part.kept for part in parts), sum(part.rows for part in parts))
+
+    def draw(axes: Any) -> None:
+        drawing.label_bars(axes, axes.barh(range(len(shares)), shares, 0.62), [f"{share:.1f}%" for share in shares])
+        axes.axvline(whole, color="C1", linestyle="--", label=f"of all rows: {whole:.1f}%")
+        drawing.name_bars(axes, [part.name for part in parts])
+        axes.set_xlabel("share kept (%)")
+        axes.set_ylabel(by)
+        drawing.legend(axes)
+
+    most, least = (shares.index(best(shares)) for best in (max, min))
+    alt = (
+        f"Bar chart by {by}. Of all rows, {whole:.1f}% are kept; most of {short_name(parts[most].name)}, "
+        f"{shares[most]:.1f}%, and least of {short_name(parts[least].name)}, {shares[least]:.1f}%."
+    )
+    return Plot(name, f"Share kept, by {by}", alt, 1.4 + 0.3 * len(parts), draw)
+
+
+def _largest(sources: Sequence[PoolPart]) -> list[PoolPart]:
+    """The largest sources, in their order, and one part for all others."""
     by_rows = sorted(sources, key=lambda part: (-part.rows, part.name))
     large, small = by_rows[:_MOST_SOURCES], by_rows[_MOST_SOURCES:]
-    shown = [part for part in sources if part in large]
-    if not small:
-        return shown
-    rows, kept = sum(part.rows for part in small), sum(part.kept for part in small)
-    tokens, kept_tokens = sum(part.tokens for part in small), sum(part.kept_tokens for part in small)
-    return [*shown, Share(f"{len(small):,} other sources", rows, kept, tokens, kept_tokens)]
-
-
-def _mean_of(pools: int) -> str:
-    return f"mean of {pools:,} candidate pools" if pools > 1 else "the candidate pool"
-
-
-def _names(axes: Any, names: Sequence[str]) -> None:
-    """Names at the bars, first on top."""
-    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0, pad=8, labelsize=10 if max(map(len, names)) <= 20 else 9)
-    axes.grid(visible=False, axis="y")
-    axes.margins(x=0.14)
-    right = axes.get_xlim()[1]
-    axes.set_xlim(0, right if axes.dataLim.x1 > 0 else 1)
-
-
-def _beside(axes: Any, x: float, height: float, text: str, colours: Palette) -> None:
-    drawn = axes.annotate(text, (x, height), (5, 0), textcoords="offset points", va="center", fontsize=9)
-    _on_panel(drawn, colours)
-
-
-def _on_panel(text: Any, colours: Palette) -> None:
-    """Keep lines and hatching away from a text."""
-    text.set_bbox({"facecolor": colours.panel, "edgecolor": "none", "pad": 1.2})
+    columns = zip(*((part.rows, part.kept, part.tokens, part.kept_tokens) for part in small), strict=True)
+    others = [PoolPart(f"{len(small):,} other sources", *map(sum, columns))] if small else []
+    return [*(part for part in sources if part in large), *others]
 
 
 def _percent(part: int, whole: int) -> float:

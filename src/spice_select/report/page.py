@@ -1,12 +1,10 @@
-"""The page of a report: one HTML file that needs no network and runs nothing but its own script.
+"""The pages of a report and of a comparison: one HTML file each, which needs no network and runs no script but its own.
 
-Contract: whatever stands in a row stays text. The template escapes all that it is given; row data go as JSON without
-any character that HTML could read; the content security policy allows the one style sheet and the one script by their
-hashes, and no request. The same report gives the same page.
+Contract: whatever a row contains stays text. The templates escape all values; the content security policy allows one
+style sheet and one script by their hashes, and images only as data. The same report gives the same page.
 """
 
 import base64
-import dataclasses
 import hashlib
 import json
 import re
@@ -17,56 +15,42 @@ from typing import Any, cast
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from spice_select.report.comparison import Comparison
-from spice_select.report.content import Report, RowStory
-from spice_select.report.decay import inline_decays
-from spice_select.report.figures import inline_svg
+from spice_select.report.content import Comparison, RowStory, SelectionReport
+from spice_select.report.drawing import page_images
+from spice_select.report.figures import comparison_plots, report_plots
 
 _ASSETS = files("spice_select.report") / "assets"
-_EXCERPT = 140
+_EXCERPT = 100
 
-# No reader sees these; a parser of HTML drops or changes them.
+# Not visible to any reader; HTML parsers drop or change them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# What could end a script, what is a line end to some readers, and what changes the order of the text around it.
-_NOT_IN_JSON = re.compile("[<>&\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 
 
-def page(report: Report) -> str:
+def page(report: SelectionReport) -> str:
     """Write the report as HTML."""
-    style, script = _asset("page.css"), _asset("page.js")
-    template = _environment().get_template("page.html.jinja")
-    return template.render(
+    return _rendered(
+        "report.html.jinja",
+        _asset("page.js"),
         report=report,
-        figures={name: Markup(text) for name, text in inline_svg(report).items()},  # noqa: S704  svg.py wrote them
-        in_page={row.index: row for row in report.rows},
-        policy=_policy(style, script),
-        style=Markup(style),  # noqa: S704  the package's own
-        script=Markup(script),  # noqa: S704
-        rows=Markup(rows_json(report)),  # noqa: S704  without <, > and &
+        figures=page_images(report_plots(report)),
+        in_page={row.line.index: row for row in report.rows},
     )
 
 
 def comparison_page(comparison: Comparison) -> str:
     """Write a comparison as HTML, without any script."""
-    style, figure = _asset("page.css"), inline_decays(comparison)
-    return (
-        _environment()
-        .get_template("comparison.html.jinja")
-        .render(
-            comparison=comparison,
-            figure=None if figure is None else Markup(figure),  # noqa: S704  svg.py wrote it
-            policy=_policy(style, ""),
-            style=Markup(style),  # noqa: S704
-        )
+    figures = page_images(comparison_plots(comparison))
+    return _rendered("comparison.html.jinja", "", comparison=comparison, figures=figures)
+
+
+def _rendered(template: str, script: str, **values: object) -> str:
+    style = _asset("page.css")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
-
-
-def rows_json(report: Report) -> str:
-    """The rows as JSON that holds no character with a meaning in HTML; halves of surrogate pairs are replaced."""
-    text = json.dumps([dataclasses.asdict(row) for row in report.rows], ensure_ascii=False, allow_nan=False)
-    whole = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", whole)
+    own = {"style": Markup(style), "script": Markup(script)}  # noqa: S704  the package's own
+    return _environment().get_template(template).render(policy=policy, **own, **values)
 
 
 @cache
@@ -80,9 +64,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    cast(dict[str, Any], environment.filters).update(
-        count=_count, number=_number, share=_share, ratio=_ratio, excerpt=_excerpt
-    )
+    filters = (_count, _number, _share, _ratio, _excerpt, _sort_values)
+    cast(dict[str, Any], environment.filters).update({one.__name__.removeprefix("_"): one for one in filters})
     return environment
 
 
@@ -90,19 +73,12 @@ def _asset(name: str) -> str:
     return (_ASSETS / name).read_text(encoding="utf-8")
 
 
-def _policy(style: str, script: str) -> str:
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
 def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
 
 
 def _printable(value: object) -> object:
-    """Text without control characters; markup is ours and stays as it is."""
+    """Text without control characters; markup comes from the package and stays as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)
     return value
@@ -112,8 +88,10 @@ def _count(value: float) -> str:
     return f"{value:,}"
 
 
-def _number(value: float, digits: int = 3) -> str:
-    """Some digits for a reader, with a real minus sign."""
+def _number(value: float | None, digits: int = 3) -> str:
+    """A few digits for a reader, with a real minus sign; a dash where the value is unknown."""
+    if value is None:
+        return "\N{EN DASH}"
     size = abs(value)
     if size >= 1000:
         text = f"{value:,.0f}"
@@ -128,11 +106,17 @@ def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}%" if whole else "\N{EN DASH}"
 
 
-def _ratio(part: float, whole: float) -> str:
-    return f"{part / whole:.2f}\N{MULTIPLICATION SIGN}" if whole else "\N{EN DASH}"
+def _ratio(part: float | None, whole: float | None) -> str:
+    return f"{part / whole:.2f}\N{MULTIPLICATION SIGN}" if part is not None and whole else "\N{EN DASH}"
 
 
 def _excerpt(row: RowStory) -> str:
     """The beginning of a row's answer, or of its prompt where it has none, in one line."""
     text = " ".join((row.response.strip() or row.prompt)[: 2 * _EXCERPT].split())
     return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
+
+
+def _sort_values(row: RowStory) -> str:
+    """JSON of what rows are sorted by, in the order of the template's options."""
+    values = (row.rank, row.score, row.gain, row.conflict, row.line.trained_tokens)
+    return json.dumps([value if value is None else float(f"{value:.6g}") for value in values])

@@ -1,93 +1,61 @@
 """The paper's quantities on a run's own gradients: curves over the picks, rivals, correlations, Theorem 4."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 
 from spice_select.choices import Measures, PoolRecord
-from spice_select.config import RunConfig
-from spice_select.information import (
-    RowLimit,
-    choose_rows,
-    guarantee_factor,
-    half_life,
-    random_draws,
-    subset_information,
-    survey,
-    theorem4,
-)
-from spice_select.information.survey import second_moment
-from spice_select.report.content import BoundCheck, Correlation, Curve, Rival, Theory
-from spice_select.report.evidence import PoolEvidence
+from spice_select.information import RowLimit, Theorem4, choose_rows, guarantee_factor, half_life, survey, theorem4
+from spice_select.report.content import Correlation, Curve, Rival, Theory
+from spice_select.report.finished_run import FinishedRun, PoolGradients
 
-DRAWS = 20
-"""Random subsets of the band that U is compared with."""
+DRAWS = 20  # random subsets that the picks are compared with
+RANDOM_ROWS = f"random rows, {DRAWS} draws"
+POINTS = 400  # most points of a curve
+MOST_WORK = 1e12  # rows x picks x dimensions above which the choice is not repeated without a penalty
+PAPER = {"gain": -0.79, "|epsilon|": 0.90}  # correlations of conflict at each pick (Chang et al. 2026)
 
-POINTS = 400
-"""Most points of a curve."""
-
-MOST_WORK = 1e12
-"""Rows x picks x numbers of a row above which the choice is not made again without a penalty."""
-
-PAPER = {"gain": -0.79, "|epsilon|": 0.90}
-"""Spearman correlations of conflict that the paper reports (Chang et al. 2026)."""
+Measured = Sequence[tuple[PoolRecord, Measures]]
 
 
-def theory_of(
-    records: Sequence[PoolRecord], pools: Iterable[PoolEvidence], config: RunConfig, notes: list[str]
-) -> Theory | None:
-    """All of it; what needs gradients covers the pools whose gradients are there.
-
-    Args:
-        records: of the run.
-        pools: those of them with gradients.
-        config: of the run.
-        notes: told what is left out.
+def theory_of(run: FinishedRun, notes: list[str]) -> Theory | None:
+    """Evaluate everything; rivals and Theorem 4 only in pools whose gradients are available, as `notes` then says.
 
     Returns:
         None where no gradient was computed or nothing was picked.
 
     """
-    measured = [(record, record.measures) for record in records if record.measures is not None and record.picks]
+    measured = [(record, record.measures) for record in run.records if record.measures is not None and record.picks]
     if not measured:
         return None
     gains = [_of_picks(record, measures.gain) for record, measures in measured]
-    half_lives = [half_life(values) for values in gains]
-    rivals = _Rivals(config)
-    bounds: list[BoundCheck] = []
-    for pool in pools:
-        rivals.add(pool)
-        if pool.given is None:
-            bounds.append(_theorem4(pool))
-    if rivals.skipped:
-        notes.append("The choice was not made again with penalty 0: among so many rows it would take too long.")
-    if rivals.pools < len(measured):
-        notes.append(f"Other choices are compared with in {rivals.pools:,} of {len(measured):,} candidate pools.")
     information = sum(measures.information for _, measures in measured)
     bound = sum(measures.bound for _, measures in measured)
     curvature = max(measures.curvature for _, measures in measured)
+    if len(run.pools) < len(measured):
+        notes.append(f"Other choices are evaluated in {len(run.pools):,} of {len(measured):,} candidate pools.")
     return Theory(
         gain=curve(gains),
         base=curve([_of_picks(record, measures.base) for record, measures in measured]),
         conflict=curve([_of_picks(record, measures.conflict) for record, measures in measured]),
-        half_life=_median(half_lives),
+        half_life=_median([half_life(values) for values in gains]),
         pools=len(measured),
         information=information,
-        compared=rivals.chosen,
-        rivals=rivals.result(),
+        compared=sum(pool.record.measures.information for pool in run.pools if pool.record.measures is not None),
+        rivals=_rivals(run, notes) if run.pools else [],
         certificate=information / bound if bound > 0 else 1.0,
         curvature=curvature,
         guarantee=guarantee_factor(curvature),
         correlations=_correlations(measured),
-        theorem4=_sum(bounds),
+        theorem4=_theorem4([pool for pool in run.pools if pool.given is None]),
     )
 
 
 def curve(values: Sequence[Sequence[float]]) -> Curve:
-    """Mean and middle 80 % at each step over those of `values` that are as long; at most `POINTS` steps."""
+    """Mean and middle 80 % at each step over those of `values` that are long enough; at most `POINTS` steps."""
     longest = max(map(len, values))
     steps = sorted({round(float(i)) for i in np.linspace(0, longest - 1, min(longest, POINTS))})
     at = [np.array([line[step] for line in values if len(line) > step]) for step in steps]
@@ -107,99 +75,70 @@ def _of_picks(record: PoolRecord, values: Sequence[float]) -> list[float]:
 
 
 def _median(half_lives: Sequence[int | None]) -> float | None:
-    """The median where at least half of the pools have one, those that have none counting as later."""
-    found = sorted(np.inf if value is None else float(value) for value in half_lives)
-    median = float(np.median(found))
+    """The median if at least half of the pools reach half the first gain; those that do not count as later."""
+    median = float(np.median([np.inf if value is None else float(value) for value in half_lives]))
     return median if np.isfinite(median) else None
 
 
-def _correlations(measured: Sequence[tuple[PoolRecord, Measures]]) -> list[Correlation]:
-    """Of conflict with gain and |epsilon|: over picks that had picks before them, and over the rows left at the end."""
+def _correlations(measured: Measured) -> list[Correlation]:
+    """Of conflict with gain and |epsilon|: over each pool's picks but the first, and over the rows not picked."""
+    moments = {
+        "at each pick": [record.picks[1:] for record, _ in measured],
+        "rows left at the end": [sorted(set(range(len(record.rows))) - set(record.picks)) for record, _ in measured],
+    }
     found: list[Correlation] = []
-    for name, rows_of in _MOMENTS.items():
-        rows = [(measures, rows_of(record)) for record, measures in measured]
-        conflict = [measures.conflict[row] for measures, places in rows for row in places]
-        gain = [measures.gain[row] for measures, places in rows for row in places]
-        epsilon = [abs(measures.epsilon[row]) for measures, places in rows for row in places]
-        for other, values in (("gain", gain), ("|epsilon|", epsilon)):
-            value = spearman(conflict, values)
+    for moment, places in moments.items():
+        rows = [(measures, i) for (_, measures), some in zip(measured, places, strict=True) for i in some]
+        conflict = [measures.conflict[i] for measures, i in rows]
+        others = {
+            "gain": [measures.gain[i] for measures, i in rows],
+            "|epsilon|": [abs(measures.epsilon[i]) for measures, i in rows],
+        }
+        for name, values in others.items():
+            value, paper = spearman(conflict, values), PAPER[name] if moment == "at each pick" else None
             if value is not None:
-                paper = PAPER[other] if name == AT_PICK else None
-                found.append(Correlation(f"conflict with {other}, {name}", value, len(conflict), paper))
+                found.append(Correlation(f"conflict with {name}, {moment}", value, len(rows), paper))
     return found
 
 
-def _later_picks(record: PoolRecord) -> list[int]:
-    return record.picks[1:]
+def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
+    """Other subsets of the same size in the same pools: random rows, the largest gradients, penalty 0."""
+    config, pools = run.config, run.pools
+    draws = sum(pool.random_information(len(pool.record.picks), DRAWS, config.seed) for pool in pools)
+    assert isinstance(draws, torch.Tensor)
+    largest = sum(pool.information(_largest(pool.record)) for pool in pools)
+    rivals = [
+        Rival(RANDOM_ROWS, float(draws.mean()), float(draws.min()), float(draws.max())),
+        Rival("the largest gradients", largest, largest, largest),
+    ]
+    if config.method == "spice" and config.penalty > 0:
+        if any(pool.scaled.rows * len(pool.record.picks) * pool.scaled.dim > MOST_WORK for pool in pools):
+            notes.append("The choice was not repeated with penalty 0: with so many rows it would take too long.")
+        else:
+            free = sum(_without_penalty(pool) for pool in pools)
+            rivals.append(Rival("the same choice with penalty 0", free, free, free))
+    return rivals
 
 
-def _left(record: PoolRecord) -> list[int]:
-    picked = set(record.picks)
-    return [place for place in range(len(record.rows)) if place not in picked]
+def _largest(record: PoolRecord) -> list[int]:
+    """As many places as there are picks, those of the largest unscaled norms."""
+    assert record.measures is not None
+    norms = record.measures.norm
+    return sorted(range(len(norms)), key=lambda place: (-norms[place], place))[: len(record.picks)]
 
 
-AT_PICK = "at each pick"
-_MOMENTS: dict[str, Callable[[PoolRecord], list[int]]] = {AT_PICK: _later_picks, "rows left at the end": _left}
+def _without_penalty(pool: PoolGradients) -> float:
+    limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
+    found = choose_rows(pool.scaled, survey(pool.scaled), limit, pool.alpha, 0.0, None, pool.given)
+    return found.selection.information
 
 
-@dataclass(slots=True)
-class _Rivals:
-    """Information of other subsets, added up over pools."""
-
-    config: RunConfig
-    draws: torch.Tensor = field(default_factory=lambda: torch.zeros(DRAWS, dtype=torch.float64))
-    norms: float = 0.0
-    without_penalty: float = 0.0
-    chosen: float = 0.0  # U of the picks of the same pools
-    pools: int = 0
-    skipped: bool = False
-
-    def add(self, pool: PoolEvidence) -> None:
-        """Measure them in one more pool."""
-        record = pool.record
-        assert record.measures is not None
-        self.chosen += record.measures.information
-        count = len(record.picks)
-        generator = torch.Generator().manual_seed(self.config.seed + record.pool)
-        self.draws += random_draws(pool.seen, count, pool.alpha, DRAWS, generator, pool.given)
-        norms = record.measures.norm
-        largest = sorted(range(len(norms)), key=lambda place: (-norms[place], place))[:count]
-        before = None if pool.given is None else second_moment(pool.given)
-        self.norms += subset_information(pool.seen, torch.tensor(largest), pool.alpha, before)
-        self._choose_without_penalty(pool)
-        self.pools += 1
-
-    def _choose_without_penalty(self, pool: PoolEvidence) -> None:
-        work = pool.seen.rows * len(pool.record.picks) * pool.seen.dim
-        self.skipped = self.skipped or work > MOST_WORK
-        if self.config.method == "spice" and self.config.penalty > 0 and not self.skipped:
-            limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
-            found = choose_rows(pool.seen, survey(pool.seen), limit, pool.alpha, 0.0, None, pool.given)
-            self.without_penalty += found.selection.information
-
-    def result(self) -> list[Rival]:
-        """Those that were measured; none without a pool."""
-        if self.pools == 0:
-            return []
-        mean, low, high = (float(value) for value in (self.draws.mean(), self.draws.min(), self.draws.max()))
-        found = [
-            Rival(f"random rows, {DRAWS} draws", mean, low, high),
-            Rival("the largest gradients", self.norms, self.norms, self.norms),
-        ]
-        if self.config.method == "spice" and self.config.penalty > 0 and not self.skipped:
-            free = self.without_penalty
-            found.append(Rival("the same choice with penalty 0", free, free, free))
-        return found
-
-
-def _theorem4(pool: PoolEvidence) -> BoundCheck:
-    assert pool.record.measures is not None
-    epsilon = torch.tensor(pool.record.measures.epsilon, dtype=torch.float64)
-    return BoundCheck(*theorem4(pool.seen, pool.squares, pool.record.picks, epsilon, pool.alpha))
-
-
-def _sum(checks: Sequence[BoundCheck]) -> BoundCheck | None:
-    steps = sum(check.steps for check in checks)
-    if steps == 0:
-        return None
-    return BoundCheck(steps, sum(check.condition for check in checks), sum(check.held for check in checks))
+def _theorem4(pools: Sequence[PoolGradients]) -> Theorem4 | None:
+    """Summed over pools; None where the condition was met at no pick."""
+    total = torch.zeros(3, dtype=torch.int64)
+    for pool in pools:
+        assert pool.record.measures is not None
+        epsilon = torch.tensor(pool.record.measures.epsilon, dtype=torch.float64)
+        total += torch.tensor(theorem4(pool.scaled, pool.squared_norms, pool.record.picks, epsilon, pool.alpha))
+    found = Theorem4(*cast("list[int]", total.tolist()))
+    return found if found.condition else None

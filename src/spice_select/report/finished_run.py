@@ -1,0 +1,213 @@
+"""A finished run as a report reads it: its rows, records and texts, and the gradients that it chose by.
+
+run = open_run(Path("chosen"))
+for pool in run.pools: pool.record, pool.scaled, pool.unscaled
+
+The scaled gradients are rebuilt by `scaled_gram_of` and `scaled_pool`, the functions that the choice itself calls; no other
+module of the report calls `schedule` for them.
+"""
+
+# pyarrow ships no annotations
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from spice_select.choices import PoolRecord
+from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
+from spice_select.errors import ConfigError, OutputError
+from spice_select.files.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
+from spice_select.information import (
+    FeatureRows,
+    Limit,
+    PartOfFeatures,
+    RowLimit,
+    SelectionInputError,
+    TensorFeatures,
+    gram_features,
+    random_draws,
+    subset_information,
+)
+from spice_select.information.survey import second_moment
+from spice_select.pool.lazy_rows import Rows
+from spice_select.pool.types import Line
+from spice_select.progress import NoProgress
+from spice_select.schedule.budget import limit_of, lines_at
+from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
+from spice_select.schedule.pick_in_pool import scaled_gram_of
+from spice_select.schedule.whole_pool import scaled_pool
+from spice_select.store.layout import MANIFEST as STORE_MANIFEST
+from spice_select.store.layout import file_digest
+from spice_select.store.reading import GradientStore
+from spice_select.store.tables import StoredChat, read_lines, read_texts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PoolGradients:
+    """The gradients of a candidate pool of m rows."""
+
+    record: PoolRecord  # its picks, and the quantities of every row
+    scaled: FeatureRows  # [m, d] scaled and in their main directions, as the choice saw them
+    squared_norms: Tensor  # [m] |g|^2 of `scaled`
+    unscaled: FeatureRows  # [m, d'] in all directions that are known
+    given: FeatureRows | None  # rows that were in the training set before the choice, as `scaled`
+    alpha: float  # absolute
+    limit: Limit  # on what may be picked
+
+    def information(self, rows: Sequence[int]) -> float:
+        """U in nats of the rows at these places; with `given` rows, what is added to theirs."""
+        before = None if self.given is None else second_moment(self.given)
+        return subset_information(self.scaled, torch.tensor(rows), self.alpha, before)
+
+    def random_information(self, count: int, draws: int, seed: int) -> Tensor:
+        """U in nats of random subsets of `count` rows, [draws]."""
+        generator = torch.Generator().manual_seed(seed + self.record.pool)
+        return random_draws(self.scaled, count, self.alpha, draws, generator, self.given)
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A finished run."""
+
+    directory: Path
+    config: RunConfig
+    lines: Rows[Line]  # one for every usable row
+    records: list[PoolRecord]  # one for every candidate pool
+    store: GradientStore | None  # that the run chose from, if any
+    missing: list[str]  # why gradients or texts are not available, each a sentence
+
+    @cached_property
+    def pools(self) -> list[PoolGradients]:
+        """Candidate pools with at least one pick whose gradients are available; read at the first access.
+
+        Raises:
+            OutputError: a Gram matrix is damaged.
+
+        """
+        if self.store is not None:
+            return [self._from_store(self.store)]
+        return [pool for record in self.records if (pool := self._from_gram(record)) is not None]
+
+    def _from_store(self, store: GradientStore) -> PoolGradients:
+        record, config = self.records[0], self.config
+        assert record.measures is not None
+        limit = limit_of(config, lines_at(self.lines, record.rows))
+        given = None if config.given is None else GradientStore.open(config.given, store.device)
+        seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, NoProgress())
+        unscaled = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
+        alpha = record.measures.alpha
+        return PoolGradients(record, seen.features, seen.moments.squares, unscaled, seen.given, alpha, limit)
+
+    def _from_gram(self, record: PoolRecord) -> PoolGradients | None:
+        checkpoint = Checkpoint(self.directory / CHECKPOINT)
+        gram = checkpoint.gram(record.pool) if record.picks and record.measures is not None else None
+        if gram is None or record.measures is None:
+            return None
+        lengths: list[int] = self.lines.trained_tokens[record.rows].tolist()
+        try:
+            seen = scaled_gram_of(gram, lengths, record.quota, self.config)
+            scaled, unscaled = TensorFeatures(gram_features(seen)), TensorFeatures(gram_features(gram))
+        except SelectionInputError as error:
+            path = checkpoint.directory / gram_name(record.pool)
+            raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
+        limit = RowLimit(len(record.picks))
+        return PoolGradients(record, scaled, seen.diagonal(), unscaled, None, record.measures.alpha, limit)
+
+    @property
+    def picked(self) -> list[int]:
+        """All picks, in the order of picking, pool by pool."""
+        return [row for record in self.records for row in record.picked_rows]
+
+    def texts(self, rows: Sequence[int]) -> list[StoredChat] | None:
+        """These rows with their texts; None where the run kept none."""
+        if self.store is not None:
+            return self.store.chats(rows)
+        path = self.directory / CHECKPOINT / TEXTS
+        return read_texts(path, rows, "Delete it to go on without texts.") if path.exists() else None
+
+
+def open_run(directory: Path) -> FinishedRun:
+    """Read a finished run, without its gradients.
+
+    Raises:
+        OutputError: the directory holds no finished run, or a file of it is damaged.
+
+    """
+    manifest, checkpoint = _read_manifest(directory), Checkpoint(directory / CHECKPOINT)
+    try:
+        config = RunConfig.model_validate(manifest["config"])
+    except (KeyError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise OutputError(f"{directory / MANIFEST}: its options cannot be used ({reason}).") from None
+    records = [record for _, record in sorted(checkpoint.records().items())]
+    if not records:
+        raise OutputError(f"{checkpoint.directory}: holds no record of a candidate pool; run the selection again.")
+    try:
+        lines = read_lines(directory / SCORES)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise OutputError(
+            f"{directory / SCORES}: cannot be read ({_first_line(error)}); run the selection again."
+        ) from None
+    for record in records:
+        if max(record.rows, default=0) >= len(lines):
+            raise OutputError(
+                f"{checkpoint.directory / record_name(record.pool)}: is damaged (it names rows that {SCORES} does not "
+                "hold).\nRun the selection again."
+            )
+    missing: list[str] = []
+    store = _open_store(directory, manifest, config, missing)
+    if store is None and not missing and config.method not in WITHOUT_GRADIENTS:
+        gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
+        if gone:
+            missing.append(
+                f"The Gram matrices of {gone} of {len(records)} candidate pools are missing ({CHECKPOINT}/)."
+            )
+    if store is None and not (checkpoint.directory / TEXTS).exists():
+        missing.append(f"The texts of the rows are missing ({CHECKPOINT}/{TEXTS}).")
+    return FinishedRun(directory, config, lines, records, store, missing)
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        content: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise OutputError(f"{directory}: holds no finished run; name a directory that run or pick wrote.") from None
+    except (ValueError, RecursionError) as error:
+        raise OutputError(f"{path}: is damaged ({error}).") from None
+    if not isinstance(content, dict) or cast(dict[str, Any], content).get("format") != FORMAT:
+        raise OutputError(f"{path}: is not the manifest of a selection run; name a directory that run or pick wrote.")
+    return cast(dict[str, Any], content)
+
+
+def _open_store(
+    directory: Path, manifest: dict[str, Any], config: RunConfig, missing: list[str]
+) -> GradientStore | None:
+    """The store that a choice among all rows was made from; where it cannot be read, `missing` says why."""
+    if config.pool_size != "all" or config.method not in GREEDY:
+        return None
+    named: object = manifest.get("store", {"path": str(directory / CHECKPOINT / STORE), "sha256": None})
+    try:
+        named = cast("dict[str, Any]", named)
+        place = Path(named["path"])
+        if named["sha256"] not in (None, file_digest(place / STORE_MANIFEST)):
+            raise OutputError(f"{place}: has changed since the choice.")
+        if config.given is not None:
+            GradientStore.open(config.given)
+        return GradientStore.open(place)
+    except (OutputError, ConfigError, OSError, ValueError, TypeError, KeyError) as error:
+        missing.append(f"The gradients cannot be read: {_first_line(error)}")
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
