@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.api.result import RunResult
+from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
-from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
 from spice_select.distributed.process_group import joined_processes, wait_for_all
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, RunDirectory, opened_run, refuse_own_stores
-from spice_select.files.directory import MANIFEST as OUTPUT_MANIFEST
 from spice_select.output import recipes
-from spice_select.output.manifest import manifest, write_manifest
 from spice_select.output.summary import summarise
-from spice_select.output.write_run import chosen_rows, write_results
+from spice_select.output.write_run import write_run
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.pool.types import Chat
@@ -214,13 +212,8 @@ def _write(store: GradientStore, result: RunResult, place: RunDirectory, watch: 
         return
     checkpoint.save_record(result.records[0])
     target = recipes.Target(store.about["hub_name"], config.max_length, store.about["end_of_turn"])
-    run_yaml = dump_yaml(config, [file.path for file in listing.files], str(directory))
-    chosen = result.chosen
-    with watch.time("writing"):
-        write_results(directory, listing, chosen, result.records, result.summary, target, run_yaml, config.parquet)
-    about = manifest(config, listing, store.about["model"], result.records, result.summary, watch.seconds)
-    about["store"] = of_store  # sha256 of its manifest, which names every other file's
-    write_manifest(directory / OUTPUT_MANIFEST, about)
+    origin = {"model": store.about["model"], "store": of_store}  # its manifest's sha256 pins every other file
+    write_run(directory, config, listing, result.chosen, result.records, result.summary, target, watch, origin)
 
 
 def _device(options: dict[str, Any]) -> str:

@@ -14,31 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.api.result import RunResult
-from spice_select.choices import PoolRecord
+from spice_select.choices import PoolRecord, chosen_rows
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
-from spice_select.config_file import dump_yaml
 from spice_select.costs.forecast import Forecast
 from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
 from spice_select.files.directory import (
     CHECKPOINT,
-    MANIFEST,
     Existing,
     opened_run,
     refuse_links,
     refuse_own_inputs,
     refuse_own_stores,
 )
+from spice_select.files.versions import decisive_versions
 from spice_select.information.ranks import Ranks
 from spice_select.output import recipes
-from spice_select.output.manifest import manifest, versions, write_manifest
 from spice_select.output.summary import summarise
-from spice_select.output.write_run import chosen_rows, write_results
+from spice_select.output.write_run import write_run
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare, tell_about
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.report.build import close_with_page
+from spice_select.row_tables import write_texts
 from spice_select.schedule.budget import limit_of, only, without_excluded
 from spice_select.schedule.candidate_pools import memory_advice, run_interleaved
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
@@ -50,7 +49,6 @@ from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import write_texts
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: they do not decide which rows are chosen, or as
@@ -161,13 +159,11 @@ def _run(
         summary = summarise(listing.lines, records, sum(record.quota for record in records))
         if not complete and main:
             target = recipes.Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
-            run_yaml = dump_yaml(config, [file.path for file in pool.files], str(directory))
-            with watch.time("writing"):
-                if config.pool_size != "all" or config.method not in GREEDY:
-                    write_texts(checkpoint.directory / TEXTS, pool)
-                write_results(directory, listing, chosen, records, summary, target, run_yaml, config.parquet)
-            about = manifest(config, listing, prepared.about, records, summary, watch.seconds)
-            write_manifest(directory / MANIFEST, about)
+            if config.pool_size != "all" or config.method not in GREEDY:
+                with watch.time("writing"):
+                    write_texts(checkpoint.directory / TEXTS, pool.examples)
+            origin = {"model": prepared.about}
+            write_run(directory, config, listing, chosen, records, summary, target, watch, origin)
             checkpoint.drop_proxy()
         wait_for_all(ranks)
         if explain and not complete and main:
@@ -218,7 +214,6 @@ def _identity(prepared: Prepared, processes: int) -> dict[str, Any]:
         decisive["token_budget"] = config.token_budget  # rounding is too coarse for batches to make no difference
     if config.dtype != "float32" and config.pool_size != "all":
         decisive["processes"] = processes  # nor for how a step's rows are shared out
-    packages = versions()
     if config.exclude is not None:
         decisive["exclude"] = file_digest(Path(config.exclude))
     if config.given is not None:
@@ -228,5 +223,5 @@ def _identity(prepared: Prepared, processes: int) -> dict[str, Any]:
         "data": [file.sha256 for file in prepared.pool.files],
         "weights": prepared.about["fingerprint"],
         "device": prepared.about["device"],
-        "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
+        "versions": decisive_versions(),
     }

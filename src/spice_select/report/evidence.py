@@ -35,6 +35,7 @@ from spice_select.information import (
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
+from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.schedule.budget import limit_of, only
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
 from spice_select.schedule.pick_in_pool import gram_as_seen
@@ -42,7 +43,6 @@ from spice_select.schedule.whole_pool import as_seen
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import StoredChat, read_lines, read_texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +180,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
 
 def _lines(path: Path) -> Rows[Line]:
     try:
-        return read_lines(path)
+        return read_lines(path, "Run the selection again.")
     except (pa.ArrowException, OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({_first_line(error)}); run the selection again.") from None
 

@@ -13,7 +13,7 @@ from spice_select.pool.messages import Conversation, Message
 from spice_select.pool.types import Line
 from spice_select.report.content import Neighbour, RowStory
 from spice_select.report.evidence import PoolEvidence
-from spice_select.store.tables import StoredChat
+from spice_select.row_tables import StoredChat
 
 NEIGHBOURS = 3
 """Picks that are named as nearest, and as most opposed."""

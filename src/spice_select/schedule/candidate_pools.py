@@ -161,7 +161,7 @@ class _Run:
         """Say how much there is to do, and how much of it an earlier run did."""
         self.progress.begin("choosing", len(self.examples), self._tokens(range(len(self.examples))))
         if self.records:
-            done = [row for record in self.records.values() for row in record.looked_at]
+            done = [row for record in self.records.values() for row in record.all_rows]
             self.progress.resume(len(done), self._tokens(done))
             self.progress.note(f"resuming: {len(self.records)} of {len(self.pools)} pools are done")
 
@@ -216,7 +216,7 @@ class _Run:
             if rank != self.ranks.rank:
                 for record in map(PoolRecord.from_json, json.loads(text)):
                     self.records[record.pool] = record
-                    self.progress.advance(len(record.looked_at), self._tokens(record.looked_at))
+                    self.progress.advance(len(record.all_rows), self._tokens(record.all_rows))
 
     def _bring_proxy_to(self, cycle: int, saved: int | None) -> None:
         if self.live_cycle == cycle:

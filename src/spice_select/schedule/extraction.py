@@ -16,23 +16,24 @@ from torch import Tensor
 from spice_select.config import RunConfig
 from spice_select.distributed.launch import is_main_process, process_count
 from spice_select.errors import ConfigError, OutputError
-from spice_select.files.settings import differences
+from spice_select.files.locks import make_once
+from spice_select.files.records import differences
+from spice_select.files.versions import decisive_versions
 from spice_select.gradients.projection import METHOD, Projection, project_rows
-from spice_select.output.manifest import versions
 from spice_select.pool.examples import Pool
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.row_tables import write_rows
 from spice_select.schedule.bad_rows import bad_rows, settle
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.candidate_pools import memory_advice, warm_up
 from spice_select.schedule.forecast import WORTH, forecast_store
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path, shard_rows
+from spice_select.store.layout import PROXY, Shape, identity_record, read_shard, shard_path, shard_rows
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import write_pool, write_rows
-from spice_select.store.writing import begin, finish, once, work
+from spice_select.store.writing import compute_shards, finish_store, prepare_store, write_pool
 
 STORE_ADVICE = "A row alone is too much: lower --max-length or --dim, or use another --model, into another --output."
 
@@ -53,14 +54,14 @@ def _shape(prepared: Prepared) -> Shape:
 
 def store_identity(prepared: Prepared) -> dict[str, Any]:
     """All that decides the content of a store."""
-    config, model, packages = prepared.config, prepared.about, versions()
+    config, model = prepared.config, prepared.about
     return {
         **{key: getattr(config, key) for key in FEATURE_KEYS},
         "projection": METHOD,
         "shard_rows": _shape(prepared).shard_rows,
         "weights": model["fingerprint"],
         "device": model["device"],
-        "versions": {name: packages[name] for name in ("spice-select", "torch", "transformers", "peft", "tokenizers")},
+        "versions": decisive_versions(),
         "rows": len(prepared.pool.examples),
         "data": [file.sha256 for file in prepared.pool.files],
         "format": config.format,
@@ -92,7 +93,7 @@ def open_given(config: RunConfig, identity: Mapping[str, Any], of: str, device: 
 
 def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], option: str, of: str) -> GradientStore:
     """`store`, if its features are made as those of a store of `identity`, proxies apart."""
-    ours, theirs = described(identity), store.identity
+    ours, theirs = identity_record(identity), store.identity
     of_features = [{key: told[key] for key in told if key not in _OF_THE_POOL} for told in (theirs, ours)]
     differing = differences(*of_features)
     if differing:
@@ -129,7 +130,7 @@ def extract(
     pool, config = prepared.pool, prepared.config
     shape = _shape(prepared)
     about = _about_store(prepared)
-    begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
+    prepare_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
     sized = with_token_budget(proxy, config, pool.examples, store)
     with watch.time("proxy training"):
         _use_same_proxy(pool, config, sized, store, progress, proxy_of)
@@ -163,11 +164,11 @@ def extract(
             forecast = forecast_store(pool.examples, missing, config, sized, projection, process_count(), WORTH)
         progress.note("\n".join(forecast.lines()))
     with watch.time("gradients"):
-        work(store, shape, compute, progress.note)
+        compute_shards(store, shape, compute, progress.note)
     marks = torch.cat([read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
     settle(bad_rows(pool.examples, marks), config, progress)
     lines = pool.listing().lines
-    finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+    finish_store(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
 
 
 def _use_same_proxy(
@@ -180,7 +181,10 @@ def _use_same_proxy(
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
-    content = once(store, PROXY, warmed, progress.note)
+    def on_wait(holder: str) -> None:
+        progress.note(f"waiting for {PROXY}, which {holder} makes")
+
+    content = make_once(store / PROXY, warmed, on_wait)
     if proxy_of is not None and content != proxy_bytes(proxy_of):
         raise ConfigError(
             f"{store}: already holds gradients of another proxy than that of {proxy_of.path}; choose another --output."

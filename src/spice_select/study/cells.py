@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from spice_select.errors import ConfigError, OutputError
 from spice_select.evaluation.checkpoint import load_checkpoint
 from spice_select.evaluation.heldout import heldout_loss
-from spice_select.output.subset import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.trainers import TRAIN_FILE
+from spice_select.output.write_run import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.pool.examples import Pool
 from spice_select.progress import Progress
 from spice_select.proxy.loading import pick_device

@@ -12,8 +12,8 @@ from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.costs.forecast import Forecast, in_turn
 from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
 from spice_select.evaluation.forecast import forecast_evaluation
-from spice_select.output.subset import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.trainers import TRAIN_FILE
+from spice_select.output.write_run import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.loading import model_fingerprint, pick_device

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
-from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory, settle_folder, write_text
+from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory, flush_folder, write_text
 from spice_select.files.locks import LOCK, sole_writer
 
 RECORD = "finetune.json"
@@ -112,7 +112,7 @@ def _fill(fresh: Path, record: dict[str, Any], save: Callable[[Path], None]) -> 
     names = sorted(path.name for path in fresh.iterdir())
     about = {"format": FORMAT, "version": FORMAT_VERSION, **record, "files": [*names, RECORD]}
     write_text(fresh / RECORD, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
-    settle_folder(fresh)
+    flush_folder(fresh)
 
 
 def _recorded_files(output: Path) -> set[str] | None:
