@@ -12,14 +12,15 @@ import torch
 from memory import PeakMemory
 
 from spice_select.files.atomic import write_text
+from spice_select.files.locks import make_once
 from spice_select.information.feature_selection import choose_rows
 from spice_select.information.limits import RowLimit
 from spice_select.information.survey import survey
 from spice_select.pool.types import Line
+from spice_select.row_tables import write_rows
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import write_rows
-from spice_select.store.writing import begin, finish, once, work
+from spice_select.store.writing import compute_shards, finish_store, prepare_store
 
 SHARD_ROWS = 4096
 
@@ -39,11 +40,11 @@ def make(store: Path, rows: int, dim: int) -> None:
         return made, made.square().sum(dim=1).double()
 
     shape = Shape(rows, dim, SHARD_ROWS)
-    begin(store, {"rows": rows, "dim": dim}, pool, print)
-    once(store, PROXY, lambda: b"none")
-    work(store, shape, features, print)
+    prepare_store(store, {"rows": rows, "dim": dim}, pool)
+    make_once(store / PROXY, lambda: b"none")
+    compute_shards(store, shape, features, print)
     lines = [Line(i, f"row-{i}", "made", f"row {i}", 9, 3) for i in range(rows)]
-    finish(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+    finish_store(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from oracles import shared_picks
 from oracles.forked import spice_together, torchrun
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import compute_gradients, pick, select
-from spice_select.store.layout import CLAIMS
+from spice_select.files.locks import CLAIMS
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}

@@ -1,5 +1,6 @@
-"""The record of a choice in one pool: written to the checkpoint and, for all pools, to the output."""
+"""The record of each candidate pool: its picks and their measures. Kept in the checkpoint, joined in the output."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -15,7 +16,7 @@ _CHECKED = ConfigDict(strict=True, revalidate_instances="always")  # for records
 class Measures:
     """Quantities of every row of a pool, in the pool's order, and of the pool as a whole.
 
-    `norm` is |g_i| before scaling; everything else is of the scaled gradients. `alpha` is absolute.
+    `norm` is |g_i| before scaling; everything else concerns the scaled gradients. `alpha` is absolute.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
@@ -49,8 +50,8 @@ class BadRow:
 class PoolRecord:
     """One finished pool.
 
-    `rows` are example indices of the rows that could be chosen; `picks` are places in `rows`, in the order they were
-    picked; `bad` are the pool's rows whose loss or gradient is not finite.
+    `rows` holds example indices of the rows that could be chosen; `picks` places in `rows`, in the order of picking;
+    `bad` the rows whose loss or gradient is not finite.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
@@ -70,7 +71,7 @@ class PoolRecord:
 
     @property
     def all_rows(self) -> list[int]:
-        """Example indices of all rows of the pool, those that could not be chosen last."""
+        """Example indices of the pool's rows; those that could not be chosen come last."""
         return [*self.rows, *(bad.row for bad in self.bad)]
 
     def to_json(self) -> dict[str, Any]:
@@ -85,24 +86,23 @@ class PoolRecord:
         return cls(**plain, measures=measures, bad=[BadRow(**bad) for bad in data.get("bad", [])])
 
 
-def _floats(values: Tensor) -> list[float]:
-    return cast(list[float], values.tolist())
+def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
+    """Example indices of all picks, in the pool's order."""
+    return sorted(row for record in records for row in record.picked_rows)
 
 
 def measures_of(selection: Selection, norms: Tensor, alpha: float, random_information: float) -> Measures:
-    """Flatten a selection on a Gram matrix into plain numbers."""
+    """The measures of a pool from its selection; `norms` [m] are |g_i| before scaling."""
+    per_row = {name: getattr(selection, name).tolist() for name in ("gain", "base", "epsilon", "conflict", "score")}
+    certificate = selection.certificate
     return Measures(
-        norm=_floats(norms),
-        gain=_floats(selection.gain),
-        base=_floats(selection.base),
-        epsilon=_floats(selection.epsilon),
-        conflict=_floats(selection.conflict),
-        score=_floats(selection.score),
+        norm=cast(list[float], norms.tolist()),
+        **per_row,
         alpha=alpha,
         information=selection.information,
         random_information=random_information,
-        bound=selection.certificate.bound,
-        certificate=selection.certificate.ratio,
-        bound_source=selection.certificate.source,
+        bound=certificate.bound,
+        certificate=certificate.ratio,
+        bound_source=certificate.source,
         curvature=selection.curvature,
     )

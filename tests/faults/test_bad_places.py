@@ -166,7 +166,7 @@ PLACES = {
     "a record of odd rows": (edit(RECORD, rows="abc"), ["report", "run"], ["pool-000000.json"]),
     "a record of odd measures": (edit(RECORD, measures={"gain": 1}), ["report", "run"], ["pool-000000.json"]),
     "scores cut": (cut("run/scores.parquet", 300), ["report", "run"], ["scores.parquet"]),
-    "scores of no text": (no_text, ["report", "run"], ["scores.parquet", "cannot be read"]),
+    "scores of no text": (no_text, ["report", "run"], ["scores.parquet", "damaged"]),
     "texts cut": (cut("run/checkpoint/texts.parquet", 300), ["report", "run"], ["texts.parquet"]),
     "a gram cut": (cut("run/checkpoint/gram-000000.safetensors", 300), ["report", "run"], ["gram-000000"]),
     "a gram of other numbers": (flipped, ["report", "run"], ["gram-000000", "symmetric"]),

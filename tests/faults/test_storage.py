@@ -3,7 +3,6 @@
 On disks of their own (tmpfs) where the system lets them be mounted; a limit on the size of files stands in elsewhere.
 """
 
-import concurrent.futures
 import os
 import resource
 import shutil
@@ -22,7 +21,7 @@ from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from oracles.small_disk import small_disk
 from spice_select import Recipe, compute_gradients, finetune, pick, select
 from spice_select.errors import OutputError
-from spice_select.files.locks import refuse_busy, sole_writer
+from spice_select.files.locks import sole_writer
 from spice_select.progress import NoProgress
 
 pytestmark = pytest.mark.slow
@@ -89,7 +88,8 @@ def test_a_run_on_a_full_disk_goes_on_at_every_stage(disk, tmp_path, tiny_model,
     assert chosen(place) == expected
     assert any(stage.startswith("proxy-") for stage in stages) and len(set(stages)) >= 4, stages
     # The page is larger than all else: a choice without it is complete, and told so.
-    assert any("is complete, but its report could not be written" in said and "No space left" in said for said in notes.said)
+    failed = "is complete, but its report could not be written"
+    assert any(failed in note and "No space left" in note for note in notes.said)
 
 
 def test_gradients_and_a_pick_on_a_full_disk_go_on(disk, tmp_path, tiny_model):
@@ -236,15 +236,6 @@ def test_a_lock_whose_holder_has_just_removed_it_lets_one_writer_in(tmp_path):
     for thread in threads:
         thread.join()
     assert most[0] == 1 and all("is writing there" in str(error) for error in wrong)
-
-
-def test_those_who_look_at_a_lock_are_not_taken_for_writers(tmp_path):
-    (tmp_path / ".spice-lock").write_text("process 1 on nowhere")
-    with concurrent.futures.ThreadPoolExecutor(8) as several:
-        for looked in [several.submit(refuse_busy, tmp_path) for _ in range(200)]:
-            looked.result()
-    with sole_writer(tmp_path), pytest.raises(OutputError, match=f"process {os.getpid()} on"):
-        refuse_busy(tmp_path)
 
 
 def test_a_checkpoint_whose_move_was_cut_is_completed(tmp_path, tiny_model, pool, monkeypatch):

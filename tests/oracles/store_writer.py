@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from spice_select.files.atomic import write_text
+from spice_select.files.locks import make_once
 from spice_select.pool.types import Line
+from spice_select.row_tables import write_rows
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
-from spice_select.store.tables import write_rows
-from spice_select.store.writing import begin, finish, once, work
+from spice_select.store.writing import compute_shards, finish_store, prepare_store
 
 SHARD_ROWS = 8
 
@@ -41,10 +42,10 @@ def write_store(store: Path, rows: int, dim: int, pause: float = 0.0, seed: int 
         features = features_of(members, dim)
         return features, features.double().square().sum(dim=1)
 
-    begin(store, {"seed": seed, "dim": dim, "rows": rows}, pool, notes.append)
-    once(store, PROXY, lambda: b"proxy", notes.append)
-    work(store, shape, compute, notes.append)
-    finish(store, shape, lambda path, squares: write_rows(path, lines_of(rows), torch.cat(squares).sqrt()))
+    prepare_store(store, {"seed": seed, "dim": dim, "rows": rows}, pool)
+    make_once(store / PROXY, lambda: b"proxy")
+    compute_shards(store, shape, compute, notes.append)
+    finish_store(store, shape, lambda path, squares: write_rows(path, lines_of(rows), torch.cat(squares).sqrt()))
     return notes
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles.store_writer import lines_of
 from spice_select.choices import Measures, PoolRecord
 from spice_select.output.scores import SCHEMA, scores_table, write_scores
-from spice_select.store.tables import read_lines, write_rows
+from spice_select.row_tables import read_lines, write_rows
 
 MEASURED = ["norm", "base", "gain", "epsilon", "conflict", "score"]
 
@@ -77,7 +77,7 @@ def test_lines_of_many_rows_come_back(tmp_path, many):
     """As they were written, all, some or one; with the norms beside them."""
     norms = torch.arange(len(many), dtype=torch.float64)
     write_rows(tmp_path / "rows.parquet", many, norms)
-    lines = read_lines(tmp_path / "rows.parquet")
+    lines = read_lines(tmp_path / "rows.parquet", "")
     assert list(lines) == many
     assert lines[65_530:65_545] == many[65_530:65_545]
     assert lines[-1] == many[-1]

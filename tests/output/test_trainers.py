@@ -19,17 +19,8 @@ import spice_select
 from oracles.pool_families import FAMILIES, TEMPLATES, tokenizer_of, with_template
 from oracles.pool_masks import assistant_characters, expected_tokens
 from spice_select.errors import OutputError, PoolError
-from spice_select.output.recipes import (
-    DATASET_NAME,
-    Selection,
-    Target,
-    axolotl_config,
-    dataset_info,
-    llamafactory_config,
-    run_readme,
-    trainer_files,
-    trl_script,
-)
+from spice_select.output.recipes import DATASET_NAME, Target, dataset_info, trainer_files
+from spice_select.output.summary import SourceShare, Summary
 from spice_select.output.trainers import (
     TRAIN_FILE,
     llamafactory_turns,
@@ -81,6 +72,17 @@ def conversations(draw: st.DrawFn) -> Conversation:
 
 def table_of(*chats: Conversation) -> pa.Table:
     return training_table([training_row(chat, f"id-{i}", "made") for i, chat in enumerate(chats)])
+
+
+def summary_of(rows: int) -> Summary:
+    """A run that kept `rows` rows of ten times as many."""
+    sources = [SourceShare("made", rows * 10, rows, 1, 1)]
+    return Summary(rows * 10, rows, rows, 0, 0, sources, 1.0, 1.0, None)
+
+
+def files_for(target: Target, *chats: Conversation) -> dict[str, str]:
+    """The trainers' files of a run that chose `chats`."""
+    return trainer_files(target, summary_of(len(chats)), table_of(*chats))
 
 
 def saved(directory: Path, *chats: Conversation) -> Path:
@@ -221,29 +223,29 @@ def test_dataset_info_names_what_is_there(chat: Conversation) -> None:
 
 @pytest.mark.parametrize("model", ["org/name", 'C:\\models\\it\'s "mine"', "- a: #b", "モデル", "a\nb", "{x}"])
 def test_any_model_name_survives_in_every_file(model: str) -> None:
-    target = Target(model, end_of_turn="<end_of_turn>")
-    axolotl = yaml.safe_load(axolotl_config(target))
+    files = files_for(Target(model, end_of_turn="<end_of_turn>"), KINDS["single"])
+    axolotl = yaml.safe_load(files["axolotl.yaml"])
     assert axolotl["base_model"] == model
     assert axolotl["eot_tokens"] == ["<end_of_turn>"]
-    assert yaml.safe_load(llamafactory_config(target))["model_name_or_path"] == model
+    assert yaml.safe_load(files["llamafactory.yaml"])["model_name_or_path"] == model
     names = [
         ast.literal_eval(node.value)
-        for node in ast.parse(trl_script(target)).body
+        for node in ast.parse(files["train_trl.py"]).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "MODEL"
     ]
     assert names == [model]
 
 
-def test_axolotl_is_told_of_an_end_of_turn_only_where_it_is_not_the_eos_token() -> None:
-    assert "eot_tokens" not in yaml.safe_load(axolotl_config(Target("m")))
+def test_axolotl_gets_an_end_of_turn_only_where_it_is_not_the_eos_token() -> None:
+    assert "eot_tokens" not in yaml.safe_load(files_for(Target("m"), KINDS["single"])["axolotl.yaml"])
 
 
 def test_the_three_recipes_are_one() -> None:
-    axolotl = yaml.safe_load(axolotl_config(Target("m", 777)))
-    factory = yaml.safe_load(llamafactory_config(Target("m", 777)))
+    files = files_for(Target("m", 777), KINDS["single"])
+    axolotl, factory = (yaml.safe_load(files[name]) for name in ("axolotl.yaml", "llamafactory.yaml"))
     calls = {
         keyword.arg: keyword.value.value
-        for node in ast.walk(ast.parse(trl_script(Target("m", 777))))
+        for node in ast.walk(ast.parse(files["train_trl.py"]))
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if isinstance(keyword.value, ast.Constant)
@@ -265,9 +267,9 @@ def test_the_three_recipes_are_one() -> None:
 
 @pytest.mark.parametrize(("kind", "skips"), [("multi", False), ("calls", False), ("context", True)])
 def test_the_readme_names_every_file_and_what_llamafactory_skips(kind: str, skips: bool) -> None:
-    table, about = table_of(KINDS["single"], KINDS[kind]), Selection(2, 20, {"made": 2})
-    text = run_readme(Target("m"), about, table)
-    for name in {*trainer_files(Target("m"), about, table), TRAIN_FILE, "selected.jsonl"} - {"README.md"}:
+    files = files_for(Target("m"), KINDS["single"], KINDS[kind])
+    text = files["README.md"]
+    for name in {*files, TRAIN_FILE, "selected.jsonl"} - {"README.md"}:
         assert f"`{name}`" in text
     assert ("LLaMA-Factory skips 1 of the 2 rows" in text) == skips
 
@@ -286,7 +288,7 @@ def test_trl_trains_on_exactly_the_assistants_tokens(tmp_path: Path, monkeypatch
 
     chats = [KINDS[name] for name in ("single", "multi", "tools", "calls", "context")]
     saved(tmp_path, *chats)
-    (tmp_path / "train_trl.py").write_text(trl_script(Target(str(model))), encoding="utf-8")
+    (tmp_path / "train_trl.py").write_text(files_for(Target(str(model)), *chats)["train_trl.py"], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     trainer = runpy.run_path("train_trl.py")["trainer"]

@@ -18,11 +18,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import spice_select
 from oracles import store_writer
 from oracles.store_writer import features_of, write_store
 from spice_select.errors import OutputError
-from spice_select.store.claims import claimed
-from spice_select.store.layout import CLAIMS, SHARD_ROWS, SHARD_ROWS_ON_GPU, shard_rows
+from spice_select.files.locks import CLAIMS, claimed
+from spice_select.store.layout import SHARD_ROWS, SHARD_ROWS_ON_GPU, shard_rows
 from spice_select.store.reading import GradientStore, check_store
 
 ROWS, DIM = 50, 6
@@ -36,7 +37,8 @@ def content(store: Path) -> dict[str, bytes]:
 
 
 def start(store: Path, pause: float) -> subprocess.Popen[bytes]:
-    environment = {"PYTHONPATH": str(Path(store_writer.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    paths = (Path(store_writer.__file__).parent.parent, Path(spice_select.__file__).parent.parent)
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     arguments = [*WRITER, str(store), str(ROWS), str(DIM), str(pause)]
     return subprocess.Popen(arguments, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
 
@@ -171,17 +173,38 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_named_and_made_good(name, store, whole):
-    """Opening sees what is missing, cut or out of place; `check` sees every byte; filling again restores every byte."""
+    """Opening sees what is missing, cut or out of place; `check` sees every byte; nothing is mended unasked.
+
+    Filling again restores every byte once the files that it names are deleted.
+    """
     damage, clue, seen_on_opening = DAMAGE[name]
     damage(store)
+    damaged = content(store)
     if seen_on_opening:
         with pytest.raises(OutputError, match=clue) as caught:
             GradientStore.open(store)
-        assert "again" in str(caught.value) or name == "manifest emptied"
+        assert "again" in str(caught.value)
     if "manifest" not in name:
         assert any(clue in problem for problem in check_store(store))
-    write_store(store, ROWS, DIM)
+    assert content(store) == damaged
+    named = fill_as_advised(store)
     assert content(store) == whole and check_store(store) == []
+    missing = name in ("deleted", "texts gone", "no manifest")
+    assert not named if missing else any(clue in path.name for path in named)
+
+
+def fill_as_advised(store: Path) -> list[Path]:
+    """Fill the store, deleting each file that is said to be damaged; returns those files."""
+    named = []
+    while True:
+        try:
+            write_store(store, ROWS, DIM)
+        except OutputError as error:
+            assert "Delete what is damaged" in str(error)
+            named.append(Path(str(error).split(": ")[0]))
+            named[-1].unlink()
+        else:
+            return named
 
 
 def test_a_shard_too_many_is_refused(store):
@@ -229,7 +252,7 @@ def test_a_failed_write_does_not_wait_for_what_others_compute(tmp_path, whole):
     place = tmp_path / "store"
     place.mkdir()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with claimed(place, "000000", wait=None) as other:
+    with claimed(place, "000000", wait=False) as other:
         assert other
         resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
         try:

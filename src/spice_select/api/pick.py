@@ -12,6 +12,7 @@ from typing import Any
 from spice_select.api.finish_run import finish_run
 from spice_select.api.gradients import PICK_OPTIONS
 from spice_select.api.result import RunResult
+from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.distributed.process_group import joined_processes, wait_for_all
 from spice_select.errors import ConfigError, OutputError
@@ -19,7 +20,6 @@ from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refus
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
-from spice_select.output.write_run import chosen_rows
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
@@ -75,7 +75,7 @@ def pick(
             if ranks.rank == 0:
                 checkpoint.save_record(result.records[0])
                 target = Target(source.about["hub_name"], result.config.max_length, source.about["end_of_turn"])
-                finish_run(result, target, source.about["model"], reporter, watch, store=about_store)
+                finish_run(result, target, {"model": source.about["model"], "store": about_store}, reporter, watch)
             wait_for_all(ranks)
     return result
 

@@ -15,17 +15,18 @@ from typing import Any
 
 from spice_select.api.finish_run import finish_run
 from spice_select.api.result import RunResult
+from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, WITHOUT_MODEL, RunConfig
 from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs, refuse_own_stores
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
-from spice_select.output.write_run import chosen_rows
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare, report_pool
 from spice_select.progress import NoProgress, Progress
+from spice_select.row_tables import write_texts
 from spice_select.schedule.budget import limit_of, lines_at, without_excluded
 from spice_select.schedule.checkpoint import TEXTS, Checkpoint
 from spice_select.schedule.choose import choose
@@ -33,7 +34,6 @@ from spice_select.schedule.extraction import open_given
 from spice_select.schedule.identity import run_identity, store_identity
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import write_texts
 
 
 def select(
@@ -105,9 +105,9 @@ def _select(
         result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
-                write_texts(checkpoint.directory / TEXTS, pool)
+                write_texts(checkpoint.directory / TEXTS, pool.examples)
             target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
-            finish_run(result, target, prepared.about, progress, watch, page=page)
+            finish_run(result, target, {"model": prepared.about}, progress, watch, page=page)
         wait_for_all(ranks)
     return result
 

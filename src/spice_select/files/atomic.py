@@ -1,10 +1,9 @@
 """Files written whole or not at all.
 
-Contract: a reader of the target path sees either what was there before or the complete new content, also
-after a crash or a power cut. Bytes go to a temporary file in the same directory, are flushed to the disk, and
-take the target's name by one rename; the directory is flushed last. On any failure the temporary file is
-removed and the target is untouched. A target that exists keeps its permission bits; a new one gets those of
-an ordinary new file.
+Contract: a reader of the target path sees either the earlier content or the complete new content, also after a crash or
+a power cut. Bytes go to a temporary file in the same directory, are flushed to the disk, and take the target's name by
+one rename; the directory is flushed last. On any failure the temporary file is removed and the target is unchanged. A
+target that exists keeps its permission bits; a new one gets those of an ordinary new file.
 """
 
 import errno
@@ -24,35 +23,27 @@ TEMPORARY_PATTERN = ".spice-*.tmp"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 _BROKEN = (errno.EIO, errno.ESTALE)
-_NO_SUCH_CALL = (errno.EINVAL, errno.ENOTSUP)
-"""What file systems answer that cannot flush a directory, as some shared folders."""
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
+"""Errors of file systems that cannot flush a directory, such as some shared folders."""
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """Yield the path of an empty temporary file that takes `path`'s place if the block ends without an error.
 
-    For writers that want a file name (Parquet, safetensors). The file lies in `path`'s directory, which must
-    exist. The block may write to it in any way but must close it.
+    For writers that need a file name (Parquet, safetensors). The file is in `path`'s directory, which must exist. The
+    block may write to it in any way but must close it.
 
     Raises:
         OutputError: the directory cannot be written to, its disk is full, or `path` is a directory.
 
     """
-    temporary = _new_temporary(path)
-    try:
+    temporary = _new_file_beside(path)
+    with _renamed(temporary, path):
         yield temporary
         _flush(temporary)
         if path.exists():
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):  # what went wrong first is what must be told
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM + _NO_RIGHT + _BROKEN:
-            raise _not_written(path, error) from error
-        raise
-    flush_directory(path.parent)
 
 
 @contextmanager
@@ -65,23 +56,33 @@ def new_folder(path: Path) -> Generator[Path]:
         OutputError: the directory cannot be written to, or its disk is full.
 
     """
-    fresh = path.parent / f".spice-{secrets.token_hex(8)}.tmp"
+    temporary = _temporary_name(path)
+    with _renamed(temporary, path):
+        temporary.mkdir()
+        yield temporary
+        flush_folder(temporary)
+
+
+@contextmanager
+def _renamed(temporary: Path, path: Path) -> Generator[None]:
+    """Give `temporary` the name `path` after the block; on an error, remove it."""
     try:
-        fresh.mkdir()
-        yield fresh
-        settle_folder(fresh)
-        fresh.rename(path)
+        yield
+        temporary.rename(path)
     except BaseException as error:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):  # the first error is the one to report
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _NO_ROOM + _NO_RIGHT + _BROKEN:
             raise _not_written(path, error) from error
         raise
     flush_directory(path.parent)
 
 
-def settle_folder(folder: Path) -> None:
-    """Give all files of `folder` the permissions of ordinary new files, which safetensors does not, and flush them."""
-    new = _new_temporary(folder / "new")
+def flush_folder(folder: Path) -> None:
+    """Flush all files of `folder`, and give them the permissions of ordinary new files, which safetensors does not."""
+    new = _new_file_beside(folder / "new")
     mode = stat.S_IMODE(new.stat().st_mode)
     new.unlink()
     for path in folder.rglob("*"):
@@ -100,15 +101,37 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, with `text` in UTF-8 and its line ends as they are."""
+    """As `write_bytes`, with `text` in UTF-8 and its line ends unchanged."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def _new_temporary(path: Path) -> Path:
+def flush_directory(directory: Path) -> None:
+    """Wait until `directory`'s list of names is on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _flush(file: Path) -> None:
+    """Wait until `file`'s content is on the disk."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".spice-{secrets.token_hex(8)}.tmp"
+
+
+def _new_file_beside(path: Path) -> Path:
     """Create an empty file beside `path` with the permissions that open() gives any new file."""
     if path.is_dir():
         raise OutputError(f"{path}: is a directory, so no file can be written there. Choose another path.")
-    temporary = path.parent / f".spice-{secrets.token_hex(8)}.tmp"
+    temporary = _temporary_name(path)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
@@ -121,14 +144,8 @@ def _new_temporary(path: Path) -> Path:
     return temporary
 
 
-def _flush(file: Path) -> None:
-    """Wait until `file`'s content is on the disk."""
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
 def _not_written(path: Path, error: OSError) -> OutputError:
-    kind, remedy = OutputError, "Mend the disk or the connection to it"
+    kind, remedy = OutputError, "Repair the disk or the connection to it"
     if error.errno in _NO_ROOM:
         kind, remedy = NoRoomError, "Make room"
     elif error.errno in _NO_RIGHT:
@@ -137,17 +154,3 @@ def _not_written(path: Path, error: OSError) -> OutputError:
         f"{path}: cannot be written ({os.strerror(error.errno or 0)}).\n"
         f"{remedy} and go on: a run with --resume, a pick with --overwrite, anything else with the same command."
     )
-
-
-def flush_directory(directory: Path) -> None:
-    """Wait until `directory`'s list of names is on the disk; Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_SUCH_CALL:
-            raise
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Locks on files, by which processes keep out of each other's way. Each lock names its holder.
+"""Locks on files: one writer of a directory at a time, and work that processes share. A lock file names its holder.
 
-The kernel holds a lock and lets go of it when its process ends, however that ends: a crash leaves nothing to clean up.
-Works between processes of one host, and of several on a file system that passes flock on (local disks, NFS since
-version 3 with its lock daemon, Lustre with -o flock).
+The kernel releases a lock when its process ends, however it ends: a crash leaves nothing to clean up. Locks work
+between processes of one host, and of several hosts where the file system supports flock across them (NFS from version 3
+with its lock daemon, Lustre with -o flock).
 """
 
 import errno
@@ -15,113 +15,117 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spice_select.errors import OutputError
+from spice_select.files.atomic import write_bytes
 
 LOCK = ".spice-lock"
-"""Name of the lock of an output directory, which is there while a command writes in it, and after a kill."""
+"""Name of an output directory's lock file, which exists while a command writes there, and after a kill."""
 
-LOOKING = 1.0
-"""Seconds in which those who only look at a lock are sure to be done."""
+CLAIMS = ".claims"
+"""Folder of the lock files by which processes share the work on a directory; the files stay."""
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""What a file system without locks answers."""
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""Errors of a file system without locks."""
 
 
 @contextmanager
 def sole_writer(directory: Path, lock: Path | None = None) -> Generator[None]:
-    """Keep other commands from writing in `directory` for the block; the lock lies in it, or at `lock`.
+    """Keep other commands from writing in `directory` during the block; the lock file is in it unless given.
 
-    On a file system without locks there is no such protection, and the block runs all the same.
+    A file system without locks gives no such protection; the block runs all the same.
 
     Raises:
-        OutputError: another process writes there; the message names it. Or the directory cannot be written to.
+        OutputError: another process is writing there; the message names it. Or the directory cannot be written to.
 
     """
     path = lock or directory / LOCK
-    descriptor = _taken(path, directory)
-    try:
-        _sign(descriptor)
+    with _opened(path) as descriptor:
+        if not _acquire(descriptor, path, required=False):
+            holder = _read_holder(descriptor)
+            raise OutputError(
+                f"{directory}: {holder} is writing there.\nWait until it ends, or choose another --output."
+            )
+        if _is_same_file(path, descriptor):
+            _write_holder(descriptor)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # an error of the block must not be replaced by one from here
+                    if _is_same_file(path, descriptor):
+                        path.unlink()
+            return
+    with sole_writer(directory, lock):  # the holder ended, and removed its file, between our open and our lock
         yield
-    finally:
-        with suppress(OSError):  # what went wrong first is what must be told
-            if _is(path, descriptor):
-                path.unlink()
-        os.close(descriptor)
-
-
-def refuse_busy(directory: Path) -> None:
-    """Raise `OutputError` where another process writes in `directory` at this moment; nothing is changed."""
-    try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY)
-    except OSError:
-        return  # no lock, or no right to look at it: the attempt to write will tell
-    try:
-        # Shared, so that several who only look do not take each other for writers.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _busy(directory, descriptor) from None
-    except OSError:
-        return  # no locks here
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
-def claimed(path: Path, *, wait: Callable[[str], None] | None) -> Generator[bool]:
-    """Hold the lock `path`, a file that stays, for the block.
+def claimed(
+    directory: Path, name: str, *, wait: bool = True, on_wait: Callable[[str], None] | None = None
+) -> Generator[bool]:
+    """Claim the work `name` in `directory` for the block.
 
     Args:
-        path: made if it is not there; its directory exists.
-        wait: how to go on where another process holds it: None yields False at once; otherwise it is told who that
-            is, and the block begins when the lock is free.
+        directory: exists; the lock file is in its folder `CLAIMS`.
+        name: what is claimed.
+        wait: wait where another process holds the claim; otherwise yield False at once.
+        on_wait: receives the holder's name before a wait.
 
     Raises:
-        OutputError: the file cannot be made, or its file system has no locks.
+        OutputError: the lock file cannot be made, or its file system has no locks.
 
     """
-    descriptor = _opened(path)
-    try:
-        held = _lock(descriptor, path.parent, wait=False, needed=True)
-        if not held and wait is not None:
-            wait(_signature(descriptor))
-            held = _lock(descriptor, path.parent, wait=True, needed=True)
+    path = directory / CLAIMS / name
+    with _opened(path) as descriptor:
+        held = _acquire(descriptor, path)
+        if not held and wait:
+            if on_wait is not None:
+                on_wait(_read_holder(descriptor))
+            held = _acquire(descriptor, path, flags=fcntl.LOCK_EX)
         if held:
-            _sign(descriptor)
+            _write_holder(descriptor)
         yield held
-    finally:
-        os.close(descriptor)  # lets go of the lock
 
 
-def _busy(directory: Path, descriptor: int) -> OutputError:
-    who = _signature(descriptor)
-    return OutputError(f"{directory}: {who} is writing there.\nWait until it ends, or choose another --output.")
+def make_once(path: Path, make: Callable[[], bytes], on_wait: Callable[[str], None] | None = None) -> bytes:
+    """Content of a file that one process makes and every process uses; `on_wait` as in `claimed`."""
+    with claimed(path.parent, path.name, on_wait=on_wait):
+        if not path.exists():
+            write_bytes(path, make())
+    return path.read_bytes()
 
 
-def holder(path: Path) -> str:
-    """Who holds the lock `path`, or held it last."""
+@contextmanager
+def _opened(path: Path) -> Generator[int]:
+    """A descriptor of the lock file; closing it releases the lock."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")[:500] or "another process"
-    except OSError:
-        return "another process"
+        path.parent.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent}: cannot be written to ({error.strerror}).\n"
+            "Make room or get the right to write there, and give the same command again."
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _taken(path: Path, directory: Path) -> int:
-    """An open descriptor of `path`, locked; those who only look are waited for."""
-    patience = time.monotonic() + LOOKING
-    while True:
-        descriptor = _opened(path)
-        if not _lock(descriptor, directory, wait=False, needed=False):
-            busy = _busy(directory, descriptor)
-            os.close(descriptor)
-            if time.monotonic() > patience:
-                raise busy
-            time.sleep(0.05)
-        elif _is(path, descriptor):  # else its holder ended and removed it between our open and our lock
-            return descriptor
-        else:
-            os.close(descriptor)
+def _acquire(descriptor: int, path: Path, *, flags: int = fcntl.LOCK_EX | fcntl.LOCK_NB, required: bool = True) -> bool:
+    """Whether this process now holds the lock; also True where there are no locks and none is `required`."""
+    try:
+        fcntl.flock(descriptor, flags)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _UNSUPPORTED and not required:
+            return True
+        raise OutputError(
+            f"{path.parent}: this file system has no locks ({error.strerror}); put the output on one that has."
+        ) from error
+    return True
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     """Whether `path` still names the open file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
@@ -129,33 +133,8 @@ def _is(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise OutputError(
-            f"{path.parent}: cannot be written to ({error.strerror}).\n"
-            "Make room or get the right to write there, and give the same command again."
-        ) from error
-
-
-def _lock(descriptor: int, directory: Path, *, wait: bool, needed: bool) -> bool:
-    """Whether the lock is ours now; True also where the file system has none and none is `needed`."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in _NO_LOCKS and not needed:
-            return True
-        raise OutputError(
-            f"{directory}: this file system has no locks ({error.strerror}); put the output on one that has."
-        ) from error
-    return True
-
-
-def _sign(descriptor: int) -> None:
-    """Write into the lock who holds it, for others to read; on a full disk it stays unsigned."""
+def _write_holder(descriptor: int) -> None:
+    """Write into the lock file who holds it; on a full disk it stays empty."""
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     text = f"process {os.getpid()} on {socket.gethostname()} (since {since})"
     try:
@@ -166,6 +145,5 @@ def _sign(descriptor: int) -> None:
             raise
 
 
-def _signature(descriptor: int) -> str:
-    """Who holds a lock, as it signed it."""
+def _read_holder(descriptor: int) -> str:
     return os.pread(descriptor, 500, 0).decode(errors="replace") or "another process"

@@ -6,28 +6,27 @@ Columns, format version 1:
     norm                                 |g_i| before scaling
     base, gain, epsilon, conflict, score at the moment of the pick; for the rest, at the end of their pool; nats
     tokens, trained_tokens
-    problem                              why the row could not be chosen, if so; null for all others
+    problem                              why the row could not be chosen; null for all others
 The measured columns are null where no gradient was computed (method random, and pools without a quota).
 """
 
 # pyarrow ships no annotations
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUnknownMemberType=false
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spice_select.choices import Measures, PoolRecord
+from spice_select.choices import PoolRecord
 from spice_select.files.atomic import replacing
 from spice_select.pool.types import Line
+from spice_select.row_tables import line_tables
 
-ROW_GROUP = 1 << 16
-"""Rows of a table of all rows that are made and written together."""
+MEASURED = ("norm", "base", "gain", "epsilon", "conflict", "score")
 
 SCHEMA = pa.schema(
     [
@@ -38,12 +37,7 @@ SCHEMA = pa.schema(
         ("pool", pa.int32()),
         ("rank", pa.int32()),
         ("picked", pa.bool_()),
-        ("norm", pa.float64()),
-        ("base", pa.float64()),
-        ("gain", pa.float64()),
-        ("epsilon", pa.float64()),
-        ("conflict", pa.float64()),
-        ("score", pa.float64()),
+        *((name, pa.float64()) for name in MEASURED),
         ("tokens", pa.int32()),
         ("trained_tokens", pa.int32()),
         ("problem", pa.string()),
@@ -52,47 +46,36 @@ SCHEMA = pa.schema(
 )
 
 
-def write_scores(path: Path, pool: Sequence[Line], records: Sequence[PoolRecord]) -> None:
+def write_scores(path: Path, lines: Sequence[Line], records: Sequence[PoolRecord]) -> None:
     """Write the table, a part of the pool at a time."""
     with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for part in _parts(pool, records):
+        for part in _parts(lines, records):
             writer.write_table(part)
 
 
-def scores_table(pool: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Table:
+def scores_table(lines: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Table:
     """The table; every row belongs to one record, or to none if it was excluded."""
-    return pa.concat_tables(_parts(pool, records))
+    return pa.concat_tables(_parts(lines, records))
 
 
-def _parts(pool: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.Table]:
-    owner, places, ranks = np.full((3, len(pool)), -1, np.int32)  # of each row: its record, its place there, its rank
-    bad = {row.row: (record.pool, row.reason) for record in records for row in record.bad}
-    for number, record in enumerate(records):
+def _parts(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.Table]:
+    pools, ranks = np.full((2, len(lines)), -1, np.int32)  # -1 and NaN stand for null
+    measured = {name: np.full(len(lines), np.nan) for name in MEASURED}
+    problems = {bad.row: bad.reason for record in records for bad in record.bad}
+    for record in records:
         rows = np.array(record.rows, np.int64)
-        owner[rows], places[rows] = number, np.arange(len(rows))
+        pools[record.all_rows] = record.pool
         ranks[rows[record.picks]] = np.arange(len(record.picks))
-    for start in range(0, len(pool), ROW_GROUP):
-        lines: list[dict[str, Any]] = []
-        for line in pool[start : start + ROW_GROUP]:
-            number, place, rank = (int(column[line.index]) for column in (owner, places, ranks))
-            told: dict[str, Any] = {**asdict(line), "picked": rank >= 0}
-            if number >= 0:
-                told |= {"pool": records[number].pool, "rank": rank if rank >= 0 else None}
-                told |= _measured(records[number].measures, place)
-            elif line.index in bad:
-                told["pool"], told["problem"] = bad[line.index]
-            lines.append(told)
-        yield pa.Table.from_pylist(lines, schema=SCHEMA)
-
-
-def _measured(measures: Measures | None, place: int) -> dict[str, float]:
-    if measures is None:
-        return {}
-    return {
-        "norm": measures.norm[place],
-        "base": measures.base[place],
-        "gain": measures.gain[place],
-        "epsilon": measures.epsilon[place],
-        "conflict": measures.conflict[place],
-        "score": measures.score[place],
-    }
+        if record.measures is not None:
+            for name, column in measured.items():
+                column[rows] = getattr(record.measures, name)
+    for part, table in line_tables(lines):
+        columns = {
+            **dict(zip(table.column_names, table.columns, strict=True)),
+            "pool": pa.array(pools[part], mask=pools[part] < 0),
+            "rank": pa.array(ranks[part], mask=ranks[part] < 0),
+            "picked": pa.array(ranks[part] >= 0),
+            **{name: pa.array(column[part], from_pandas=True) for name, column in measured.items()},
+            "problem": pa.array([problems.get(row) for row in range(part.start, part.stop)], pa.string()),
+        }
+        yield pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)

@@ -1,51 +1,155 @@
-"""All files of a finished run but its manifest, which comes last and marks the run complete."""
+"""Writes a run's directory: the chosen rows, the scores, the trainers' files and, last, the manifest."""
 
 # pyarrow ships no annotations
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from spice_select.choices import PoolRecord
-from spice_select.files.atomic import write_text
-from spice_select.files.directory import SCORES
-from spice_select.output import recipes
+from spice_select.config import RunConfig
+from spice_select.config_file import dump_yaml
+from spice_select.errors import OutputError
+from spice_select.files.atomic import replacing, write_text
+from spice_select.files.directory import FORMAT, MANIFEST, SCORES
+from spice_select.files.records import write_json
+from spice_select.files.versions import versions
+from spice_select.output.recipes import Target, trainer_files
 from spice_select.output.scores import write_scores
-from spice_select.output.subset import write_rejected, write_selected, write_selected_parquet, write_training_table
 from spice_select.output.summary import Summary
-from spice_select.pool.types import Chat, Listing
+from spice_select.output.trainers import TRAIN_FILE, training_row, training_table
+from spice_select.pool.types import Chat, Listing, Rejection
+from spice_select.row_tables import plain_json
+from spice_select.stopwatch import Stopwatch
+
+FORMAT_VERSION = 1
+POOL_MEASURES = (
+    "alpha", "information", "random_information", "bound", "bound_source", "certificate", "curvature",
+)  # fmt: skip
+"""What the manifest says of each pool, beside its counts."""
 
 
-def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
-    """Example indices of all picks, in the pool's order."""
-    return sorted(row for record in records for row in record.picked_rows)
-
-
-def write_results(
+def write_run(
     directory: Path,
+    config: RunConfig,
     pool: Listing,
     chosen: Sequence[Chat],
     records: Sequence[PoolRecord],
     summary: Summary,
-    target: recipes.Target,
-    run_yaml: str,
-    parquet: bool,
+    target: Target,
+    watch: Stopwatch,
+    origin: Mapping[str, Any],
 ) -> None:
-    """Write the files of `output/directory.py`'s list into `directory`, which exists; `chosen` in the pool's order.
+    """Write every file of a finished run but its report; the manifest comes last and marks the run complete.
+
+    Args:
+        directory: exists and holds nothing of another run.
+        config: the run's options.
+        pool: the rows the choice was made from.
+        chosen: the chosen rows, in the pool's order.
+        records: the finished pools.
+        summary: of the records.
+        target: the model that trainers' files name.
+        watch: the time of each stage goes into the manifest, that of writing included.
+        origin: further fields of the manifest: `model`, and `store` where the gradients come from one.
 
     Raises:
         OutputError: a file cannot be written.
 
     """
-    write_selected(directory / "selected.jsonl", chosen)
-    if parquet:
-        write_selected_parquet(directory / "selected.parquet", chosen)
-    if pool.rejected:
-        write_rejected(directory / "rejected.jsonl", pool.rejected)
-    write_scores(directory / SCORES, pool.lines, records)
-    table = write_training_table(directory / recipes.TRAIN_FILE, chosen)
-    kept = {share.source: share.kept for share in summary.sources if share.kept}
-    about = recipes.Selection(selected=summary.kept, pool=summary.rows, sources=kept)
-    for name, text in recipes.trainer_files(target, about, table).items():
-        write_text(directory / name, text)
-    write_text(directory / "run.yaml", run_yaml)
+    with watch.time("writing"):
+        write_jsonl(directory / "selected.jsonl", (chat.row.data for chat in chosen))
+        if config.parquet:
+            _write_parquet(directory / "selected.parquet", [chat.row.data for chat in chosen])
+        if pool.rejected:
+            write_jsonl(directory / "rejected.jsonl", map(_rejected, pool.rejected))
+        write_scores(directory / SCORES, pool.lines, records)
+        table = write_training_table(directory / TRAIN_FILE, chosen)
+        for name, text in trainer_files(target, summary, table).items():
+            write_text(directory / name, text)
+        write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
+    write_json(directory / MANIFEST, manifest(config, pool, records, summary, watch.seconds, origin))
+
+
+def manifest(
+    config: RunConfig,
+    pool: Listing,
+    records: Sequence[PoolRecord],
+    summary: Summary,
+    seconds: Mapping[str, float],
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """`manifest.json`, format version 1: what was run, on which data and model, with what result and certificate."""
+    totals = {"tokens": pool.total_tokens, "trained_tokens": pool.trained_tokens, "truncated": pool.truncated,
+              "rejected": len(pool.rejected)}  # fmt: skip
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": config.model_dump(),
+        "versions": versions(),
+        **origin,
+        "inputs": [asdict(file) for file in pool.files],
+        "totals": {**totals, **asdict(summary)},
+        "pools": [_pool(record) for record in records],
+        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+    }
+
+
+def write_training_table(path: Path, chosen: Sequence[Chat]) -> pa.Table:
+    """`train.parquet`: the chosen rows as chats in one schema, which every trainer reads."""
+    table = training_table([training_row(chat.conversation, chat.id, chat.row.source) for chat in chosen])
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+    return table
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, with all fields of each row.
+
+    Raises:
+        OutputError: a value has no JSON form, or the file cannot be written.
+
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        stream.writelines(plain_json(row) + "\n" for row in rows)
+
+
+def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same rows as a table.
+
+    Raises:
+        OutputError: a field holds values of different types, which a Parquet column cannot.
+
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    try:
+        table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
+    except (pa.ArrowException, OverflowError) as error:
+        raise OutputError(
+            f"{path.name}: the rows do not share one schema ({str(error).splitlines()[0]}).\n"
+            "Give the command again without --parquet (run: with --resume); selected.jsonl holds any mixture."
+        ) from None
+
+
+def _rejected(row: Rejection) -> dict[str, Any]:
+    return {"source": row.source, "location": row.location, "row": row.number, "reason": row.reason, "raw": row.raw}
+
+
+def _pool(record: PoolRecord) -> dict[str, Any]:
+    counts = {
+        "pool": record.pool,
+        "rows": len(record.rows),
+        "not_finite": len(record.bad),
+        "quota": record.quota,
+        "picked": len(record.picks),
+        "stopped_early": record.stopped_early,
+        "seconds": round(record.seconds, 3),
+    }
+    return counts | {name: getattr(record.measures, name) for name in POOL_MEASURES if record.measures is not None}

@@ -20,9 +20,9 @@ from spice_select.progress import Progress
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device, resolved_dtype
 from spice_select.report.content import Finding
 from spice_select.report.finished_run import FinishedRun
+from spice_select.row_tables import StoredChat
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.ranking import bad_losses, response_and_prompt_losses
-from spice_select.store.tables import StoredChat
 
 FILE = "answers.json"
 FORMAT_VERSION = 1

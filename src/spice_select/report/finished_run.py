@@ -3,8 +3,8 @@
 run = open_run(Path("chosen"))
 for pool in run.pools: pool.record, pool.scaled, pool.unscaled
 
-The scaled gradients are rebuilt by `scaled_gram_of` and `scaled_pool`, the functions that the choice itself calls; no other
-module of the report calls `schedule` for them.
+The scaled gradients are rebuilt by `scaled_gram_of` and `scaled_pool`, which the choice itself calls; no other module of
+the report calls `schedule` for them.
 """
 
 # pyarrow ships no annotations
@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -41,6 +40,7 @@ from spice_select.information.survey import second_moment
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
+from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.schedule.budget import limit_of, lines_at
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
 from spice_select.schedule.pick_in_pool import scaled_gram_of
@@ -48,7 +48,6 @@ from spice_select.schedule.whole_pool import scaled_pool
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import StoredChat, read_lines, read_texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,12 +150,7 @@ def open_run(directory: Path) -> FinishedRun:
     records = [record for _, record in sorted(checkpoint.records().items())]
     if not records:
         raise OutputError(f"{checkpoint.directory}: holds no record of a candidate pool; run the selection again.")
-    try:
-        lines = read_lines(directory / SCORES)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise OutputError(
-            f"{directory / SCORES}: cannot be read ({_first_line(error)}); run the selection again."
-        ) from None
+    lines = read_lines(directory / SCORES, "Run the selection again.")
     for record in records:
         if max(record.rows, default=0) >= len(lines):
             raise OutputError(

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
+from spice_select.files.locks import make_once
 from spice_select.gradients.capture import captured
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.proxy.lora import TOKENS_OF_A_PASS, Proxy
-from spice_select.store.claims import quietly
-from spice_select.store.writing import once
 
 MOST_TOKENS = 65_536
 """Beyond this no pass becomes quicker by being larger."""
@@ -58,7 +57,7 @@ def with_token_budget(proxy: Proxy, config: RunConfig, examples: Sequence[TokenR
     def measure() -> bytes:
         return json.dumps({"token_budget": _measured(proxy, examples, held)}).encode()
 
-    content = measure() if directory is None else once(directory, FILE, measure, quietly)
+    content = measure() if directory is None else make_once(directory / FILE, measure)
     return replace(proxy, token_budget=int(json.loads(content)["token_budget"]))
 
 

@@ -26,7 +26,7 @@ from spice_select.choices import PoolRecord
 from spice_select.errors import OutputError
 from spice_select.files.atomic import write_bytes, write_text
 from spice_select.files.directory import IDENTITY
-from spice_select.files.settings import differences
+from spice_select.files.records import differences
 
 FORMAT_VERSION = 1
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, OutputError
-from spice_select.files.settings import differences
+from spice_select.files.locks import make_once
+from spice_select.files.records import differences
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import Pool
@@ -22,15 +23,15 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
+from spice_select.row_tables import write_rows
 from spice_select.schedule.bad_rows import bad_rows, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.identity import POOL_KEYS, store_identity, store_shape
 from spice_select.schedule.proxy_training import warm_up
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import PROXY, Shape, described, read_shard, shard_path
+from spice_select.store.layout import PROXY, Shape, identity_record, read_shard, shard_path
 from spice_select.store.reading import GradientStore
-from spice_select.store.tables import write_pool, write_rows
-from spice_select.store.writing import begin, finish, once, work
+from spice_select.store.writing import compute_shards, finish_store, prepare_store, write_pool
 
 ROW_TOO_LARGE = (
     "A single row does not fit: choose a lower --max-length or --dim, or another --model, and another --output."
@@ -53,7 +54,7 @@ def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], optio
     """`store`, if its features are made as those of a store of `identity`, proxies apart."""
     theirs, ours = (
         {key: value for key, value in made.items() if key not in POOL_KEYS}
-        for made in (store.identity, described(identity))
+        for made in (store.identity, identity_record(identity))
     )
     if differing := differences(theirs, ours):
         raise ConfigError(
@@ -93,7 +94,7 @@ def extract_gradients(
         "hub_name": prepared.hub_name,
         "end_of_turn": prepared.end_of_turn,
     }
-    begin(store, store_identity(prepared), lambda place: write_pool(place, pool, about), progress.note)
+    prepare_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
     sized = with_token_budget(proxy, config, pool.examples, store)
     with watch.time("proxy training"):
         _load_common_proxy(pool, config, sized, store, progress, proxy_of)
@@ -117,11 +118,11 @@ def extract_gradients(
         return features, squared_norms
 
     with watch.time("gradients"):
-        work(store, shape, compute, progress.note)
+        compute_shards(store, shape, compute, progress.note)
     marks = torch.cat([read_shard(store, shape, shard)[1] for shard in range(shape.shards)])
     stop_or_report(bad_rows(pool.examples, marks), config, progress)
     lines = pool.listing().lines
-    finish(store, shape, lambda path, squared_norms: write_rows(path, lines, torch.cat(squared_norms).sqrt()))
+    finish_store(store, shape, lambda path, squared_norms: write_rows(path, lines, torch.cat(squared_norms).sqrt()))
 
 
 def _report_start(store: Path, shape: Shape, lengths: Sequence[int], progress: Progress) -> None:
@@ -143,7 +144,10 @@ def _load_common_proxy(
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
-    content = once(store, PROXY, warmed_up, progress.note)
+    def on_wait(holder: str) -> None:
+        progress.note(f"waiting for {PROXY}, which {holder} makes")
+
+    content = make_once(store / PROXY, warmed_up, on_wait)
     if proxy_of is not None and content != proxy_bytes(proxy_of):
         raise ConfigError(
             f"{store}: holds gradients of another proxy than that of {proxy_of.path}; choose another --output."

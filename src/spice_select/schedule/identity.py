@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from spice_select.files.versions import decisive_versions
 from spice_select.gradients.projection import METHOD
-from spice_select.output.manifest import versions
 from spice_select.prepared import Prepared
 from spice_select.store.layout import MANIFEST, Shape, file_digest, shard_rows
 
@@ -20,10 +20,6 @@ FEATURE_KEYS = (
 
 POOL_KEYS = ("data", "rows", "format", "columns", "shard_rows")
 """What may differ between two stores whose features are comparable."""
-
-
-PACKAGES = ("spice-select", "torch", "transformers", "peft", "tokenizers")
-"""Packages whose versions may change a gradient."""
 
 
 def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
@@ -67,9 +63,8 @@ def _digests(prepared: Prepared) -> list[str]:
 
 
 def _environment(prepared: Prepared) -> dict[str, Any]:
-    packages = versions()
     return {
         "weights": prepared.about["fingerprint"],
         "device": prepared.about["device"],
-        "versions": {name: packages[name] for name in PACKAGES},
+        "versions": decisive_versions(),
     }

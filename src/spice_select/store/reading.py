@@ -4,7 +4,7 @@ store = GradientStore.open("gradients")
 store.rows, store.dim, store.take(torch.tensor([5, 2]))
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +14,11 @@ import torch
 from torch import Tensor
 
 from spice_select.errors import OutputError
-from spice_select.pool.types import Listing
-from spice_select.store.layout import (
-    AGAIN,
-    FILES,
-    IDENTITY,
-    MANIFEST,
-    POOL,
-    Shape,
-    file_digest,
-    finished_shape,
-    read_json,
-    read_shard,
-    shard_path,
-)
-from spice_select.store.tables import StoredChat, read_chats, read_listing
+from spice_select.files.records import damage_reported, read_json
+from spice_select.pool.types import Listing, Rejection, SourceFile
+from spice_select.row_tables import StoredChat, read_lines, read_texts
+from spice_select.store import layout
+from spice_select.store.layout import AGAIN, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,59 +39,67 @@ class GradientStore:
     device: torch.device
     _shape: Shape
     _features: list[Tensor]
-    _squares: list[Tensor]
+    _squared_norms: list[Tensor]
     _read: list[int] = field(default_factory=lambda: [0])  # rows read so far
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of features read through this object so far, two a number."""
+        """Bytes of features read through this object so far, two per dimension of a row."""
         return 2 * self.dim * self._read[0]
 
     @classmethod
     def open(cls, path: str | Path, device: torch.device | None = None) -> "GradientStore":
-        """Open a finished store; no gradient is read yet, and `check_store` alone looks at every number.
+        """Open a finished store. No gradient is read yet, and only `check_store` compares checksums.
 
         Raises:
             OutputError: it is no store, not finished, of another version, or a shard is missing or cut short.
 
         """
         store = Path(path)
-        shape = finished_shape(store)
-        shards = [read_shard(store, shape, shard) for shard in range(shape.shards)]
+        shape = layout.read_manifest(store).shape
+        shards = [layout.read_shard(store, shape, shard) for shard in range(shape.shards)]
         place = torch.device("cpu") if device is None or device.type == "mps" else device  # mps has no float64
-        extra = sum(1 for _ in shard_path(store, 0).parent.glob("*.safetensors")) - shape.shards
+        extra = sum(1 for _ in (store / layout.SHARDS).glob("*.safetensors")) - shape.shards
         if extra:
             raise OutputError(f"{store}: holds {extra} shards more than its manifest says; remove them.")
-        features, squares = [shard[0] for shard in shards], [shard[1] for shard in shards]
-        return cls(store, shape.rows, shape.dim, place, shape, features, squares)
+        features, squared_norms = [shard.features for shard in shards], [shard.squared_norms for shard in shards]
+        return cls(store, shape.rows, shape.dim, place, shape, features, squared_norms)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decided the features: model, LoRA, projection, data."""
-        return read_json(self.path / IDENTITY)
+        """The settings that decided the features: model, LoRA, projection, data."""
+        return read_json(self.path / layout.IDENTITY, AGAIN)
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What was written down of the pool beside its rows."""
-        return read_json(self.path / POOL)
+        """What the store records of the pool and the model beside the rows."""
+        return read_json(self.path / layout.POOL, AGAIN)
 
     @cached_property
     def listing(self) -> Listing:
-        """A line for every row, and the inputs."""
-        found = read_listing(self.path)
-        if len(found.lines) != self.rows:
+        """The pool without its texts: a line for every row, and the inputs.
+
+        Raises:
+            OutputError: a file is damaged, or there are not as many lines as gradients.
+
+        """
+        lines = read_lines(self.path / layout.ROWS, AGAIN)
+        if len(lines) != self.rows:
             raise OutputError(
-                f"{self.path}: has lines for {len(found.lines):,} rows and gradients of {self.rows:,}.\n{AGAIN}"
+                f"{self.path}: has lines for {len(lines):,} rows and gradients of {self.rows:,}.\n{AGAIN}"
             )
-        return found
+        about = self.about
+        with damage_reported(self.path / layout.POOL, AGAIN, KeyError, TypeError, ValueError, OverflowError):
+            rejected = [Rejection(**item) for item in about["rejected"]]
+            return Listing(lines, rejected, [SourceFile(**item) for item in about["inputs"]], int(about["truncated"]))
 
     def squared_norms(self) -> Tensor:
         """|g|^2 before projection, [n] float64."""
-        return torch.cat(self._squares).to(self.device)
+        return torch.cat(self._squared_norms).to(self.device)
 
     def chats(self, rows: Sequence[int]) -> list[StoredChat]:
         """These rows with their texts, in this order."""
-        return read_chats(self.path, rows)
+        return read_texts(self.path / layout.TEXTS, rows, AGAIN)
 
     def take(self, rows: Tensor) -> Tensor:
         """The rows with these numbers [b], in this order: [b, d] float64."""
@@ -115,38 +113,28 @@ class GradientStore:
     def block(self, start: int, stop: int) -> Tensor:
         """Rows start to stop: [stop - start, d] float64."""
         self._read[0] += stop - start
-        parts = [self._features[shard][first:last] for shard, first, last in self._pieces(start, stop)]
-        return torch.cat(parts).to(self.device).double()
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         size = self._shape.shard_rows
-        for shard in range(start // size, -(-stop // size)):
-            yield shard, max(start - shard * size, 0), min(stop - shard * size, size)
+        shards = range(start // size, -(-stop // size))
+        parts = [self._features[shard][max(start - shard * size, 0) : stop - shard * size] for shard in shards]
+        return torch.cat(parts).to(self.device).double()
 
 
 def check_store(path: str | Path) -> list[str]:
-    """Read a finished store whole and compare it with its checksums.
+    """Read a finished store whole and compare it with its checksums; nothing is changed.
 
     Returns:
         What is wrong, a line for each file; empty where all is well.
 
     Raises:
-        OutputError: it is no finished store.
+        OutputError: it is no finished store, or its manifest is damaged.
 
     """
-    store = Path(path)
-    finished_shape(store)
-    manifest = read_json(store / MANIFEST)
-    try:
-        wanted = {store / name: str(manifest["files"][name]) for name in FILES}
-    except (KeyError, TypeError):
-        return [f"{store / MANIFEST}: is damaged (it lacks the checksum of a file)"]
-    wanted |= {shard_path(store, shard): digest for shard, digest in enumerate(manifest["shards"])}
+    files = layout.read_manifest(Path(path)).files
     problems: list[str] = []
-    for file, digest in wanted.items():
+    for file, digest in files.items():
         if not file.exists():
             problems.append(f"{file}: is missing")
-        elif file_digest(file) != digest:
+        elif layout.file_digest(file) != digest:
             problems.append(f"{file}: is damaged (its checksum does not match the manifest)")
-    there = sorted(shard_path(store, 0).parent.glob("*.safetensors"))
-    return problems + [f"{file}: belongs to no shard of this store; remove it" for file in there if file not in wanted]
+    there = sorted((Path(path) / layout.SHARDS).glob("*.safetensors"))
+    return problems + [f"{file}: belongs to no shard of this store; remove it" for file in there if file not in files]

@@ -32,9 +32,9 @@ from spice_select.evaluation.heldout import limited
 from spice_select.files.atomic import TEMPORARY_PATTERN, write_text
 from spice_select.files.directory import refuse_links, sweep_folders
 from spice_select.files.locks import LOCK, sole_writer
-from spice_select.files.settings import differences
-from spice_select.output.subset import write_training_table  # pyright: ignore[reportUnknownVariableType]
+from spice_select.files.records import differences
 from spice_select.output.trainers import TRAIN_FILE
+from spice_select.output.write_run import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
 from spice_select.prepared import Prepared, prepare, report_pool
 from spice_select.progress import Progress

@@ -18,7 +18,7 @@ from spice_select.config import EMBEDDED_MODEL
 from spice_select.distributed.launch import is_main_process
 from spice_select.files.directory import ensure_writable
 from spice_select.files.locks import sole_writer
-from spice_select.output.manifest import versions
+from spice_select.files.versions import versions
 from spice_select.progress import Progress
 from spice_select.training.callback import Steps
 from spice_select.training.checkpoint import (
