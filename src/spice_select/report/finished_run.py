@@ -3,8 +3,8 @@
 run = open_run(Path("chosen"))
 for pool in run.pools: pool.record, pool.scaled, pool.unscaled
 
-The scaled gradients are rebuilt by `scaled_gram_of` and `scaled_pool`, which the choice itself calls; no other module of
-the report calls `schedule` for them.
+The scaled gradients are rebuilt by `scaled_gram_of` and `scaled_pool`, which the choice itself calls; no other module
+of the report calls `schedule` for them.
 """
 
 # pyarrow ships no annotations
