@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from spice_select.cli.forecast import print_forecast
 from spice_select.cli.interruption import going_on
 from spice_select.cli.printable import printable
 
@@ -38,25 +37,18 @@ command goes on. Cells and seeds may be added later.
 @click.option("--pool", multiple=True, metavar="POOL", help="Select from this instead of the YAML's pool. Repeatable.")
 @click.option("--heldout", multiple=True, metavar="DATA", help="Held-out rows instead of the YAML's. Repeatable.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds instead of the YAML's.")
-@click.option("--dry-run", is_flag=True, help="Tell time and memory of what is left, from a few steps, and stop.")
 def study_command(
-    study_file: str, output: str, pool: tuple[str, ...], heldout: tuple[str, ...], seeds: int | None, dry_run: bool
+    study_file: str, output: str, pool: tuple[str, ...], heldout: tuple[str, ...], seeds: int | None
 ) -> None:
     """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML; one table and two figures come out."""
     from spice_select.cli.advice import of_study
     from spice_select.cli.progress import progress_on
     from spice_select.study.config import load_study
-    from spice_select.study.forecast import forecast_study
     from spice_select.study.run import run_study
 
     study = load_study(Path(study_file))
     given = {"pool": list(pool), "heldout": list(heldout), "seeds": seeds}
     study = study.model_copy(update={key: value for key, value in given.items() if value})
-    if dry_run:
-        with progress_on(sys.stderr) as progress:
-            found = forecast_study(study, Path(output), progress)
-        print_forecast(found)
-        return
     with going_on(of_study(output)), progress_on(sys.stderr) as progress:
         result = run_study(study, Path(output), progress)
     console = Console(highlight=False)
