@@ -20,7 +20,7 @@ def explain_out_of_memory(remedy: str, doing: str = PASSES) -> Generator[None]:
 
     """
     try:
-        with _host_memory():
+        with host_memory():
             yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(remedy, doing) from error
@@ -32,7 +32,7 @@ def out_of_memory(remedy: str, doing: str = PASSES) -> ModelError:
 
 
 @contextmanager
-def _host_memory() -> Generator[None]:
+def host_memory() -> Generator[None]:
     """Raise MemoryError, as Python does, where torch's CPU allocator raises a plain RuntimeError within the context."""
     try:
         yield

@@ -144,8 +144,10 @@ def _need_download(name: str, seed: int) -> None:
     """Look for what scores the benchmark; --execute-code allows code_eval to run, and language detection is seeded."""
     try:
         if BENCHMARKS[name].executes:
+            evaluate = need_module("evaluate")
+            evaluate.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would count its downloads at a server of its own
             os.environ["HF_ALLOW_CODE_EVAL"] = "1"
-            need_module("evaluate").load("code_eval")
+            evaluate.load("code_eval")
         else:
             need_module("langdetect.detector_factory").DetectorFactory.seed = seed
             need_module("nltk").data.find("tokenizers/punkt_tab/english/")
