@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import re
 import shutil
 import sys
 
 import pytest
 
 from oracles.evaluation_oracle import oracle_losses, save_adapter, unmerged
-from oracles.forked import ENVIRONMENT, spice
+from oracles.forked import spice
 from oracles.runs import byte_tokenizer, chat_rows, read_jsonl, write_jsonl
 from spice_select.cli import main
 from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
@@ -70,19 +69,6 @@ def test_the_table_ends_with_the_macro_mean_and_a_verdict(measured, tiny_model):
     assert tiny_model in verdict
     assert "held-out loss: 66 of 66 rows" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr, "no terminal, no control codes"
-
-
-def test_a_dry_run_tells_what_the_rows_take_and_writes_nothing(tmp_path, tiny_model, adapter, chat_pool, monkeypatch):
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path / "scratch"))
-    arguments = [adapter, "--data", chat_pool, "--against", tiny_model, "--tasks", "mmlu", "--output", "e.json"]
-    done = evaluate(*arguments, "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    told, tasks = done.stdout.splitlines()
-    assert re.fullmatch(r"forecast: about 0:\d\d, \d\.\d GiB of memory, up to 0\.0 MB on disk", told), told
-    assert "--tasks is not forecast" in tasks
-    assert "57 held-out rows" in done.stderr and "held-out loss" not in done.stderr
-    assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
 def test_a_model_against_itself(tmp_path, tiny_model, chat_pool):
@@ -180,7 +166,6 @@ MISTAKES = {
     "task limit without tasks": (["{model}", "--data", "good.jsonl", "--task-limit", "1"], "without --tasks"),
     "execution without tasks": (["{model}", "--data", "good.jsonl", "--execute-code"], "without --tasks"),
     "a default, said, without tasks": (["{model}", "--data", "good.jsonl", "--task-batch", "8"], "without --tasks"),
-    "forecast of tasks alone": (["{model}", "--tasks", "mmlu", "--dry-run"], "--dry-run does nothing without --data"),
     "limit without data": (["{model}", "--tasks", "mmlu", "--limit-per-source", "1"], "without --data"),
     "overwrite without output": (["{model}", "--data", "good.jsonl", "--overwrite"], "without --output"),
     "revision of a directory": (["{model}", "--data", "good.jsonl", "--revision", "v1"], "no hub id"),
@@ -190,6 +175,7 @@ MISTAKES = {
     "bad dtype": (["{model}", "--data", "good.jsonl", "--dtype", "int4"], "bfloat16"),
     "bad column": (["{model}", "--data", "good.jsonl", "--column", "x"], "FIELD=COLUMN"),
     "bad device": (["{model}", "--data", "good.jsonl", "--device", "cuda:7"], "cuda:7"),
+    "code that is not allowed": (["{model}", "--tasks", "humaneval"], "--execute-code"),
     "bad limit": (["{model}", "--data", "good.jsonl", "--limit-per-source", "0"], "--limit-per-source"),
     "unknown task": (["{model}", "--tasks", "mmlu,chess"], "chess"),
 }

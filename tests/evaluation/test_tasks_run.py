@@ -1,7 +1,9 @@
 """Benchmarks on the tiny model: figures equal slow oracles and lm-eval's own; mistakes are refused before any work."""
 
+import gzip
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from oracles.choice_oracle import arc_scores, choice_log_probability, true_mass
+from oracles.code_metric import write_code_metric
 from oracles.runs import write_jsonl
-from spice_select.errors import ConfigError, ModelError
-from spice_select.evaluation.tasks.programs import returned_literal
-from spice_select.evaluation.tasks.results import mean_and_error
-from spice_select.evaluation.tasks.run import first_items, prepare_tasks, run_tasks
+from spice_select.errors import ConfigError, ModelError, PoolError
+from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
+from spice_select.evaluation.tasks.prepare import FOLDERS, first_items, prepare_tasks
+from spice_select.evaluation.tasks.run import run_tasks
 
 OPTIONS = {"limit": None, "execute_code": False, "seed": 0}
 WORDS = ["red", "blue tree", "two houses", "the sum of 1 and 2", "a"]
@@ -30,7 +33,9 @@ def tiny(tiny_model):
 
 
 @pytest.fixture
-def lm_eval():
+def lm_eval(tmp_path_factory, monkeypatch):
+    """With a cache of its own for what `datasets` makes of the local files."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     return pytest.importorskip("lm_eval")
 
 
@@ -117,31 +122,197 @@ def test_generated_benchmarks_run_and_need_no_hub(tiny, tmp_path, lm_eval):
     write_jsonl(tmp_path / "gsm8k.jsonl", [{"question": f"{i} and 1?", "answer": f"#### {i + 1}"} for i in range(3)])
     write_jsonl(tmp_path / "gsm8k_train.jsonl", [{"question": f"{i}?", "answer": f"#### {i}"} for i in range(9)])
     write_jsonl(tmp_path / "bbh.jsonl", [{"task": "navigate", "input": "left", "target": "No"}] * 2)
-    check = "def check(f):\n    assert f() == 1"
-    write_jsonl(tmp_path / "humaneval.jsonl", [{"prompt": "def f():\n", "test": check, "entry_point": "f"}])
-    write_jsonl(tmp_path / "mbpp.jsonl", [{"task_id": 11, "text": "Nothing.", "test_list": ["assert 1 == 1"] * 3}])
-    names = ["mbpp", "gsm8k", "bbh", "humaneval"]
-    results = scored(*tiny, names, data=tmp_path, execute_code=True, limit=1)
-    assert list(results) == names
-    assert [results[name].items for name in names] == [1, 1, 1, 1]
-    assert [results[name].shots for name in names] == [3, 5, 3, 0]
+    results = scored(*tiny, ["gsm8k", "bbh"], data=tmp_path, limit=1)
+    assert list(results) == ["gsm8k", "bbh"]
+    assert [result.items for result in results.values()] == [1, 1]
+    assert [result.shots for result in results.values()] == [5, 3]
     assert all(0 <= result.value <= 1 and result.stderr is None for result in results.values())
-    assert "network" in results["humaneval"].note
 
 
-def test_the_worked_examples_of_mbpp_are_those_of_its_module(lm_eval):
-    folder = Path(lm_eval.__file__).parent / "tasks" / "mbpp"
-    rows = returned_literal(folder / "utils.py", "list_fewshot_samples")
-    assert [row["task_id"] for row in rows] == [2, 3, 4]
-    assert all(row["is_fewshot"] and len(row["test_list"]) == 3 for row in rows)
+def test_answers_are_extracted_and_the_mean_has_its_error(tiny, tmp_path, lm_eval, monkeypatch):
+    """Three of four given answers are right, one of them not in the strict form."""
+    answers = ["So #### 1", "It is 2.", "#### 7", "#### 4"]
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM.generate_until", lambda _, requests: answers)
+    write_jsonl(tmp_path / "gsm8k.jsonl", [{"question": f"{i}?", "answer": f"#### {i}"} for i in (1, 2, 3, 4)])
+    result = scored(*tiny, ["gsm8k"], data=tmp_path)["gsm8k"]
+    assert (result.metric, result.value, result.items) == ("exact_match (flexible-extract)", 0.75, 4)
+    assert result.stderr == pytest.approx(torch.tensor([1.0, 1, 0, 1]).std().item() / 2)
+    assert result.others == {"exact_match (strict-match)": 0.5}
+    assert "zero-shot" in result.note and result.shots == 0
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=40))
-def test_mean_and_error_of_a_sample(scores):
-    mean, error = mean_and_error(scores)
-    sample = torch.tensor(scores, dtype=torch.float64)
-    assert mean == pytest.approx(float(sample.mean()))
-    assert error == pytest.approx(float(sample.std() / len(scores) ** 0.5), abs=1e-9)
+def code_files(folder):
+    check = "def check(f):\n    assert f() == 1"
+    write_jsonl(folder / "humaneval.jsonl", [{"prompt": "def f():\n", "test": check, "entry_point": "f"}] * 2)
+    tests = ["assert g() == 1"] * 3
+    rows = [{"task_id": number, "text": "One.", "test_list": tests} for number in (10, 11, 510, 511)]
+    write_jsonl(folder / "mbpp.jsonl", rows)
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_generated_code_is_refused_unless_it_is_allowed(name, tmp_path, lm_eval, monkeypatch):
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_code_metric(tmp_path)
+    code_files(tmp_path)
+    with pytest.raises(ConfigError, match="--execute-code"):
+        prepare_tasks([name], data=tmp_path, **OPTIONS)
+    assert "HF_ALLOW_CODE_EVAL" not in os.environ
+
+
+def test_generated_code_runs_where_it_is_allowed(tiny, tmp_path, lm_eval, monkeypatch):
+    """A right and a wrong program of each benchmark; of MBPP's local file, the ids of the test split count."""
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
+    monkeypatch.chdir(tmp_path)
+    write_code_metric(tmp_path)
+    code_files(tmp_path)
+    answers = iter([["    return 1\n", "    return 2\n"], ["def g():\n    return 1\n", "def g(:\n"]])
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM.generate_until", lambda _, requests: next(answers))
+    results = scored(*tiny, ["humaneval", "mbpp"], data=tmp_path, execute_code=True)
+    assert [(r.metric, r.value, r.items, r.shots) for r in results.values()] == [("pass@1", 0.5, 2, n) for n in (0, 3)]
+    assert "ran on this machine" in results["humaneval"].note
+
+
+def test_the_metric_that_runs_code_is_named_where_it_is_missing(tmp_path, lm_eval, monkeypatch):
+    code_files(tmp_path)
+
+    def absent(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
+    monkeypatch.setattr("evaluate.load", absent)
+    with pytest.raises(ConfigError, match=r"code_eval.*with a connection, once:\npython -c"):
+        prepare_tasks(["humaneval"], data=tmp_path, **{**OPTIONS, "execute_code": True})
+
+
+STONES, LABELS = ["granite", "basalt", "chalk"], ["A", "B", "C"]
+ARC_LAYOUTS = {
+    "hub": {"question": "Which is soft?", "choices": {"text": STONES, "label": LABELS}, "answerKey": "C"},
+    "digits": {"question": "Which is soft?", "choices": {"text": STONES, "label": ["1", "2", "3"]}, "answerKey": "3"},
+    "query": {"query": "Question: Which is soft?", "choices": STONES, "gold": 2},
+    "stem": {
+        "question": {
+            "stem": "Which is soft?",
+            "choices": [{"text": text, "label": label} for text, label in zip(STONES, LABELS, strict=True)],
+        },
+        "answerKey": "C",
+    },
+}
+
+
+def only_task(name, data):
+    (prepared,) = prepare_tasks([name], data=data, **OPTIONS)
+    return prepared.tasks
+
+
+@pytest.mark.parametrize("layout", ARC_LAYOUTS)
+def test_the_layouts_of_arc_are_one_question(layout, tmp_path, lm_eval):
+    write_jsonl(tmp_path / "ARC-Challenge-Test.jsonl", [ARC_LAYOUTS[layout]])
+    task = only_task("arc_challenge", tmp_path)["arc_challenge"]
+    (item,) = task.eval_docs
+    assert task.doc_to_text(item) == "Question: Which is soft?\nAnswer:"
+    assert (task.doc_to_choice(item), task.doc_to_target(item)) == (STONES, 2)
+
+
+def test_mmlu_answers_are_places_or_letters(tiny, tmp_path, lm_eval):
+    rows = mmlu_rows("anatomy", 6)
+    values = []
+    for answers in ([row["answer"] for row in rows], ["ABCD"[row["answer"]] for row in rows]):
+        write_jsonl(
+            tmp_path / "mmlu.jsonl", [row | {"answer": answer} for row, answer in zip(rows, answers, strict=True)]
+        )
+        values.append(scored(*tiny, ["mmlu"], data=tmp_path)["mmlu"].value)
+    assert values[0] == values[1]
+
+
+def test_truthfulqa_sets_the_best_against_the_false_and_all_true_against_the_false(tmp_path, lm_eval):
+    columns = {
+        "Question": "What do stones eat?",
+        "Best Answer": "Nothing",
+        "Correct Answers": "Stones do not eat; Nothing; Nothing; ",
+        "Incorrect Answers": "Moss; Sand",
+    }
+    lists = {
+        "question": "What do stones eat?",
+        "best_answer": "Nothing",
+        "correct_answers": ["Stones do not eat"],
+        "incorrect_answers": ["Moss", "Sand"],
+    }
+    targets = {
+        "question": "What do stones eat?",
+        "mc1_targets": {"choices": ["Nothing", "Moss", "Sand"], "labels": [1, 0, 0]},
+        "mc2_targets": {"choices": ["Stones do not eat", "Nothing", "Moss", "Sand"], "labels": [1, 1, 0, 0]},
+    }
+    for number, row in enumerate((columns, lists, targets)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_jsonl(folder / "truthfulqa.jsonl", [row])
+        for task in only_task("truthfulqa", folder).values():
+            assert list(task.eval_docs) == [targets]
+
+
+def test_every_accepted_file_kind_holds_the_same_rows(tmp_path, lm_eval):
+    rows = [{"question": f"q{i}", "answer": f"#### {i}"} for i in range(3)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    contents = {
+        "gsm8k_test.jsonl": lines.encode(),
+        "gsm8k_test.jsonl.gz": gzip.compress(lines.encode()),
+        "gsm8k.json": json.dumps(rows).encode(),
+        "gsm8k.csv": ("question,answer\n" + "".join(f"q{i},#### {i}\n" for i in range(3))).encode(),
+    }
+    for name, content in contents.items():
+        folder = tmp_path / f"{name} [1]*"  # a folder's name is no pattern
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        assert list(only_task("gsm8k", folder)["gsm8k"].eval_docs) == rows
+
+
+BAD_FILES = {
+    "torn": ("gsm8k", '{"question": "q", "answer": "a"}\n{"question"', ["gsm8k.jsonl, row 2: broken JSON"]),
+    "empty": ("gsm8k", "", ["holds no row"]),
+    "a field is missing": ("gsm8k", [{"question": "q"}], ["gsm8k", "'answer' is undefined"]),
+    "a field is null": (
+        "gsm8k",
+        [{"question": "q", "answer": "a"}, {"question": "q", "answer": None}],
+        ["gsm8k, item 2", "'answer' is undefined", "fields are: question"],
+    ),
+    "no such choice": ("arc_challenge", [{"query": "q", "choices": ["a", "b"], "gold": 2}], ["arc_challenge", "index"]),
+    "no such label": (
+        "arc_challenge",
+        [{"question": "q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "D"}],
+        ["arc_challenge", "'D' is not in list"],
+    ),
+    "three choices": ("mmlu", [mmlu_rows("anatomy", 1)[0] | {"choices": ["a", "b", "c"]}], ["mmlu", "no element 3"]),
+    "no subject": ("mmlu", [{"question": "q"}], ["mmlu.jsonl, row 1: no field 'subject'"]),
+    "no subject of this name": ("mmlu", mmlu_rows("anatomi", 1), ["nearest is 'mmlu_anatomy'"]),
+    "no best answer": ("truthfulqa", [{"Question": "q"}], ["truthfulqa, row 1: no field 'best_answer'"]),
+    "no incorrect answer": (
+        "truthfulqa",
+        [{"Question": "q", "Best Answer": "a", "Correct Answers": "a", "Incorrect Answers": " ;"}],
+        ["truthfulqa, row 1: has no incorrect answer"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_local_file_that_does_not_fit_is_named(case, tmp_path, lm_eval):
+    name, content, clues = BAD_FILES[case]
+    text = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
+    (tmp_path / f"{name}.jsonl").write_text(text)
+    with pytest.raises((ConfigError, PoolError)) as error:
+        prepare_tasks([name], data=tmp_path, **OPTIONS)
+    said = str(error.value)
+    assert all(clue in said for clue in clues) and len(said.splitlines()) <= 3, said
+
+
+def test_there_are_the_eight_and_lm_eval_has_their_tasks(lm_eval):
+    names = ["gsm8k", "bbh", "mmlu", "arc_challenge", "truthfulqa", "ifeval", "humaneval", "mbpp"]
+    assert sorted(BENCHMARKS) == sorted(names)
+    tasks = Path(lm_eval.__file__).parent / "tasks"
+    manager = importlib.import_module("lm_eval.tasks").TaskManager(
+        include_path=[tasks / folder for folder in FOLDERS], include_defaults=False
+    )
+    assert {task for benchmark in BENCHMARKS.values() for task in benchmark.tasks} <= set(manager.all_tasks)
 
 
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers(1, 9), min_size=1), st.integers(1, 60))
@@ -150,10 +321,9 @@ def test_a_shared_limit_is_spread_evenly_and_spent(sizes, limit):
     assert sum(counts.values()) == min(limit, sum(sizes.values()))
     assert all(1 <= counts[part] <= sizes[part] for part in counts)
     most = max(counts.values())
-    full = [counts.get(part, 0) for part in sizes]
-    short = [count for part, count in zip(sizes, full, strict=True) if count < sizes[part]]
+    short = [counts.get(part, 0) for part in sorted(sizes) if counts.get(part, 0) < sizes[part]]
     assert all(count >= most - 1 for count in short)
-    assert short == sorted(short, reverse=True), "earlier parts come first"
+    assert short == sorted(short, reverse=True), "earlier names come first"
 
 
 def test_limits_of_scorings_of_the_same_items_are_not_shared():
@@ -193,7 +363,6 @@ def test_without_lm_eval_the_extra_is_named(tmp_path, monkeypatch):
     ("files", "name", "said"),
     [
         ({}, "arc_challenge", "looked for arc_challenge.jsonl"),
-        ({"mmlu": mmlu_rows("anatomi", 1)}, "mmlu", "the nearest is 'anatomy'"),
         ({"mmlu": mmlu_rows("anatomy", 1), "mmlu_dev": mmlu_rows("virology", 5)}, "mmlu", "fewer than 5 worked"),
     ],
 )

@@ -1,31 +1,15 @@
 """`spice-select evaluate`: the held-out loss of a fine-tuned model, and of the public tasks if asked for."""
 
-import sys
+import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
-from rich.text import Text
 
-from spice_select.cli.evaluation_tables import loss_table, task_table, verdict
 from spice_select.cli.options import Command, SectionedCommand, given_options
-from spice_select.cli.progress import progress_on
-from spice_select.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
-
-    from spice_select.cli.evaluation_report import Report
-    from spice_select.evaluation.checkpoint import Checkpoint, LoadedModel
-    from spice_select.evaluation.evaluate import Evaluation
-    from spice_select.evaluation.tasks.results import TaskResult
-    from spice_select.evaluation.tasks.run import PreparedTasks
-    from spice_select.pool.types import PoolOptions
-    from spice_select.progress import Progress
+from spice_select.errors import ConfigError, OutputError
 
 EPILOG = """\b
 Examples:
@@ -43,17 +27,8 @@ SECTIONS = {
     "The result": ("output", "overwrite"),
 }
 NEEDED_BY = {
-    "data": (
-        "limit_per_source",
-        "against",
-        "resamples",
-        "token_budget",
-        "format",
-        "columns",
-        "skip_invalid",
-        "max_length",
-    ),
-    "tasks": ("task_data", "task_limit", "task_batch", "execute_code"),
+    "data": ("limit_per_source", "against", "resamples", "token_budget", *SECTIONS["Reading"]),
+    "tasks": SECTIONS["Tasks"][1:],
     "output": ("overwrite",),
 }
 """Options that would do nothing without another."""
@@ -131,13 +106,13 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
 @click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be used, instead of stopping.")
 @_number("--max-length", 2048, 8, "Tokens kept of a row; longer ones are cut at the end.")
 @click.option(
-    "--output", metavar="FILE.json",
+    "--output", type=click.Path(path_type=Path), metavar="FILE.json",
     help="Also write everything, every row's loss included, as JSON, after each finished part.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE.json if it exists.")
 @click.pass_context
 def evaluate_command(
-    context: click.Context, checkpoint: str, output: str | None, overwrite: bool, **values: Any
+    context: click.Context, checkpoint: str, output: Path | None, overwrite: bool, **values: Any
 ) -> None:
     """Measure how well CKPT predicts responses it was not trained on.
 
@@ -148,19 +123,19 @@ def evaluate_command(
     if not values["data"] and not values["tasks"]:
         raise ConfigError("nothing to measure: give held-out rows with --data, or --tasks.")
     _refuse_idle(context)
+    if output:
+        _check_output(output, overwrite, values["data"])
     columns = given_options({"columns": values["columns"]}).get("columns", {})
     # Imported here so that --help and mistakes answer at once.
-    from spice_select.cli.evaluation_report import Report, check_report_path
+    from spice_select.cli.evaluation_report import EvaluationRun
 
-    report = Report(Path(output) if output else None)
-    if report.path:
-        check_report_path(report.path, overwrite, values["data"])
+    run = EvaluationRun(values | {"columns": columns}, output)
     try:
-        _measure(checkpoint, values | {"columns": columns}, report)
+        run.measure(checkpoint)
     finally:
-        if report.path and report.begun:
-            what = "written to" if report.content["complete"] else "what was measured before is in"
-            print(f"{what} {report.path}", file=sys.stderr)  # noqa: T201
+        if output and run.content["checkpoint"]:
+            what = "written to" if run.content["complete"] else "what was measured before is in"
+            click.echo(f"{what} {output}", err=True)
 
 
 def _refuse_idle(context: click.Context) -> None:
@@ -172,93 +147,15 @@ def _refuse_idle(context: click.Context) -> None:
                 raise ConfigError(f"{options[name].opts[0]} does nothing without {options[needed].opts[0]}.")
 
 
-def _found(checkpoint: str, values: dict[str, Any]) -> "tuple[Checkpoint, Checkpoint | None, torch.device]":
-    """The checkpoint, the one it is compared with, and where they run; no weights are read."""
-    from spice_select.evaluation.checkpoint import find_checkpoint
-    from spice_select.proxy.loading import pick_device
-
-    device, trust = pick_device(values["device"]), values["trust_remote_code"]
-    first = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)
-    second = find_checkpoint(values["against"], trust_remote_code=trust) if values["against"] else None
-    return first, second, device
-
-
-def _reading(values: dict[str, Any]) -> "PoolOptions":
-    from spice_select.pool.types import PoolOptions
-
-    return PoolOptions(values["format"], values["columns"], values["skip_invalid"], values["max_length"])
-
-
-def _measure(checkpoint: str, values: dict[str, Any], report: "Report") -> None:
-    """Find everything; then measure, print and keep one part after another."""
-    first, second, device = _found(checkpoint, values)
-    tasks = _prepared_tasks(values) if values["tasks"] else None
-    evaluation = _measure_one(first, device, tasks, values, report)
-    if evaluation and second:  # the first model is gone by now: two need not fit into memory
-        _compare(evaluation, second, device, values, report)
-    report.keep(complete=True)
-
-
-def _prepared_tasks(values: dict[str, Any]) -> "PreparedTasks":
-    from spice_select.evaluation.tasks.run import prepare_tasks
-
-    return prepare_tasks(
-        list(dict.fromkeys(name.strip() for name in values["tasks"].split(","))),
-        data=Path(values["task_data"]) if values["task_data"] else None,
-        limit=values["task_limit"],
-        execute_code=values["execute_code"],
-        seed=values["seed"],
-    )
-
-
-def _measure_one(
-    found: "Checkpoint", device: "torch.device", tasks: "PreparedTasks | None", values: dict[str, Any], report: "Report"
-) -> "Evaluation | None":
-    from spice_select.evaluation.checkpoint import load_weights
-    from spice_select.evaluation.evaluate import evaluation_json
-    from spice_select.evaluation.tasks.run import run_tasks
-
-    console, evaluation = Console(highlight=False), None
-    with progress_on(sys.stderr) as progress:
-        progress.note(f"loading {found.name}")
-        loaded = load_weights(found, device, values["dtype"])
-        scores = run_tasks(loaded.model, loaded.tokenizer, tasks, values["task_batch"]) if tasks else iter(())
-        if values["data"]:
-            evaluation = _evaluated(loaded, values, progress)
-    about = {"checkpoint": loaded.name, "fingerprint": loaded.fingerprint}
-    if evaluation:
-        console.print(loss_table(evaluation.heldout))
-        report.keep(**about, heldout=evaluation_json(evaluation))
-    results: list[TaskResult] = []
-    try:
-        for result in scores:
-            results.append(result)
-            report.keep(**about, tasks={done.task: asdict(done) for done in results})
-    finally:
-        if results:
-            console.print(task_table(results))
-    return evaluation
-
-
-def _compare(
-    first: "Evaluation", found: "Checkpoint", device: "torch.device", values: dict[str, Any], report: "Report"
-) -> None:
-    from spice_select.evaluation.checkpoint import load_weights
-    from spice_select.evaluation.evaluate import difference_json, evaluation_json
-    from spice_select.evaluation.heldout import compare
-
-    with progress_on(sys.stderr) as progress:
-        progress.note(f"loading {found.name}")
-        second = _evaluated(load_weights(found, device, values["dtype"]), values, progress)
-    about = {"checkpoint": second.checkpoint, "fingerprint": second.fingerprint, "heldout": evaluation_json(second)}
-    report.keep(against=about | {"difference": None})
-    difference = compare(first.heldout, second.heldout, values["resamples"], values["seed"])
-    report.keep(against=about | {"difference": difference_json(difference)})
-    Console(highlight=False).print(Text(verdict(first, second, difference)), soft_wrap=True)
-
-
-def _evaluated(loaded: "LoadedModel", values: dict[str, Any], progress: "Progress") -> "Evaluation":
-    from spice_select.evaluation.evaluate import evaluate_model
-
-    options = {key: values[key] for key in ("limit_per_source", "token_budget", "resamples", "seed")}
-    return evaluate_model(loaded, values["data"], _reading(values), **options, progress=progress)
+def _check_output(path: Path, overwrite: bool, data: tuple[str, ...]) -> None:
+    """Refuse what cannot or should not be written, before hours are spent. Raises `OutputError`."""
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory; --output takes a file, e.g. {path / 'evaluation.json'}.")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent}: no such directory; make it, or choose another --output.")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path.parent}: cannot be written to; choose another --output.")
+    if path.resolve() in {Path(name).resolve() for name in data}:
+        raise OutputError(f"{path}: is an input and would be replaced; choose another --output.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; --overwrite replaces it, or choose another --output.")

@@ -1,72 +1,165 @@
-"""The JSON of `spice-select evaluate`, kept after every finished part: a later failure loses nothing measured."""
+"""What `spice-select evaluate` does with its options: measure, print tables, and write one JSON file.
+
+Imported when the command runs, since it imports torch.
+"""
 
 import json
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spice_select.errors import OutputError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spice_select.cli.printable import printable
+from spice_select.cli.progress import progress_on
+from spice_select.evaluation.bootstrap import Interval, PairedDifference
+from spice_select.evaluation.checkpoint import FoundCheckpoint, find_checkpoint, load_weights
+from spice_select.evaluation.evaluate import Evaluation, evaluate_model, evaluation_json
+from spice_select.evaluation.heldout import HeldoutLoss, compare
+from spice_select.evaluation.tasks.prepare import PreparedTask, prepare_tasks
+from spice_select.evaluation.tasks.run import TaskResult, run_tasks
 from spice_select.files.atomic import write_text
+from spice_select.pool.types import PoolOptions
+from spice_select.proxy.loading import pick_device
 
-FORMAT = "spice-select-evaluation"
-VERSION = 1
+HEADER = {"format": "spice-select-evaluation", "version": 1}
+PARTS: dict[str, Any] = {
+    "complete": False,
+    "checkpoint": None,
+    "fingerprint": None,
+    "heldout": None,
+    "tasks": {},
+    "against": None,
+}
 
 
-@dataclass(slots=True)
-class Report:
-    """What is known so far, see docs/output.md; a part not asked for, or not finished, is null or empty.
+class EvaluationRun:
+    """One call of the command: its options, and the JSON of what is measured so far, see docs/output.md."""
 
-    Attributes:
-        path: the file, written whole each time; None keeps none.
-        content: what it holds.
-        begun: whether there is a finished part.
+    def __init__(self, values: dict[str, Any], output: Path | None) -> None:
+        """`values`: the command's options by name; `output`: the JSON file, if one is wanted."""
+        self.values, self.output = values, output
+        self.device = pick_device(values["device"])
+        self.reading = PoolOptions(*(values[name] for name in ("format", "columns", "skip_invalid", "max_length")))
+        self.console = Console(highlight=False)
+        self.content: dict[str, Any] = {**HEADER, **PARTS}
 
-    """
-
-    path: Path | None
-    content: dict[str, Any] = field(
-        default_factory=lambda: {
-            "format": FORMAT,
-            "version": VERSION,
-            "complete": False,
-            "checkpoint": None,
-            "fingerprint": None,
-            "heldout": None,
-            "tasks": {},
-            "against": None,
-        }
-    )
-    begun: bool = False
-
-    def keep(self, **parts: Any) -> None:
-        """Take finished parts in.
+    def measure(self, checkpoint: str) -> None:
+        """Find and check everything first; then measure, print and write one part after another.
 
         Raises:
-            OutputError: the file cannot be written.
+            SpiceSelectError: what is wrong, and how to correct it; the parts measured before are in the file.
 
         """
-        self.content |= parts
-        if self.path is not None:
-            write_text(self.path, json.dumps(self.content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-        self.begun = True
+        values, trust = self.values, self.values["trust_remote_code"]
+        found = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)
+        other = find_checkpoint(values["against"], trust_remote_code=trust) if values["against"] else None
+        tasks = self._tasks() if values["tasks"] else []
+        first = self._measure_first(found, tasks)
+        if first and other:  # the first model is freed by now: two need not fit into memory
+            self._compare(first, other)
+        self._write(complete=True)
+
+    def _tasks(self) -> list[PreparedTask]:
+        values = self.values
+        names = list(dict.fromkeys(name.strip() for name in values["tasks"].split(",")))
+        data = Path(values["task_data"]) if values["task_data"] else None
+        limit, execute_code = values["task_limit"], values["execute_code"]
+        return prepare_tasks(names, data=data, limit=limit, execute_code=execute_code, seed=values["seed"])
+
+    def _measure_first(self, found: FoundCheckpoint, tasks: list[PreparedTask]) -> Evaluation | None:
+        evaluation, results = None, list[TaskResult]()
+        with progress_on(sys.stderr) as progress:
+            progress.note(f"loading {found.name}")
+            loaded = load_weights(found, self.device, self.values["dtype"])
+            scores = run_tasks(loaded.model, loaded.tokenizer, tasks, self.values["task_batch"]) if tasks else iter(())
+            if self.values["data"]:
+                evaluation = evaluate_model(
+                    loaded, self.values["data"], self.reading, **self._settings(), progress=progress
+                )
+        about = {"checkpoint": loaded.name, "fingerprint": loaded.fingerprint}
+        if evaluation:
+            self.console.print(loss_table(evaluation.heldout))
+            self._write(**about, heldout=evaluation_json(evaluation))
+        try:
+            for result in scores:
+                results.append(result)
+                self._write(**about, tasks={done.task: asdict(done) for done in results})
+        finally:
+            if results:
+                self.console.print(task_table(results))
+        return evaluation
+
+    def _compare(self, first: Evaluation, other: FoundCheckpoint) -> None:
+        with progress_on(sys.stderr) as progress:
+            progress.note(f"loading {other.name}")
+            loaded = load_weights(other, self.device, self.values["dtype"])
+            second = evaluate_model(loaded, self.values["data"], self.reading, **self._settings(), progress=progress)
+        about = {"checkpoint": second.checkpoint, "fingerprint": second.fingerprint, "heldout": evaluation_json(second)}
+        self._write(against=about | {"difference": None})
+        difference = compare(first.heldout, second.heldout, self.values["resamples"], self.values["seed"])
+        self._write(against=about | {"difference": asdict(difference)})
+        self.console.print(Text(verdict(first, second, difference)), soft_wrap=True)
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: self.values[name] for name in ("limit_per_source", "token_budget", "resamples", "seed")}
+
+    def _write(self, **parts: Any) -> None:
+        """Add finished parts to the file, which is written whole each time."""
+        content = self.content | parts
+        if self.output:
+            write_text(self.output, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+        self.content = content
 
 
-def check_report_path(path: Path, overwrite: bool, data: Iterable[str]) -> None:
-    """Refuse what cannot or should not be written, before hours are spent.
+def loss_table(heldout: HeldoutLoss) -> Table:
+    """Losses by source, of all rows, and their macro mean."""
+    table = _table(["source"], ["rows", "trained tokens", "loss", "95 % interval", "per token"])
+    for s in heldout.sources:
+        cells = (f"{s.rows:,}", f"{s.trained_tokens:,}", f"{s.mean:.4f}", _shown(s.interval), f"{s.token_mean:.4f}")
+        table.add_row(Text(printable(s.source)), *cells)
+    tokens = sum(s.trained_tokens for s in heldout.sources)
+    table.add_row("all rows", f"{len(heldout.rows):,}", f"{tokens:,}", f"{heldout.mean:.4f}")
+    table.add_row("macro", "", "", f"{heldout.macro:.4f}", _shown(heldout.macro_interval), style="bold")
+    return table
 
-    Raises:
-        OutputError: see the messages.
 
-    """
-    if path.is_dir():
-        raise OutputError(f"{path}: is a directory; --output takes a file, e.g. {path / 'evaluation.json'}.")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such directory; make it, or choose another --output.")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path.parent}: cannot be written to; choose another --output.")
-    if path.resolve() in {Path(name).resolve() for name in data}:
-        raise OutputError(f"{path}: is an input and would be replaced; choose another --output.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; --overwrite replaces it, or choose another --output.")
+def task_table(results: list[TaskResult]) -> Table:
+    """A line for each task."""
+    table = _table(["task", "metric"], ["items", "value", "standard error"])
+    table.add_column("")
+    for r in results:
+        error = "-" if r.stderr is None else f"{r.stderr:.4f}"
+        table.add_row(r.task, r.metric, f"{r.items:,}", f"{r.value:.4f}", error, r.note)
+    return table
+
+
+def verdict(first: Evaluation, second: Evaluation, difference: PairedDifference) -> str:
+    """Whether the rows tell the two checkpoints apart."""
+    head = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
+    if difference.interval is None:
+        single = next(source.source for source in first.heldout.sources if source.rows == 1)
+        return printable(
+            f"{head}; no interval and no verdict: source '{single}' has one row, and at least two are needed."
+        )
+    head = f"{head} (95 %: {_shown(difference.interval)}); the interval "
+    if not difference.interval.excludes(0.0):
+        return printable(f"{head}includes zero: these rows do not tell the two apart.")
+    better = first if difference.macro < 0 else second
+    return printable(f"{head}excludes zero: {better.checkpoint} predicts these sources better.")
+
+
+def _table(left: list[str], right: list[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _shown(interval: Interval | None) -> str:
+    return f"{interval.low:.4f} to {interval.high:.4f}" if interval else "-"

@@ -2,13 +2,13 @@
 
 Rows are resampled with replacement within each source, so every resample keeps the sources' sizes; the sources
 themselves are taken as given. Intervals hold the central 95 % of the resampled means (Efron, 1979), widened as
-Student's t is wider than a normal: plain percentiles of 5 rows would cover the truth in 82 of 100 cases. They tell how
+Student's t is wider than a normal: plain percentiles of 5 rows would cover the truth in 82 of 100 cases. They say how
 far the mean would move with other rows of the same sources, not with another training run.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,7 @@ DRAWS_AT_ONCE = 1 << 22
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A 95 % interval, in the unit of the mean it belongs to."""
 
     low: float
@@ -43,28 +42,6 @@ class PairedDifference:
     interval: Interval | None  # None where a source has a single row
 
 
-def resampled_means(values: Floats, resamples: int, generator: np.random.Generator) -> Floats:
-    """Means of `resamples` draws of len(values) values with replacement: [resamples]."""
-    block = max(1, DRAWS_AT_ONCE // len(values))
-    parts = [
-        values[generator.integers(0, len(values), size=(min(block, resamples - first), len(values)))].mean(axis=1)
-        for first in range(0, resamples, block)
-    ]
-    return np.concatenate(parts)
-
-
-def widened(means: Floats, values: Floats, generator: np.random.Generator) -> Floats:
-    """Resampled means of n values, their deviations times sqrt(n / chi2), chi2 drawn with n - 1 degrees of freedom.
-
-    A resample spreads sqrt((n - 1) / n) too little, and the drawn chi2 / (n - 1) is the doubt about the spread itself:
-    of normal means this makes Student's t, and draws of several sources add up without a rule for its degrees.
-    Simulated coverage: one source of 5 normal rows 95 %, of 5 exponential rows 88 %; three such sources 97 % and 94 %.
-    """
-    mean = values.mean()
-    chi2 = generator.chisquare(len(values) - 1, size=len(means))
-    return mean + (means - mean) * np.sqrt(len(values) / chi2)
-
-
 def source_means(groups: Mapping[str, Sequence[float]], resamples: int, seed: int) -> dict[str, Floats | None]:
     """Resampled and widened means of each source: [resamples] by name, each from a random stream of its own.
 
@@ -81,16 +58,27 @@ def source_means(groups: Mapping[str, Sequence[float]], resamples: int, seed: in
     if not groups:
         raise ConfigError("there is no row to take a mean over.")
     return {
-        name: _source_means(groups[name], resamples, np.random.default_rng([seed, i]))
+        name: _widened_means(groups[name], resamples, np.random.default_rng([seed, i]))
         for i, name in enumerate(sorted(groups))
     }
 
 
-def _source_means(values: Sequence[float], resamples: int, generator: np.random.Generator) -> Floats | None:
-    if len(values) < 2:
+def _widened_means(values: Sequence[float], resamples: int, generator: np.random.Generator) -> Floats | None:
+    """Means of resamples, their deviations times sqrt(n / chi2), chi2 drawn with n - 1 degrees of freedom.
+
+    A resample spreads sqrt((n - 1) / n) too little, and the drawn chi2 / (n - 1) is the doubt about the spread itself:
+    of normal means this makes Student's t, and draws of several sources add up without a rule for its degrees.
+    Simulated coverage: one source of 5 normal rows 95 %, of 5 exponential rows 88 %; three such sources 97 % and 94 %.
+    """
+    count = len(values)
+    if count < 2:
         return None
     ordered = np.sort(np.asarray(values, dtype=np.float64))  # so that the order of rows makes no difference
-    return widened(resampled_means(ordered, resamples, generator), ordered, generator)
+    block = max(1, DRAWS_AT_ONCE // count)
+    sizes = [(min(block, resamples - first), count) for first in range(0, resamples, block)]
+    means = np.concatenate([ordered[generator.integers(0, count, size=size)].mean(axis=1) for size in sizes])
+    widths = np.sqrt(count / generator.chisquare(count - 1, size=resamples))
+    return ordered.mean() + (means - ordered.mean()) * widths
 
 
 def percentile_interval(means: Floats | None) -> Interval | None:

@@ -28,21 +28,17 @@ from spice_select.proxy.loading import (
     model_source,
     quiet,
 )
-from spice_select.proxy.weights import ADAPTER as ADAPTER_WEIGHTS
-from spice_select.proxy.weights import refuse_pickled_adapter
+from spice_select.proxy.weights import ADAPTER, refuse_pickled_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ADAPTER_CONFIG = "adapter_config.json"
-FINETUNE = "finetune.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-"""Every tokenizer written by save_pretrained has it."""
+ADAPTER_CONFIG, FINETUNE, TOKENIZER_CONFIG = "adapter_config.json", "finetune.json", "tokenizer_config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in eval mode and the tokenizer it is to be read with.
+    """A model in eval mode and its tokenizer.
 
     Attributes:
         model: merged, frozen, on its device.
@@ -59,7 +55,7 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class FoundCheckpoint:
     """A checkpoint whose files were found and, but for the weights, read.
 
     Attributes:
@@ -67,8 +63,7 @@ class Checkpoint:
         model: the model, or the base of the adapter.
         adapter: the adapter, if it is one.
         tokenizer: as in `LoadedModel`.
-        prefix: what precedes the reason when `model` cannot be loaded.
-        remedy: what follows it.
+        explanation: what precedes and what follows the reason where `model` cannot be loaded.
 
     """
 
@@ -76,8 +71,7 @@ class Checkpoint:
     model: ModelSource
     adapter: ModelSource | None
     tokenizer: "PreTrainedTokenizerBase"
-    prefix: str
-    remedy: str
+    explanation: tuple[str, str]
 
 
 def load_checkpoint(
@@ -106,52 +100,49 @@ def load_checkpoint(
     return load_weights(find_checkpoint(name, revision=revision, trust_remote_code=trust_remote_code), device, dtype)
 
 
-def find_checkpoint(name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Checkpoint:
-    """What of `load_checkpoint` takes little time: find the files, read configurations and tokenizer."""
-    name = str(name)
-    directory = Path(name).expanduser()
+def find_checkpoint(
+    name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> FoundCheckpoint:
+    """The quick part of `load_checkpoint`: find the files, read configurations and tokenizer."""
+    name, directory = str(name), Path(name).expanduser()
+    remedy = "Save the model and its tokenizer there again with save_pretrained."
     if name == EMBEDDED_MODEL or not directory.is_dir():
         remedy = "Name a directory of `spice-select finetune`, a model's directory, or a hub id that can be had."
     elif (directory / ADAPTER_CONFIG).is_file():
         return _find_adapter(name, directory, revision, trust_remote_code)
-    elif (directory / "config.json").is_file():
-        remedy = "Save the model and its tokenizer there again with save_pretrained."
-    else:
+    elif not (directory / "config.json").is_file():
         raise ModelError(
             f"{name}: holds neither {ADAPTER_CONFIG} nor config.json, so it is no checkpoint.\n"
             "Name a directory that `spice-select finetune` has finished, or one written by save_pretrained."
         )
-    with _with_remedy("", remedy):
-        source = _source(name, revision, trust_remote_code)
-        _check_revision(revision, source, name)
-        _check_configuration(source)
-        return Checkpoint(name, source, None, load_tokenizer(source), "", remedy)
+    with _explained("", remedy):
+        source = _source(name, revision, trust_remote_code, name)
+        return FoundCheckpoint(name, source, None, load_tokenizer(source), ("", remedy))
 
 
-def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote_code: bool) -> Checkpoint:
+def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote_code: bool) -> FoundCheckpoint:
     base_name, base_revision, origin = _base_of(directory)
     refuse_pickled_adapter(directory)
-    if not (directory / ADAPTER_WEIGHTS).is_file():
-        raise ModelError(f"{name}: {ADAPTER_WEIGHTS} is missing; the adapter was not saved whole. Save it again.")
+    if not (directory / ADAPTER).is_file():
+        raise ModelError(f"{name}: {ADAPTER} is missing; the adapter was not saved whole. Save it again.")
     _adapter_config(name, directory)
     own = ModelSource(name, str(directory), {"trust_remote_code": trust_remote_code})
-    prefix, remedy = f"{name}: its base model cannot be had. ", f"Bring '{base_name}' back, or correct {origin}."
-    with _with_remedy(prefix, remedy):
-        base = _source(base_name, revision or base_revision, trust_remote_code)
-        _check_revision(revision, base, f"{base_name}, the base of {name},")
-        _check_configuration(base)
-        tokenizer = None if (directory / TOKENIZER_CONFIG).is_file() else load_tokenizer(base)
+    explanation = (f"{name}: its base model cannot be had. ", f"Bring '{base_name}' back, or correct {origin}.")
+    has_tokenizer = (directory / TOKENIZER_CONFIG).is_file()  # save_pretrained writes it with every tokenizer
+    with _explained(*explanation):
+        base = _source(base_name, revision or base_revision, trust_remote_code, f"{base_name}, the base of {name},")
+        tokenizer = None if has_tokenizer else load_tokenizer(base)
     if tokenizer is None:
-        with _with_remedy("", f"Remove the damaged tokenizer files from {name} to use the base's, or save them again."):
+        with _explained("", f"Remove the damaged tokenizer files from {name} to use the base's, or save them again."):
             tokenizer = load_tokenizer(own)
-    return Checkpoint(name, base, own, tokenizer, prefix, remedy)
+    return FoundCheckpoint(name, base, own, tokenizer, explanation)
 
 
-def load_weights(found: Checkpoint, device: torch.device, dtype: str) -> LoadedModel:
+def load_weights(found: FoundCheckpoint, device: torch.device, dtype: str) -> LoadedModel:
     """The rest of `load_checkpoint`."""
     remedy = "Use --dtype bfloat16, a device with more memory, or --device cpu."
     with explain_out_of_memory(remedy, f"loading {found.name} to {device}"):
-        with _with_remedy(found.prefix, found.remedy):
+        with _explained(*found.explanation):
             model = load_model(found.model, dtype, device)
             fingerprint = model_fingerprint(found.model)
         if found.adapter is not None:
@@ -162,10 +153,8 @@ def load_weights(found: Checkpoint, device: torch.device, dtype: str) -> LoadedM
 
 def _base_of(directory: Path) -> tuple[str, str | None, str]:
     """Name and revision of an adapter's base, and the file and field that say so."""
-    record, key = (
-        (FINETUNE, "model") if (directory / FINETUNE).is_file() else (ADAPTER_CONFIG, "base_model_name_or_path")
-    )
-    path = directory / record
+    ours = (directory / FINETUNE).is_file()
+    path, key = (directory / FINETUNE, "model") if ours else (directory / ADAPTER_CONFIG, "base_model_name_or_path")
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -197,10 +186,9 @@ def _merge(name: str, directory: Path, model: "PreTrainedModel", device: torch.d
                 f"{name}: the adapter does not fit its base model: {len(stray)} weights are missing or too many, "
                 f"such as {stray[0]}.\nSave the adapter again, or name the base it was trained on."
             )
-        # Checks that no merged weight is NaN or infinite.
+        # safe_merge refuses a merged weight that is NaN or infinite.
         merged = cast("PreTrainedModel", cast(Any, adapted).merge_and_unload(safe_merge=True))
-    merged.eval()
-    return merged.requires_grad_(False)
+    return merged.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -212,35 +200,32 @@ def _adapter_errors(name: str) -> Generator[None]:
     except torch.OutOfMemoryError:
         raise  # a RuntimeError too, but nothing is wrong with the adapter
     except LOADING_ERRORS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
-            f"{name}: the adapter cannot be loaded: {reason}\nSave it again, or name the base it was trained on."
+            f"{name}: the adapter cannot be loaded: {_reason(error)}\n"
+            "Save it again, or name the base it was trained on."
         ) from error
 
 
-def _source(name: str, revision: str | None, trust_remote_code: bool) -> ModelSource:
-    return model_source(resolve({}, {"model": name, "revision": revision, "trust_remote_code": trust_remote_code}))
-
-
-def _check_revision(revision: str | None, source: ModelSource, what: str) -> None:
-    """Only the hub has revisions; elsewhere one would be ignored."""
+def _source(name: str, revision: str | None, trust_remote_code: bool, described: str) -> ModelSource:
+    """Where a model comes from; its configuration is read, and a revision of what has none is refused."""
+    source = model_source(resolve({}, {"model": name, "revision": revision, "trust_remote_code": trust_remote_code}))
     if revision is not None and "revision" not in source.arguments:
-        raise ConfigError(f"revision '{revision}' is given, but {what} is no hub id; leave it out.")
+        raise ConfigError(f"revision '{revision}' is given, but {described} is no hub id; leave it out.")
+    if source.name != EMBEDDED_MODEL:  # its file is known by its sha256
+        try:
+            with quiet():
+                AutoConfig.from_pretrained(source.location, **source.arguments)
+        except LOADING_ERRORS as error:
+            raise ModelError(f"the configuration of '{source.name}' cannot be loaded: {_reason(error)}") from error
+    return source
 
 
-def _check_configuration(source: ModelSource) -> None:
-    if source.name == EMBEDDED_MODEL:
-        return  # known by its sha256
-    try:
-        with quiet():
-            AutoConfig.from_pretrained(source.location, **source.arguments)
-    except LOADING_ERRORS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(f"the configuration of '{source.name}' cannot be loaded: {reason}") from error
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
-def _with_remedy(prefix: str, remedy: str) -> Generator[None]:
+def _explained(prefix: str, remedy: str) -> Generator[None]:
     """Keep what went wrong, and say what mends a checkpoint instead of what mends a run's --model."""
     try:
         yield

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDifference
+from spice_select.evaluation.bootstrap import RESAMPLES
 from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
-from spice_select.pool.examples import Pool, PoolInput, PoolOptions, SourceFile, read_pool
+from spice_select.pool.examples import PoolInput, PoolOptions, SourceFile, read_pool
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
@@ -80,10 +80,10 @@ def evaluate(
         trust_remote_code: let the model repository's own Python code run.
         resamples: draws of the bootstrap.
         seed: of the draws.
-        progress: told about stages and finished rows.
+        progress: receives the stages and the finished rows.
 
     Raises:
-        SpiceSelectError: whatever the user can mend; the message says how.
+        SpiceSelectError: whatever the user can correct; the message says how.
 
     """
     reading = PoolOptions(format, dict(columns or {}), skip_invalid, max_length)
@@ -115,7 +115,12 @@ def evaluate_model(
 ) -> Evaluation:
     """`evaluate` for a checkpoint that is loaded already."""
     reporter = progress or NoProgress()
-    pool = read_heldout(loaded, data, reading, limit_per_source, reporter)
+    pool = limited(read_pool(as_list(data), loaded.tokenizer, reading), limit_per_source)
+    reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
+    if pool.rejected:
+        reporter.note(f"{len(pool.rejected):,} rows cannot be used, such as {pool.rejected[0].location}")
+    if pool.truncated:
+        reporter.note(f"{pool.truncated:,} rows are longer than {reading.max_length} tokens and were cut at the end")
     settings = {
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "max_length": reading.max_length,
@@ -127,55 +132,16 @@ def evaluate_model(
     return Evaluation(loaded.name, loaded.fingerprint, pool.files, len(pool.rejected), pool.truncated, settings, losses)
 
 
-def read_heldout(
-    loaded: LoadedModel,
-    data: PoolInput | Sequence[PoolInput],
-    reading: PoolOptions,
-    limit_per_source: int | None,
-    progress: Progress,
-) -> Pool:
-    """The rows that `evaluate_model` measures. Raises as `read_pool` and `limited` do."""
-    whole = read_pool(as_list(data), loaded.tokenizer, reading)
-    pool = limited(whole, limit_per_source)
-    progress.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
-    if pool.rejected:
-        progress.note(f"{len(pool.rejected):,} rows cannot be used, such as {pool.rejected[0].location}")
-    if pool.truncated:
-        progress.note(f"{pool.truncated:,} rows are longer than {reading.max_length} tokens and were cut at the end")
-    return pool
-
-
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as plain values, see docs/output.md."""
-    heldout = evaluation.heldout
+    """An evaluation as plain values, see docs/output.md; an `Interval` is a tuple, which JSON writes as a list."""
+    heldout = asdict(evaluation.heldout)
     return {
         "settings": evaluation.settings,
         "data": [asdict(file) for file in evaluation.files],
         "rejected": evaluation.rejected,
         "truncated": evaluation.truncated,
-        "sources": {
-            source.source: {
-                "rows": source.rows,
-                "trained_tokens": source.trained_tokens,
-                "mean": source.mean,
-                "token_mean": source.token_mean,
-                "interval": _pair(source.interval),
-            }
-            for source in heldout.sources
-        },
-        "macro": {"mean": heldout.macro, "interval": _pair(heldout.macro_interval)},
-        "all_rows": {"rows": len(heldout.rows), "mean": heldout.mean},
-        "rows": {
-            row.id: {"source": row.source, "trained_tokens": row.trained_tokens, "loss": row.loss}
-            for row in heldout.rows
-        },
+        "sources": {source.pop("source"): source for source in heldout["sources"]},
+        "macro": {"mean": heldout["macro"], "interval": heldout["macro_interval"]},
+        "all_rows": {"rows": len(heldout["rows"]), "mean": heldout["mean"]},
+        "rows": {row.pop("id"): row for row in heldout["rows"]},
     }
-
-
-def difference_json(difference: PairedDifference) -> dict[str, Any]:
-    """A comparison as plain values."""
-    return {"macro": difference.macro, "interval": _pair(difference.interval)}
-
-
-def _pair(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]

@@ -102,7 +102,7 @@ def heldout_loss(
         token_budget: padded tokens in one forward pass; changes speed and memory, not the result.
         resamples: draws of the bootstrap.
         seed: of the draws.
-        progress: told about finished rows.
+        progress: receives the finished rows.
 
     Raises:
         ModelError: the tokenizer does not fit the model, a loss is not finite, or the memory does not suffice.
@@ -110,7 +110,7 @@ def heldout_loss(
 
     """
     reporter = progress or NoProgress()
-    check_vocabulary(model, pool)
+    _check_vocabulary(model, pool)
     reporter.begin("held-out loss", len(pool.examples), pool.total_tokens)
     losses = row_losses(model, pool.examples, token_budget, reporter.advance)
     rows = [
@@ -146,42 +146,34 @@ def row_losses(
 
     """
     losses = [0.0] * len(examples)
-    for places in heldout_batches(examples, token_budget):
-        members = [examples[i] for i in places]
-        for place, value in zip(places, batch_losses(model, members), strict=True):
+    for places in token_budget_batches([len(example.input_ids) for example in examples], token_budget):
+        rows = [examples[i] for i in places]
+        longest = max(len(row.input_ids) for row in rows)
+        remedy = "Lower --max-length (max_length) below that, use --dtype bfloat16, or a device with more memory."
+        if len(rows) > 1:  # a budget below the longest row changes nothing
+            remedy = f"Lower --token-budget (token_budget), e.g. to {len(rows) // 2 * longest}."
+        doing = f"measuring {len(rows):,} rows of up to {longest:,} tokens at once"
+        with explain_out_of_memory(remedy, doing), torch.no_grad():
+            values = cast(list[float], response_losses(model, collate(rows, model.device)).double().tolist())
+        for place, value in zip(places, values, strict=True):
             losses[place] = value
-        on_batch(len(places), sum(len(member.input_ids) for member in members))
+        on_batch(len(rows), sum(len(row.input_ids) for row in rows))
     return losses
-
-
-def heldout_batches(examples: Sequence[TokenRow], token_budget: int) -> list[list[int]]:
-    """Places of the rows of each pass, of at most `token_budget` padded tokens."""
-    return token_budget_batches([len(example.input_ids) for example in examples], token_budget)
-
-
-def batch_losses(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> list[float]:
-    """As `row_losses`, for rows that are computed at once."""
-    longest = max(len(row.input_ids) for row in rows)
-    doing = f"measuring {len(rows):,} rows of up to {longest:,} tokens at once"
-    with explain_out_of_memory(_smaller(len(rows), longest), doing), torch.no_grad():
-        return cast(list[float], response_losses(model, collate(rows, model.device)).double().tolist())
-
-
-def _smaller(rows: int, longest: int) -> str:
-    """What makes a pass need less memory; a budget below the longest row changes nothing."""
-    if rows > 1:
-        return f"Lower --token-budget (token_budget), e.g. to {rows // 2 * longest}."
-    return "Lower --max-length (max_length) below that, use --dtype bfloat16, or a device with more memory."
 
 
 def summarise_losses(rows: Sequence[RowLoss], resamples: int = RESAMPLES, seed: int = 0) -> HeldoutLoss:
     """Means and intervals from the rows' losses. Raises `ConfigError` as `source_means` does."""
     members: dict[str, list[RowLoss]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.source):  # a stable sort: the rows of a source keep their order
         members.setdefault(row.source, []).append(row)
-    groups = {name: [row.loss for row in part] for name, part in sorted(members.items())}
+    groups = {name: [row.loss for row in part] for name, part in members.items()}
     resampled = source_means(groups, resamples, seed)
-    sources = [_source_loss(name, members[name], percentile_interval(resampled[name])) for name in groups]
+    sources: list[SourceLoss] = []
+    for name, part in members.items():
+        tokens = sum(row.trained_tokens for row in part)
+        token_mean = sum(row.loss * row.trained_tokens for row in part) / tokens
+        interval = percentile_interval(resampled[name])
+        sources.append(SourceLoss(name, len(part), tokens, float(np.mean(groups[name])), token_mean, interval))
     overall = float(np.mean([row.loss for row in rows]))
     return HeldoutLoss(list(rows), sources, macro_mean(groups), macro_interval(resampled), overall)
 
@@ -230,19 +222,7 @@ def limited(pool: Pool, rows_per_source: int | None) -> Pool:
     return pool.only(kept)
 
 
-def _source_loss(name: str, rows: Sequence[RowLoss], interval: Interval | None) -> SourceLoss:
-    tokens = sum(row.trained_tokens for row in rows)
-    return SourceLoss(
-        source=name,
-        rows=len(rows),
-        trained_tokens=tokens,
-        mean=float(np.mean([row.loss for row in rows])),
-        token_mean=sum(row.loss * row.trained_tokens for row in rows) / tokens,
-        interval=interval,
-    )
-
-
-def check_vocabulary(model: "PreTrainedModel", pool: Pool) -> None:
+def _check_vocabulary(model: "PreTrainedModel", pool: Pool) -> None:
     """A token the model has no embedding for would end in an index error deep inside. Raises `ModelError` instead."""
     embedding = cast(object, model.get_input_embeddings())
     if not isinstance(embedding, nn.Embedding):

@@ -1,60 +1,175 @@
-"""Benchmark files in a folder to converted rows."""
+"""Local files as the data of lm-eval's tasks; `datasets` reads them for lm-eval as it reads those of the hub.
 
-from collections.abc import Callable, Mapping, Sequence
+The functions on whole data sets are lm-eval's `process_docs`, two of them named by the YAML files of this folder.
+"""
+
+import glob
+import operator
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from datasets.exceptions import DatasetsError
+from jinja2 import TemplateError
 
 from spice_select.errors import ConfigError
+from spice_select.evaluation.tasks.benchmarks import Benchmark
 from spice_select.pool.readers import READERS
 
-Convert = Callable[[Mapping[str, Any]], dict[str, Any] | None]
-SUFFIXES = tuple(
-    f"{suffix}{packed}" for suffix in READERS for packed in ("", ".gz") if (suffix, packed) != (".parquet", ".gz")
-)
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DATA_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError, DatasetsError, TemplateError)
+"""What lm-eval lets through from data that cannot be had or do not fit its task."""
+
+LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+"""What reads a kind of file in `datasets`: lm-eval's `dataset_path`."""
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+MBPP_TEST_IDS = range(11, 511)
+"""MBPP numbers its own splits: 1-10 prompt, 11-510 test, 511-600 validation, 601-974 training."""
 
 
-def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
+def local_settings(name: str, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
+    """The settings of lm-eval's tasks that make local files their data.
+
+    Raises:
+        ConfigError: there is no file, or a row cannot be parsed or names no subtask.
+        PoolError: a file is damaged.
+
+    """
+    test, shots = _find(folder, benchmark.files), _find(folder, benchmark.shot_files)
+    if test is None:
+        names = " or ".join(f"{stem}.jsonl" for stem in benchmark.files)
+        raise ConfigError(
+            f"{folder}: no file of {name}; looked for {names} (also {', '.join(SUFFIXES[1:])}).\n"
+            "Put it there, or leave the folder out to let lm-eval fetch its own from the hub."
+        )
+    files = {"test": test} if shots is None else {"test": test, "shots": shots}
+    rows = {split: read_rows(path) for split, path in files.items()}
+    yaml = Path(__file__).with_name(f"local_{name}.yaml")
+    settings: dict[str, Any] = {
+        "task": [{"task": task} for task in ([yaml.stem] if yaml.is_file() else benchmark.tasks)],
+        "dataset_path": LOADERS[_suffix(test)],
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: glob.escape(str(path)) for split, path in files.items()}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
+        "fewshot_split": "shots" if shots else None,
+    }
+    if benchmark.shot_files and shots is None:
+        settings["num_fewshot"] = 0
+    if benchmark.subtask_field is not None:
+        settings["task"] = _subtasks(benchmark, test, rows["test"])
+    return settings
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, every one an object.
+
+    Raises:
+        ConfigError: a row cannot be parsed, or there is none.
+        PoolError: the file is damaged.
+
+    """
+    rows: list[dict[str, Any]] = []
+    for row in READERS[_suffix(path)](path):
+        if row.data is None:
+            raise ConfigError(f"{path.name}, row {row.number}: {row.problem}.")
+        rows.append(row.data)
+    if not rows:
+        raise ConfigError(f"{path}: holds no row.")
+    return rows
+
+
+def _subtasks(benchmark: Benchmark, path: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """lm-eval's tasks of the subtasks that have rows, each with its own rows."""
+    field = str(benchmark.subtask_field)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get(field), str):
+            raise ConfigError(f"{path.name}, row {number}: no field '{field}'; the fields are: {', '.join(row)}.")
+    return [
+        {"task": f"{benchmark.tasks[0]}_{subtask}", "process_docs": partial(subtask_rows, field=field, subtask=subtask)}
+        for subtask in dict.fromkeys(row[field] for row in rows)
+    ]
+
+
+def check_items(task: Any, count: int) -> None:
+    """Render the items as lm-eval does, and score an empty answer where that runs no program.
+
+    Raises:
+        ConfigError: an item lacks a field or does not fit otherwise, or there are too few worked examples.
+
+    """
+    shots = int(task.config.num_fewshot or 0)
+    if shots and task.fewshot_cfg.split and len(task.fewshot_docs()) < shots:
+        raise ConfigError(f"{task.task_name}: the local file holds fewer than {shots} worked examples.")
+    for number, row in enumerate(task.task_docs.select(range(count)), 1):
+        item = {name: value for name, value in row.items() if value is not None}
+        try:
+            task.doc_to_text(item)
+            target = task.doc_to_target(item)
+            if task.OUTPUT_TYPE == "multiple_choice":
+                choices = task.doc_to_choice(item)
+                target = choices.index(target) if isinstance(target, str) else choices[target]
+            elif not task.config.unsafe_code:
+                task.process_results(item, [""])
+        except DATA_ERRORS as error:
+            reason = f"{type(error).__name__}: {error}"[:200]
+            raise ConfigError(
+                f"{task.task_name}, item {number}: does not fit lm-eval's task ({reason}).\n"
+                f"Its fields are: {', '.join(item)}."
+            ) from error
+
+
+def _find(folder: Path, stems: Sequence[str]) -> Path | None:
     """The first `<stem><suffix>` that is there, stems before suffixes."""
     paths = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
-def need_file(folder: Path, task: str, stems: Sequence[str]) -> Path:
-    """As `find_file`.
-
-    Raises:
-        ConfigError: there is none.
-
-    """
-    path = find_file(folder, stems)
-    if path is None:
-        names = " or ".join(f"{stem}.jsonl" for stem in stems)
-        raise ConfigError(
-            f"{folder}: no file of {task}; looked for {names} (also {', '.join(SUFFIXES[1:])}).\n"
-            "Put it there, or leave the folder out to let lm-eval fetch its own from the hub."
-        )
-    return path
+def _suffix(path: Path) -> str:
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
-def read_rows(path: Path, convert: Convert) -> list[dict[str, Any]]:
-    """Every test item of a file, converted.
+def subtask_rows(rows: "Dataset", field: str, subtask: str) -> "Dataset":
+    """The rows of one subtask, which `field` names."""
+    return rows.filter(partial(operator.eq, subtask), input_columns=field)
 
-    Raises:
-        PoolError: the file is damaged.
-        ConfigError: a row cannot be parsed or lacks a field; no test item at all.
 
-    """
-    rows: list[dict[str, Any]] = []
-    reader = READERS[path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix]
-    for raw in reader(path):
-        if raw.data is None:
-            raise ConfigError(f"{path.name}, row {raw.number}: {raw.problem}.")
-        try:
-            converted = convert(raw.data)
-        except ConfigError as error:
-            raise ConfigError(f"{path.name}, row {raw.number}: {error}") from None
-        if converted is not None:
-            rows.append(converted)
-    if not rows:
-        raise ConfigError(f"{path}: holds no test item.")
-    return rows
+def mbpp_test_split(rows: "Dataset") -> "Dataset":
+    """The rows of MBPP's test split; the sanitized set calls a task's text `prompt`."""
+    split = rows.filter(MBPP_TEST_IDS.__contains__, input_columns="task_id")
+    return split if "text" in rows.column_names else split.rename_column("prompt", "text")
+
+
+def truthfulqa_choices(rows: "Dataset") -> "Dataset":
+    """Multiple choice from answers: mc1 is the best against the incorrect ones, mc2 every correct one against them."""
+    if "mc1_targets" in rows.column_names:
+        return rows
+    return rows.map(_choices, with_indices=True, remove_columns=rows.column_names)
+
+
+def _choices(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+    fields = {name.lower().replace(" ", "_"): value for name, value in row.items() if value is not None}
+    try:
+        question, best = fields["question"], fields["best_answer"].strip()
+        right, wrong = _answers(fields["correct_answers"]), _answers(fields["incorrect_answers"])
+    except KeyError as error:
+        raise ConfigError(f"truthfulqa, row {index + 1}: no field {error}; the fields are: {', '.join(row)}.") from None
+    if not wrong:
+        raise ConfigError(f"truthfulqa, row {index + 1}: has no incorrect answer to choose against.")
+    right = list(dict.fromkeys([*right, best]))
+    return {"question": question, "mc1_targets": _labelled([best], wrong), "mc2_targets": _labelled(right, wrong)}
+
+
+def _answers(value: str | Sequence[str]) -> list[str]:
+    """A list, or text separated by semicolons; blanks and repetitions are left out."""
+    parts = value.split(";") if isinstance(value, str) else value
+    return list(dict.fromkeys(text for part in parts if (text := part.strip())))
+
+
+def _labelled(right: list[str], wrong: list[str]) -> dict[str, Any]:
+    return {"choices": [*right, *wrong], "labels": [1] * len(right) + [0] * len(wrong)}
