@@ -31,7 +31,7 @@ def random_draws(
         rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
         if draw % ranks.size == ranks.rank:
             found[draw] = subset_information(features, rows, alpha, before)
-    return ranks.add_up(found)
+    return ranks.all_reduce_sum(found)
 
 
 def subset_information(features: FeatureRows, rows: Tensor, alpha: float, before: Tensor | None = None) -> float:

@@ -57,7 +57,7 @@ def principal_directions(features: FeatureRows, known: Survey, rank: int, ranks:
     own, members = own_rows(features, ranks), own_range(features.rows, ranks)
     for start, stop in block_bounds(own):
         total.addmm_(own.block(start, stop).T, vectors[members.start + start : members.start + stop] * inverse_lengths)
-    return ranks.add_up(total)
+    return ranks.all_reduce_sum(total)
 
 
 def projected(features: FeatureRows, directions: Tensor, ranks: Ranks = ALONE) -> TensorFeatures:
@@ -66,4 +66,4 @@ def projected(features: FeatureRows, directions: Tensor, ranks: Ranks = ALONE) -
     result = torch.empty(own.rows, directions.shape[1], dtype=torch.float64, device=features.device)
     for start, stop in block_bounds(own):
         result[start:stop] = own.block(start, stop) @ directions
-    return TensorFeatures(ranks.join(result))
+    return TensorFeatures(ranks.all_gather(result))

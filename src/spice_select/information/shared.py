@@ -24,9 +24,9 @@ class SharedGreedy:
     def best_row(self) -> int | None:
         """As `Engine.best_row`."""
         ties = self._own.best()
-        ties.best = self._ranks.largest(ties.best)
-        row = ties.lowest(ties.width(self._ranks.largest(ties.largest_conflict())))
-        found = self._ranks.lowest(self._rows if row is None else self._range.start + row)
+        ties.best = self._ranks.all_reduce_max(ties.best)
+        row = ties.lowest(ties.width(self._ranks.all_reduce_max(ties.largest_conflict())))
+        found = self._ranks.all_reduce_min(self._rows if row is None else self._range.start + row)
         return None if found == self._rows else found
 
     def take(self, row: int, least_gain: float) -> Taken | None:
@@ -49,12 +49,12 @@ class SharedGreedy:
     def refresh_all(self) -> tuple[Tensor, Tensor]:
         """As `Engine.refresh_all`."""
         gains, conflicts = self._own.refresh_all()
-        return self._ranks.join(gains), self._ranks.join(conflicts)
+        return self._ranks.all_gather(gains), self._ranks.all_gather(conflicts)
 
     @property
     def refreshed(self) -> int:
         """Rows that all processes together looked at again."""
-        return int(self._ranks.add_up(torch.tensor(self._own.refreshed)))
+        return int(self._ranks.all_reduce_sum(torch.tensor(self._own.refreshed)))
 
     def _spread(self, candidate: Candidate | None, owner: int) -> tuple[Candidate, float]:
         if candidate is None:
@@ -63,6 +63,6 @@ class SharedGreedy:
             gain = math.log1p(self._own.alpha * candidate.remainder)  # its owner's: all must stop at the same pick
             numbers = candidate.vector.new_tensor([gain, candidate.remainder, candidate.conflict])
             packed = torch.cat([candidate.vector, candidate.image, numbers])
-        told = self._ranks.spread(packed, owner)
+        told = self._ranks.broadcast(packed, owner)
         dim = self._own.dim
         return Candidate(told[:dim], told[dim : 2 * dim], float(told[-2]), float(told[-1])), float(told[-3])

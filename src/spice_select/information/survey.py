@@ -50,7 +50,7 @@ def last_gains_beside(features: FeatureRows, moment: Tensor, alpha: float, ranks
         rooted = cast(Tensor, torch.linalg.solve_triangular(factor, columns, upper=False))
         leverage = (alpha * rooted.square().sum(dim=0)).clamp(0.0, 1.0 - torch.finfo(torch.float64).eps)
         result[start:stop] = -torch.log1p(-leverage)
-    return ranks.join(result)
+    return ranks.all_gather(result)
 
 
 def second_moment(features: FeatureRows, ranks: Ranks = ALONE) -> Tensor:
@@ -60,7 +60,7 @@ def second_moment(features: FeatureRows, ranks: Ranks = ALONE) -> Tensor:
     for start, stop in block_bounds(own):
         block = own.block(start, stop)
         moment.addmm_(block.T, block)
-    return ranks.add_up(moment)
+    return ranks.all_reduce_sum(moment)
 
 
 def survey(features: FeatureRows, ranks: Ranks = ALONE) -> Survey:
@@ -84,8 +84,8 @@ def survey(features: FeatureRows, ranks: Ranks = ALONE) -> Survey:
             continue
         for first, last in block_bounds(features):
             moment[before + start : before + stop, first:last] = block @ features.block(first, last).T
-    moment = ranks.add_up(moment)
-    return Survey(ranks.join(squares), moment, by_rows, _spectrum(moment, ranks))
+    moment = ranks.all_reduce_sum(moment)
+    return Survey(ranks.all_gather(squares), moment, by_rows, _spectrum(moment, ranks))
 
 
 def _spectrum(moment: Tensor, ranks: Ranks) -> Spectrum:
@@ -93,7 +93,7 @@ def _spectrum(moment: Tensor, ranks: Ranks) -> Spectrum:
     values, vectors = moment.new_zeros(len(moment)), torch.zeros_like(moment)
     if ranks.rank == 0:
         values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(moment))
-    return Spectrum(ranks.spread(values.clamp(min=0.0), 0), ranks.spread(vectors, 0))
+    return Spectrum(ranks.broadcast(values.clamp(min=0.0), 0), ranks.broadcast(vectors, 0))
 
 
 def _refuse_infinite(squares: Tensor, start: int) -> None:

@@ -207,7 +207,7 @@ class _Run:
     def _saved_proxy(self) -> int | None:
         """The cycle whose starting proxy is saved, as the first process sees it."""
         saved = self.checkpoint.proxy_cycle()
-        told = int(self.ranks.spread(torch.tensor(-1 if saved is None else saved), 0))
+        told = int(self.ranks.broadcast(torch.tensor(-1 if saved is None else saved), 0))
         return None if told < 0 else told
 
     def _exchange(self, own: list[int]) -> None:

@@ -118,7 +118,7 @@ def as_seen(
             f"up to {most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
             "numbers or more, information saturates. A store of a larger --dim keeps more apart."
         )
-    mean = float(ranks.spread(known.squares.mean(), 0))
+    mean = float(ranks.broadcast(known.squares.mean(), 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
     return Seen(features, known, before, alpha)
 
