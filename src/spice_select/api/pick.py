@@ -151,7 +151,7 @@ def pick(
         with watch.time("selection"):
             record, found = choose_all(opened, listing.lines, config, given, reporter, ranks)
         reporter.note(
-            f"{found.refreshed:,} rows were looked at again for {len(record.picks):,} picks, "
+            f"{found.evaluated:,} rows were looked at again for {len(record.picks):,} picks, "
             f"{opened.bytes_read / 1e6:,.0f} MB of features read"
         )
         chosen: list[Chat] = [*opened.chats(chosen_rows([record]))]

@@ -6,8 +6,6 @@ run of neighbouring rows.
 
 from torch import Tensor
 
-from spice_select.information.features import FeatureRows, RangeOfFeatures
-
 
 class Ranks:
     """The processes, numbered from 0; all of them call each method together. This class is a single process."""
@@ -48,9 +46,3 @@ def own_range(rows: int, ranks: Ranks) -> range:
 def owner_of(row: int, rows: int, ranks: Ranks) -> int:
     """The process whose `own_range` holds this row."""
     return next(rank for rank in range(ranks.size) if row < rows * (rank + 1) // ranks.size)
-
-
-def own_rows(features: FeatureRows, ranks: Ranks) -> FeatureRows:
-    """The features of this process's rows, numbered from 0."""
-    own = own_range(features.rows, ranks)
-    return features if ranks.size == 1 else RangeOfFeatures(features, own)

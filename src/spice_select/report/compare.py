@@ -16,8 +16,7 @@ import torch
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.files.atomic import write_text
-from spice_select.information import random_draws, select_in_order, subset_information
-from spice_select.information.survey import second_moment
+from spice_select.information import random_draws, second_moment, select_in_order, subset_information
 from spice_select.report.comparison import Comparison, Contender
 from spice_select.report.content import Diversity
 from spice_select.report.decay import draw_decays

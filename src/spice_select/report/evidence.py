@@ -115,7 +115,7 @@ class Evidence:
         seen = as_seen(store, self.lines, record.rows, limit.most, config, given, NoProgress())
         plain = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
         alpha = record.measures.alpha
-        return PoolEvidence(record, seen.features, seen.known.squares, plain, seen.given, alpha, limit)
+        return PoolEvidence(record, seen.features, seen.known.squared_norms, plain, seen.given, alpha, limit)
 
     @property
     def picked(self) -> list[int]:
@@ -212,7 +212,7 @@ def _of_gram(gram: Tensor, record: PoolRecord, lengths: Sequence[int], config: R
     scaled = gram_as_seen(gram, lengths, record.quota, config)
     seen, plain = TensorFeatures(gram_features(scaled)), TensorFeatures(gram_features(gram))
     return PoolEvidence(
-        record, seen, scaled.diagonal(), plain, None, record.measures.alpha, RowLimit(len(record.picks))
+        record, seen, scaled.squared_norms, plain, None, record.measures.alpha, RowLimit(len(record.picks))
     )
 
 

@@ -14,12 +14,12 @@ from spice_select.information import (
     choose_rows,
     guarantee_factor,
     half_life,
+    moments_of,
     random_draws,
+    second_moment,
     subset_information,
-    survey,
     theorem4,
 )
-from spice_select.information.survey import second_moment
 from spice_select.report.content import BoundCheck, Correlation, Curve, Rival, Theory
 from spice_select.report.evidence import PoolEvidence
 
@@ -174,7 +174,7 @@ class _Rivals:
         self.skipped = self.skipped or work > MOST_WORK
         if self.config.method == "spice" and self.config.penalty > 0 and not self.skipped:
             limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
-            found = choose_rows(pool.seen, survey(pool.seen), limit, pool.alpha, 0.0, None, pool.given)
+            found = choose_rows(moments_of(pool.seen), limit, pool.alpha, 0.0, None, pool.given)
             self.without_penalty += found.selection.information
 
     def result(self) -> list[Rival]:

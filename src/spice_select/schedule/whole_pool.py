@@ -11,17 +11,17 @@ from spice_select.errors import ConfigError, ModelError
 from spice_select.information import (
     FeatureRows,
     FeatureSelection,
+    Moments,
     PartOfFeatures,
     ScaledFeatures,
     SelectionInputError,
-    Survey,
     choose_rows,
     gradient_scales,
+    moments_of,
     principal_directions,
     principal_rank,
     projected,
     random_draws,
-    survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.types import Line
@@ -55,11 +55,11 @@ def choose_all(
     limit = limit_of(config, only(lines, kept))
     try:
         seen = as_seen(store, lines, kept, limit.most, config, given, progress, ranks)
-        features, known, before, alpha = seen.features, seen.known, seen.given, seen.alpha
+        features, before, alpha = seen.features, seen.given, seen.alpha
         penalty = 0.0 if config.method == "fisher" else config.penalty
         progress.begin("choosing", limit.most, limit.most)
         found = choose_rows(
-            features, known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1), ranks
+            seen.known, limit, alpha, penalty, config.stop_ratio, before, lambda _: progress.advance(1, 1)
         )
         picks = len(found.selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
@@ -79,7 +79,7 @@ class Seen:
     """Rows as a choice sees them: scaled, in their main directions; those that were `given` likewise."""
 
     features: FeatureRows
-    known: Survey
+    known: Moments
     given: FeatureRows | None
     alpha: float
 
@@ -106,19 +106,19 @@ def as_seen(
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
     before = None if given is None else _usable_rows(same_proxy(given, store), config)
     progress.note(f"looking at {features.rows:,} rows of {features.dim:,} numbers")
-    known = survey(features, ranks)
+    known = moments_of(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
     if rank != "all" and rank < min(features.rows, features.dim):
-        directions = principal_directions(features, known, rank, ranks)
+        directions = principal_directions(known, rank)
         features = projected(features, directions, ranks)
         before = None if before is None else projected(before, directions, ranks)
-        known = survey(features, ranks)
+        known = moments_of(features, ranks)
     elif most * 2 >= features.dim:
         progress.note(
             f"up to {most:,} picks from gradients of {features.dim:,} numbers: with half as many picks as "
             "numbers or more, information saturates. A store of a larger --dim keeps more apart."
         )
-    mean = float(ranks.broadcast(known.squares.mean(), 0))
+    mean = float(ranks.broadcast(known.squared_norms.mean(), 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
     return Seen(features, known, before, alpha)
 
