@@ -47,20 +47,20 @@ def test_no_draw_has_more_information_than_all_rows(vectors, seed):
 def test_theorem4_is_counted_as_it_is_stated(vectors, alpha, data):
     count = data.draw(st.integers(1, len(vectors)))
     picks = data.draw(st.permutations(range(len(vectors))))[:count]
-    squares = torch.from_numpy((vectors**2).sum(axis=1))
+    squared_norms = torch.from_numpy((vectors**2).sum(axis=1))
     epsilon = select_in_order(gram_of(vectors), picks, alpha).epsilon
-    found = theorem4(TensorFeatures(torch.from_numpy(vectors)), squares, picks, epsilon, alpha)
+    found = theorem4(TensorFeatures(torch.from_numpy(vectors)), squared_norms, picks, epsilon, alpha)
     assert tuple(found) == diversity_oracle.theorem4(vectors, picks, alpha)
 
 
 def test_of_many_steps_some_stand_for_all(monkeypatch):
     """A tiny alpha meets the condition at every step; the bound then holds at all, whichever are looked at."""
     vectors = np.random.default_rng(0).standard_normal((60, 8))
-    squares = torch.from_numpy((vectors**2).sum(axis=1))
+    squared_norms = torch.from_numpy((vectors**2).sum(axis=1))
     epsilon = select_in_order(gram_of(vectors), range(60), 1e-7).epsilon
-    found = theorem4(TensorFeatures(torch.from_numpy(vectors)), squares, range(60), epsilon, 1e-7)
+    found = theorem4(TensorFeatures(torch.from_numpy(vectors)), squared_norms, range(60), epsilon, 1e-7)
     monkeypatch.setattr("spice_select.information.diagnostics.CHECKED", 7)
-    assert theorem4(TensorFeatures(torch.from_numpy(vectors)), squares, range(60), epsilon, 1e-7) == found
+    assert theorem4(TensorFeatures(torch.from_numpy(vectors)), squared_norms, range(60), epsilon, 1e-7) == found
     assert found.condition == 59
 
 

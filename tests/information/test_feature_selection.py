@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spice_select import select_from_features, select_from_gram
-from spice_select.information import SelectionInputError, principal_gram, random_draws, random_information
-from spice_select.information.eager import EagerGreedy
-from spice_select.information.feature_selection import choose_rows
+from spice_select.information import SelectionInputError, lazy_engine, principal_gram, random_draws, random_information
 from spice_select.information.features import ScaledFeatures, TensorFeatures
+from spice_select.information.from_features import choose_rows
+from spice_select.information.gram_engine import GramEngine
 from spice_select.information.greedy import greedy
-from spice_select.information.lazy import LazyGreedy
+from spice_select.information.lazy_engine import LazyEngine
 from spice_select.information.limits import CostLimit, GroupLimit, RowLimit
+from spice_select.information.moments import moments_of
 from spice_select.information.principal import principal_directions, projected
-from spice_select.information.survey import survey
 
 
 @st.composite
@@ -46,54 +46,50 @@ def problems(draw):
     return features, budget, alpha, penalty, stop_ratio
 
 
-def engine(kind, features, limit, alpha, penalty, room=None, fetch=None):
-    known = survey(TensorFeatures(features))
-    largest = float(torch.log1p(alpha * known.squares).max())
-    source = features.double() if kind is EagerGreedy else TensorFeatures(features)
-    return kind(source, known.squares, alpha, penalty, limit.most, largest, limit.weights)
+def lazy(features, limit, alpha, penalty):
+    return LazyEngine(moments_of(TensorFeatures(features)), alpha, penalty, limit.most, limit.weights)
+
+
+def eager(features, limit, alpha, penalty):
+    wide = features.double()
+    return GramEngine(wide @ wide.T, alpha, penalty, limit.most)
 
 
 @settings(max_examples=300, deadline=None)
 @given(problems())
 def test_looking_only_where_needed_changes_no_pick(problem):
-    """Lazy and eager make the picks of the Gram form, with its gains and conflicts."""
+    """The lazy engine makes the picks of the Gram form, with its gains and conflicts."""
     features, budget, alpha, penalty, stop_ratio = problem
     wide = features.double()
     expected = select_from_gram(wide @ wide.T, budget, alpha, penalty, stop_ratio)
     limit = RowLimit(budget)
-    for kind in (LazyGreedy, EagerGreedy):
-        trace = greedy(engine(kind, features, limit, alpha, penalty), limit, stop_ratio, ())
-        assert trace.picks == expected.indices, kind
-        assert trace.stopped_early == expected.stopped_early
-        gains = torch.tensor([taken.gain for taken in trace.taken], dtype=torch.float64)
-        conflicts = torch.tensor([taken.conflict for taken in trace.taken], dtype=torch.float64)
-        torch.testing.assert_close(gains, expected.gain[expected.indices], rtol=1e-8, atol=1e-9 * max(1.0, alpha))
-        torch.testing.assert_close(conflicts, expected.conflict[expected.indices], rtol=1e-8, atol=1e-9)
+    trace = greedy(lazy(features, limit, alpha, penalty), limit, stop_ratio)
+    assert trace.rows == expected.indices
+    assert trace.stopped_early == expected.stopped_early
+    gains = torch.tensor([pick.gain for pick in trace.picks], dtype=torch.float64)
+    conflicts = torch.tensor([pick.conflict for pick in trace.picks], dtype=torch.float64)
+    torch.testing.assert_close(gains, expected.gain[expected.indices], rtol=1e-8, atol=1e-9 * max(1.0, alpha))
+    torch.testing.assert_close(conflicts, expected.conflict[expected.indices], rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize(("rows", "dim", "budget"), [(3000, 48, 700), (1500, 200, 600), (4000, 16, 400)])
 @pytest.mark.parametrize("penalty", [0.0, 0.3])
-def test_more_picks_than_directions_and_rows_beyond_the_frontier(rows, dim, budget, penalty, monkeypatch):
-    """Long runs meet every path: rows that waited longer than d picks, folded matrices, rows that left the frontier."""
-    from spice_select.information import lazy
-
-    monkeypatch.setattr(lazy, "_FRONTIER_BYTES", 0)
-    monkeypatch.setattr(lazy, "_FRONTIER_LEAST", 32)
+def test_more_picks_than_directions_and_rows_beyond_the_active_set(rows, dim, budget, penalty, monkeypatch):
+    """Long runs meet every path: rows that waited over d picks, folded matrices, rows that left the active set."""
+    monkeypatch.setattr(lazy_engine, "_ACTIVE_BYTES", 0)
+    monkeypatch.setattr(lazy_engine, "_ACTIVE_LEAST", 32)
     generator = torch.Generator().manual_seed(rows)
     spread = torch.arange(1, dim + 1, dtype=torch.float64) ** -0.5
     features = torch.randn(rows, dim, generator=generator, dtype=torch.float64) * spread + 0.2 * spread
     features[rows // 2 : rows // 2 + 50] = features[:50]
     alpha = 1.0 / float(features.square().sum(dim=1).mean())
     limit = RowLimit(budget)
-    lazily = engine(LazyGreedy, features, limit, alpha, penalty)
-    picks = greedy(lazily, limit, None, (0, 10, 100)).picks
-    assert picks == greedy(engine(EagerGreedy, features, limit, alpha, penalty), limit, None, ()).picks
-    gain, conflict = lazily.refresh_all()
-    eager = engine(EagerGreedy, features, limit, alpha, penalty)
-    for row in picks:
-        eager.take(row, -math.inf)
-    torch.testing.assert_close(gain, eager.refresh_all()[0], rtol=1e-7, atol=1e-9)
-    torch.testing.assert_close(conflict, eager.refresh_all()[1], rtol=1e-7, atol=1e-9)
+    picks = greedy(lazy(features, limit, alpha, penalty), limit).rows
+    assert picks == greedy(eager(features, limit, alpha, penalty), limit).rows
+    found = choose_rows(moments_of(TensorFeatures(features)), limit, alpha, penalty, None).selection
+    expected = select_from_gram(features @ features.T, budget, alpha, penalty)
+    torch.testing.assert_close(found.gain, expected.gain, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(found.conflict, expected.conflict, rtol=1e-7, atol=1e-9)
 
 
 @settings(max_examples=100, deadline=None)
@@ -121,7 +117,7 @@ def test_the_record_is_that_of_the_gram_form(problem):
 def test_the_certificate_bounds_every_subset(features, budget, alpha, penalty):
     limit = RowLimit(min(budget, len(features)))
     rows = TensorFeatures(features)
-    selection = choose_rows(rows, survey(rows), limit, alpha, penalty, None).selection
+    selection = choose_rows(moments_of(rows), limit, alpha, penalty, None).selection
     subsets = itertools.combinations(range(len(features)), limit.most)
     assert selection.certificate.bound >= best_information(features, alpha, subsets) - 1e-9
 
@@ -188,11 +184,11 @@ def test_quotas_are_kept_and_the_choice_is_the_greedy_one(problem, penalty):
         frozenset(part) for s in complete for r in range(len(s) + 1) for part in itertools.combinations(s, r)
     }
     expected = brute_force(features, 1.0, penalty, lambda s: frozenset(s) in completable, lambda _: 1.0)
-    for kind in (LazyGreedy, EagerGreedy):
-        picks = greedy(engine(kind, features, limit, 1.0, penalty), limit, None, ()).picks
+    for engine in (lazy, eager):
+        picks = greedy(engine(features, limit, 1.0, penalty), limit).rows
         assert picks == expected and within(limit, picks) and len(picks) == limit.most
     rows = TensorFeatures(features)
-    bound = choose_rows(rows, survey(rows), limit, 1.0, penalty, None).selection.certificate.bound
+    bound = choose_rows(moments_of(rows), limit, 1.0, penalty, None).selection.certificate.bound
     assert bound >= best_information(features, 1.0, complete) - 1e-9
 
 
@@ -207,10 +203,9 @@ def test_a_budget_of_cost_is_kept_and_the_choice_is_the_greedy_one(features, dat
     expected = brute_force(
         features, 1.0, penalty, lambda s: sum(int(costs[i]) for i in s) <= budget, lambda row: float(costs[row])
     )
-    for kind in (LazyGreedy, EagerGreedy):
-        assert greedy(engine(kind, features, limit, 1.0, penalty), limit, None, ()).picks == expected
+    assert greedy(lazy(features, limit, 1.0, penalty), limit).rows == expected
     rows = TensorFeatures(features)
-    selection = choose_rows(rows, survey(rows), limit, 1.0, penalty, None).selection
+    selection = choose_rows(moments_of(rows), limit, 1.0, penalty, None).selection
     subsets = [s for r in range(1, len(features) + 1) for s in itertools.combinations(range(len(features)), r)
                if sum(int(costs[i]) for i in s) <= budget]  # fmt: skip
     assert selection.certificate.bound >= best_information(features, 1.0, subsets) - 1e-9
@@ -266,17 +261,17 @@ def test_given_rows_count_as_selected_first(features, held, penalty, alpha, data
     )
     budget = data.draw(st.integers(1, size))
     rows, before = TensorFeatures(features), TensorFeatures(given_features)
-    found = choose_rows(rows, survey(rows), RowLimit(budget), alpha, penalty, None, before).selection
+    found = choose_rows(moments_of(rows), RowLimit(budget), alpha, penalty, None, before).selection
     joint = torch.cat([features, given_features])
     limit = RowLimit(size + held)
-    eager = engine(EagerGreedy, joint, limit, alpha, penalty)
+    engine = eager(joint, limit, alpha, penalty)
     for row in range(size, size + held):
-        eager.take(row, -math.inf)
-    expected = greedy(eager, RowLimit(budget), None, ())
-    assert found.indices == expected.picks
+        engine.take(row, -math.inf)
+    expected = greedy(engine, RowLimit(budget))
+    assert found.indices == expected.rows
     torch.testing.assert_close(
         found.gain[found.indices],
-        torch.tensor([t.gain for t in expected.taken], dtype=torch.float64),
+        torch.tensor([pick.gain for pick in expected.picks], dtype=torch.float64),
         rtol=1e-7,
         atol=1e-9,
     )
@@ -299,13 +294,15 @@ def test_principal_directions_give_the_cut_gram_matrix(features, rank):
     rows = TensorFeatures(features)
     if rank >= min(features.shape):
         return
-    known = survey(rows)
-    cut = projected(rows, principal_directions(rows, known, rank)).block(0, len(features))
+    known = moments_of(rows)
+    cut = projected(rows, principal_directions(known, rank)).block(0, len(features))
     wide = features.double()
-    scale = float(known.squares.max()) + 1e-30
+    scale = float(known.squared_norms.max()) + 1e-30
     values = known.spectrum.values.flip(0)
     if values[rank - 1] - values[rank] > 1e-6 * values[0]:  # else the subspace is not determined
-        torch.testing.assert_close(cut @ cut.T / scale, principal_gram(wide @ wide.T, rank) / scale, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            cut @ cut.T / scale, principal_gram(wide @ wide.T, rank).matrix / scale, rtol=0, atol=1e-6
+        )
 
 
 def test_scaling_is_applied_as_rows_are_read():

@@ -31,14 +31,14 @@ def test_scaled_gram_is_the_gram_of_scaled_gradients(vectors: np.ndarray, data: 
     for scale, scaled in expected.items():
         scales = gradient_scales(scale, lengths, gram.diagonal().copy())  # pyright: ignore[reportArgumentType]
         assert scales.dtype == torch.float64
-        np.testing.assert_allclose(scale_gram(gram, scales).numpy(), gram_of(scaled), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(scale_gram(gram, scales).matrix.numpy(), gram_of(scaled), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("scale", "other"), [("unit", 0.5), ("geometric", 1.0)])
 def test_a_zero_gradient_has_scale_zero_and_stays_zero(scale: Scale, other: float) -> None:
     scales = gradient_scales(scale, [4, 4], [0.0, 4.0])
     assert scales.tolist() == [0.0, other]
-    assert scale_gram([[0.0, 0.0], [0.0, 4.0]], scales).tolist() == [[0.0, 0.0], [0.0, 4.0 * other**2]]
+    assert scale_gram([[0.0, 0.0], [0.0, 4.0]], scales).matrix.tolist() == [[0.0, 0.0], [0.0, 4.0 * other**2]]
 
 
 @settings(deadline=None, max_examples=60)

@@ -20,11 +20,11 @@ from spice_select.information import (
     TensorFeatures,
     choose_rows,
     information,
+    moments_of,
     random_draws,
     relative_alpha,
     select_from_features,
     select_from_gram,
-    survey,
 )
 from spice_select.information.factor import log_det_shifted, shifted_cholesky
 
@@ -100,7 +100,7 @@ def test_so_they_are_beside_given_rows_and_for_subsets(unit, power, scale, data)
     before = data.draw(st.integers(1, len(vectors) - 1))
     there, rows = TensorFeatures(torch.tensor(vectors[:before])), TensorFeatures(torch.tensor(vectors[before:]))
     limit = RowLimit(data.draw(st.integers(1, rows.rows)))
-    check(choose_rows(rows, survey(rows), limit, alpha, 0.0, None, there).selection, vectors, alpha, before)
+    check(choose_rows(moments_of(rows), limit, alpha, 0.0, None, there).selection, vectors, alpha, before)
     subset = data.draw(st.permutations(range(len(vectors))))[:before]
     exact = float(high_precision.information(vectors, subset, alpha))
     assert abs(information(vectors @ vectors.T, subset, alpha) - exact) <= EXACT * reach(vectors, alpha) * len(subset)

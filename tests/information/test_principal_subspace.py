@@ -18,7 +18,7 @@ def test_it_is_the_gram_matrix_of_projected_gradients(vectors, rank) -> None:
     if rank < len(values) and values[rank - 1] - values[rank] < 1e-6 * max(values[0], 1e-9):
         return  # equal singular values: the subspace is not unique
     projected = vectors @ directions[:rank].T
-    cut = principal_gram(gram_of(vectors), rank)
+    cut = principal_gram(gram_of(vectors), rank).matrix
     np.testing.assert_allclose(cut, gram_of(projected), atol=1e-8 * (1 + np.square(vectors).sum()))
 
 
@@ -33,8 +33,8 @@ def test_information_in_a_subspace_never_exceeds_the_whole(vectors, rank) -> Non
 def test_a_rank_from_m_on_changes_nothing() -> None:
     """The paper's formula is the limit."""
     matrix = gram_of(np.random.default_rng(0).standard_normal((5, 9)))
-    assert torch.equal(principal_gram(matrix, 5), principal_gram(matrix, 50))
-    np.testing.assert_allclose(principal_gram(matrix, 5), matrix, rtol=1e-12)
+    assert torch.equal(principal_gram(matrix, 5).matrix, principal_gram(matrix, 50).matrix)
+    np.testing.assert_allclose(principal_gram(matrix, 5).matrix, matrix, rtol=1e-12)
 
 
 @pytest.mark.parametrize("rank", [0, -1])

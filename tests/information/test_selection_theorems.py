@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from oracles import selection_oracle as oracle
 from oracles.information_pools import alphas, gram_of, pools
 from spice_select.information import (
+    TensorFeatures,
     guarantee_factor,
-    interaction_bound,
     select_from_gram,
     select_in_order,
+    theorem4,
 )
 
 SLACK = 1e-9
@@ -132,21 +133,12 @@ def test_a_pool_of_zero_gradients_is_as_good_as_it_can_be() -> None:
 def test_theorem_4_bounds_the_interaction_under_its_premises(
     vectors: np.ndarray, data: st.DataObject, weight: float
 ) -> None:
-    subset = sorted(data.draw(st.sets(st.integers(0, len(vectors) - 1), min_size=1), label="subset"))
-    fisher = vectors[subset].T @ vectors[subset]
-    alpha = weight / max(np.linalg.eigvalsh(fisher)[-1], 1e-3)
-    rho = alpha * np.linalg.eigvalsh(fisher)[-1]
-    remainder = 1 - rho - alpha * (vectors**2).sum(axis=1).max() * rho
-    bound = interaction_bound(gram_of(vectors), subset, alpha)
-    if bound is None:
-        assert rho >= 1 - SLACK or remainder <= SLACK
-        return
-    assert rho < 1 + SLACK
-    assert remainder > -SLACK
-    for row in range(len(vectors)):
-        loss = oracle.gain(vectors, row, [], alpha) - oracle.gain(vectors, row, subset, alpha)
-        if row not in subset:
-            assert loss <= float(bound[row]) + SLACK
-    squares = ((vectors @ vectors[subset].T) ** 2).sum(axis=1)
-    expected = alpha**2 * squares / (1 + alpha * (vectors**2).sum(axis=1)) / remainder
-    np.testing.assert_allclose(bound.numpy(), expected, rtol=1e-6, atol=1e-12)
+    """Wherever the condition holds the bound does too, for every order of picking."""
+    picks = data.draw(st.permutations(range(len(vectors))), label="picks")
+    alpha = weight / max(np.linalg.eigvalsh(vectors.T @ vectors)[-1], 1e-3)
+    epsilon = select_in_order(gram_of(vectors), picks, alpha).epsilon
+    squared_norms = torch.from_numpy((vectors**2).sum(axis=1))
+    found = theorem4(TensorFeatures(torch.from_numpy(vectors)), squared_norms, picks, epsilon, alpha)
+    assert found.held == found.condition
+    if weight < 0.4:
+        assert found.condition == len(vectors) - 1

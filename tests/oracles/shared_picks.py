@@ -8,14 +8,14 @@ import sys
 import torch
 from torch import Tensor
 
-from spice_select.distributed.process_group import joined_processes, texts_of_all
-from spice_select.information.chance import random_draws
-from spice_select.information.feature_selection import FeatureSelection, choose_rows
+from spice_select.distributed.process_group import all_gather_texts, process_group
 from spice_select.information.features import TensorFeatures
+from spice_select.information.from_features import FeatureSelection, choose_rows
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
+from spice_select.information.moments import moments_of
 from spice_select.information.principal import principal_directions, projected
+from spice_select.information.random_subsets import random_draws
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.information.survey import survey
 
 
 def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, TensorFeatures | None, int | None]:
@@ -44,20 +44,20 @@ def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, Tens
 def choose(seed: int, ranks: Ranks) -> tuple[FeatureSelection, Tensor]:
     """The selection and what random rows reach."""
     features, limit, penalty, stop_ratio, given, rank = problem(seed)
-    known = survey(features, ranks)
+    known = moments_of(features, ranks)
     if rank is not None:
-        directions = principal_directions(features, known, rank, ranks)
+        directions = principal_directions(known, rank)
         features = projected(features, directions, ranks)
         given = None if given is None else projected(given, directions, ranks)
-        known = survey(features, ranks)
-    found = choose_rows(features, known, limit, 0.7, penalty, stop_ratio, given, ranks=ranks)
+        known = moments_of(features, ranks)
+    found = choose_rows(known, limit, 0.7, penalty, stop_ratio, given)
     generator = torch.Generator().manual_seed(seed)
     by_chance = random_draws(features, len(found.selection.indices), 0.7, 5, generator, given, ranks)
     return found, by_chance
 
 
 def main() -> None:
-    with joined_processes() as ranks:
+    with process_group() as ranks:
         for seed in range(120):
             (together, by_chance), (alone, expected) = choose(seed, ranks), choose(seed, ALONE)
             one, other = together.selection, alone.selection
@@ -69,7 +69,7 @@ def main() -> None:
                 assert abs(getattr(one.certificate, name) - getattr(other.certificate, name)) < 1e-7, seed
             assert abs(one.curvature - other.curvature) < 1e-6, seed
             torch.testing.assert_close(by_chance, expected, rtol=0.0, atol=1e-9)
-        told = texts_of_all(ranks, "ü" * ranks.rank)
+        told = all_gather_texts(ranks, "ü" * ranks.rank)
         assert told == ["ü" * rank for rank in range(ranks.size)]
         if ranks.rank == 0:
             sys.stdout.write(f"{ranks.size} processes agree\n")

@@ -14,7 +14,7 @@ from spice_select.api.gradients import PICK_OPTIONS
 from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
-from spice_select.distributed.process_group import joined_processes, wait_for_all
+from spice_select.distributed.process_group import barrier, process_group
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_stores
 from spice_select.information.ranks import Ranks
@@ -57,13 +57,13 @@ def pick(
     if existing == "resume":
         raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
     source = store if isinstance(store, GradientStore) else _open(store, options)
-    with joined_processes() as ranks:
+    with process_group() as ranks:
         if output is None:
             return _choose(source, options, reporter, watch, ranks)
         directory = Path(output)
         given = [] if options.get("given") is None else [Path(options["given"])]
         refuse_own_stores(directory, [source.path, *given])
-        with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: wait_for_all(ranks)) as opened:
+        with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
             result = replace(_choose(source, options, reporter, watch, ranks), output=directory)
             # The digest is that of the store's manifest, which lists the digests of all other files.
             about_store = {"path": str(source.path.resolve()), "sha256": file_digest(source.path / MANIFEST)}
@@ -76,7 +76,7 @@ def pick(
                 checkpoint.save_record(result.records[0])
                 target = Target(source.about["hub_name"], result.config.max_length, source.about["end_of_turn"])
                 finish_run(result, target, {"model": source.about["model"], "store": about_store}, reporter, watch)
-            wait_for_all(ranks)
+            barrier(ranks)
     return result
 
 
@@ -94,7 +94,7 @@ def _choose(
     with watch.time("selection"):
         record, found = choose_from_store(store, config, given, progress, ranks)
     progress.note(
-        f"{found.refreshed:,} gains were computed again for {len(record.picks):,} picks, "
+        f"{found.evaluated:,} gains were computed again for {len(record.picks):,} picks, "
         f"{store.bytes_read / 1e6:,.0f} MB of features read"
     )
     chosen = [*store.chats(chosen_rows([record]))]

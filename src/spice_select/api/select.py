@@ -17,7 +17,7 @@ from spice_select.api.finish_run import finish_run
 from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, WITHOUT_MODEL, RunConfig
-from spice_select.distributed.process_group import joined_processes, texts_of_all, wait_for_all
+from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs, refuse_own_stores
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
@@ -62,11 +62,11 @@ def select(
     """
     merged = merged_config(config, options)
     inputs, reporter = as_list(pools), progress or NoProgress()
-    with joined_processes() as ranks:
+    with process_group() as ranks:
         if output is not None:
             return _select(inputs, merged, Path(output), existing, reporter, ranks, page=True)
         with tempfile.TemporaryDirectory(prefix="spice-select-") as scratch:
-            shared = Path(texts_of_all(ranks, scratch)[0])
+            shared = Path(all_gather_texts(ranks, scratch)[0])
             found = _select(inputs, merged, shared / "run", "refuse", reporter, ranks, page=False)
             return replace(found, output=None)
 
@@ -82,7 +82,7 @@ def _select(
     page: bool,
 ) -> RunResult:
     watch = Stopwatch()
-    with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: wait_for_all(ranks)) as opened:
+    with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
         with watch.time("reading"):
             prepared = prepare(inputs, config, progress)
             budget, given = plan(prepared, progress)
@@ -108,7 +108,7 @@ def _select(
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
             target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
             finish_run(result, target, {"model": prepared.about}, progress, watch, page=page)
-        wait_for_all(ranks)
+        barrier(ranks)
     return result
 
 

@@ -18,7 +18,7 @@ PATIENCE = timedelta(hours=6)
 
 
 @contextmanager
-def joined_processes() -> Generator[Ranks]:
+def process_group() -> Generator[Ranks]:
     """Join the other processes of this launch for the block, if there are any. All of them must call it.
 
     GPUs talk by NCCL where each process of a host has one of its own; everything else goes through gloo.
@@ -44,7 +44,7 @@ def joined_processes() -> Generator[Ranks]:
             dist.destroy_process_group()
 
 
-class TorchRanks:
+class TorchRanks(Ranks):
     """`Ranks` over a group of torch.distributed."""
 
     def __init__(self, group: Any, *, direct: bool) -> None:
@@ -53,23 +53,23 @@ class TorchRanks:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
 
-    def largest(self, value: float) -> float:
-        """As `Ranks.largest`."""
+    def all_reduce_max(self, value: float) -> float:
+        """As `Ranks.all_reduce_max`."""
         return float(self._reduced(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
 
-    def lowest(self, value: int) -> int:
-        """As `Ranks.lowest`."""
+    def all_reduce_min(self, value: int) -> int:
+        """As `Ranks.all_reduce_min`."""
         return int(self._reduced(torch.tensor(value), dist.ReduceOp.MIN))
 
-    def add_up(self, tensor: Tensor) -> Tensor:
-        """As `Ranks.add_up`."""
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """As `Ranks.all_reduce_sum`."""
         return self._reduced(tensor, dist.ReduceOp.SUM)
 
-    def join(self, part: Tensor) -> Tensor:
-        """As `Ranks.join`."""
+    def all_gather(self, part: Tensor) -> Tensor:
+        """As `Ranks.all_gather`."""
         sizes = torch.zeros(self.size, dtype=torch.int64)
         sizes[self.rank] = len(part)
-        sizes = self.add_up(sizes)
+        sizes = self.all_reduce_sum(sizes)
         own = self._sent(part)
         padded = own.new_zeros(int(sizes.max()), *own.shape[1:])
         padded[: len(own)] = own
@@ -77,8 +77,8 @@ class TorchRanks:
         _checked(lambda: cast(Any, dist).all_gather(found, padded, group=self._group))
         return torch.cat([other[: int(size)] for other, size in zip(found, sizes, strict=True)]).to(part.device)
 
-    def spread(self, tensor: Tensor, owner: int) -> Tensor:
-        """As `Ranks.spread`."""
+    def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
+        """As `Ranks.broadcast`."""
         result = self._sent(tensor)
         _checked(lambda: cast(Any, dist).broadcast(result, owner, group=self._group))
         return result.to(tensor.device)
@@ -92,21 +92,21 @@ class TorchRanks:
         return (tensor if self._direct else tensor.cpu()).contiguous()
 
 
-def texts_of_all(ranks: Ranks, own: str) -> list[str]:
+def all_gather_texts(ranks: Ranks, own: str) -> list[str]:
     """Everyone's text, in order of rank."""
     if ranks.size == 1:
         return [own]
     raw = own.encode()
-    sizes = ranks.join(torch.tensor([len(raw)]))
-    joined = ranks.join(torch.frombuffer(bytearray(raw) or bytearray(1), dtype=torch.uint8)[: len(raw)])
+    sizes = ranks.all_gather(torch.tensor([len(raw)]))
+    joined = ranks.all_gather(torch.frombuffer(bytearray(raw) or bytearray(1), dtype=torch.uint8)[: len(raw)])
     ends = [int(end) for end in sizes.cumsum(0)]
     whole = cast(Any, joined).numpy().tobytes()
     return [whole[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def wait_for_all(ranks: Ranks) -> None:
+def barrier(ranks: Ranks) -> None:
     """Return when every process has called this."""
-    ranks.lowest(0)
+    ranks.all_reduce_min(0)
 
 
 def _checked(call: Callable[[], object]) -> None:

@@ -1,37 +1,44 @@
 """The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
 
 from spice_select.information.certificate import Certificate, guarantee_factor
-from spice_select.information.chance import random_draws, subset_information
-from spice_select.information.diagnostics import Theorem4, gram_features, half_life, theorem4
-from spice_select.information.feature_selection import (
-    FeatureSelection,
-    choose_rows,
-    select_from_features,
-)
+from spice_select.information.checks import SelectionInputError
+from spice_select.information.diagnostics import Theorem4, half_life, theorem4
 from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures
+from spice_select.information.from_features import FeatureSelection, choose_rows, select_from_features
+from spice_select.information.from_gram import select_from_gram, select_in_order
+from spice_select.information.gram import (
+    Gram,
+    GramLike,
+    gram_features,
+    largest_norms,
+    principal_gram,
+    relative_alpha,
+    scale_gram,
+)
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
-from spice_select.information.objective import information, interaction_bound, random_information
-from spice_select.information.principal import principal_directions, principal_gram, principal_rank, projected
-from spice_select.information.scaling import Scale, gradient_scales, relative_alpha, scale_gram
-from spice_select.information.selection import Selection, largest_norms, select_from_gram, select_in_order
-from spice_select.information.survey import Survey, survey
-from spice_select.information.validation import GramLike, SelectionInputError
+from spice_select.information.moments import Moments, moments_of, second_moment
+from spice_select.information.objective import information
+from spice_select.information.principal import principal_directions, principal_rank, projected
+from spice_select.information.random_subsets import random_draws, random_information, subset_information
+from spice_select.information.scaling import Scale, gradient_scales
+from spice_select.information.selection import Selection
 
 __all__ = [
     "Certificate",
     "CostLimit",
     "FeatureRows",
     "FeatureSelection",
+    "Gram",
     "GramLike",
     "GroupLimit",
     "Limit",
+    "Moments",
     "PartOfFeatures",
     "RowLimit",
     "Scale",
     "ScaledFeatures",
     "Selection",
     "SelectionInputError",
-    "Survey",
     "TensorFeatures",
     "Theorem4",
     "choose_rows",
@@ -40,8 +47,8 @@ __all__ = [
     "guarantee_factor",
     "half_life",
     "information",
-    "interaction_bound",
     "largest_norms",
+    "moments_of",
     "principal_directions",
     "principal_gram",
     "principal_rank",
@@ -50,10 +57,10 @@ __all__ = [
     "random_information",
     "relative_alpha",
     "scale_gram",
+    "second_moment",
     "select_from_features",
     "select_from_gram",
     "select_in_order",
     "subset_information",
-    "survey",
     "theorem4",
 ]

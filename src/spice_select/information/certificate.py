@@ -1,18 +1,19 @@
-"""How good a selection is, without a theory of how it was made: certificates, curvature, guarantee.
+"""How good a selection is, without a theory of how it was made: certificate, curvature, guarantee.
 
-Contract: pure functions of gains and eigenvalues; none looks at how rows were chosen.
+Contract: pure functions of gains and eigenvalues; none depends on how rows were chosen.
 U is monotone and submodular, so for every set A: U(OPT_k) <= U(A) + the k largest gains D_x(A) outside A.
 The k largest eigenvalues of alpha K bound U(OPT_k) as well, since those of a submatrix interlace with them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from spice_select.information.validation import Spectrum
+from spice_select.information.gram import Spectrum
 
 
 @dataclass(frozen=True)
@@ -33,37 +34,21 @@ class Certificate:
     prefix: int | None
 
 
-def gain_bounds(information: Tensor, outside_gains: Tensor, count: int) -> Tensor:
-    """U(A) + the `count` largest gains outside A, for each of p sets A.
-
-    Args:
-        information: [p] U(A).
-        outside_gains: [p, m] D_x(A), with 0 for the rows x inside A.
-        count: k, at most m.
-
-    Returns:
-        [p] upper bounds on U(OPT_k).
-
-    """
-    return information + outside_gains.topk(count, dim=1).values.sum(dim=1)
-
-
 def eigenvalue_bound(eigenvalues: Tensor, alpha: float, count: int) -> float:
     """Sum of log(1 + alpha lambda) over the `count` largest eigenvalues (ascending, >= 0) of K or of F."""
     return float(torch.log1p(alpha * eigenvalues[-count:]).sum())
 
 
-def certify(information: float, prefix_bounds: Tensor, spectral_bound: float) -> Certificate:
+def certify(information: float, prefix_bounds: Mapping[int, float], spectral_bound: float) -> Certificate:
     """The tightest of the given upper bounds on U(OPT_k), and how much of it `information` = U(S) reaches.
 
     Args:
         information: U(S), in nats.
-        prefix_bounds: [p] from `gain_bounds`; entry t belongs to the set of the first t picks.
-        spectral_bound: from `eigenvalue_bound`, or infinity where the eigenvalues are not known.
+        prefix_bounds: U(A) + the k largest gains outside A, for sets A of the first so many picks.
+        spectral_bound: from `eigenvalue_bound`.
 
     """
-    prefix = int(prefix_bounds.argmin())
-    by_gains = float(prefix_bounds[prefix])
+    prefix, by_gains = min(prefix_bounds.items(), key=lambda item: (item[1], item[0]))
     # S is one of the candidates for OPT_k, so U(S) is a floor; only rounding could take a bound below it.
     bound = max(min(by_gains, spectral_bound), information)
     ratio = information / bound if bound > 0 else 1.0

@@ -1,4 +1,4 @@
-"""The paper's statements looked at on a selection that was made: interaction, half-life, Theorem 4.
+"""The paper's statements checked on a finished selection: half-life and Theorem 4.
 
 Contract: pure functions of features and of what `Selection` records; float64.
 """
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from spice_select.information.features import FeatureRows
-from spice_select.information.validation import GramLike, read_gram, spectrum
 
 CHECKED = 200
-"""Most steps at which Theorem 4's bound is looked at; of more, these are spread over all and stand for them."""
+"""Most steps at which Theorem 4's bound is evaluated; of more steps, so many evenly spaced ones stand for all."""
 
 
 class Theorem4(NamedTuple):
@@ -24,13 +23,6 @@ class Theorem4(NamedTuple):
     held: int
 
 
-def gram_features(gram: GramLike) -> Tensor:
-    """Vectors [m, m] float64 whose inner products are the Gram matrix, directions of no extent left out: [m, r]."""
-    eigen = spectrum(read_gram(gram))
-    present = eigen.values > 0
-    return eigen.vectors[:, present] * eigen.values[present].sqrt()
-
-
 def half_life(gains: Sequence[float]) -> int | None:
     """Picks until a gain is at most half the first one's: the number of picks before it. None where none is."""
     if not gains:
@@ -38,15 +30,17 @@ def half_life(gains: Sequence[float]) -> int | None:
     return next((step for step, gain in enumerate(gains) if gain <= gains[0] / 2), None)
 
 
-def theorem4(features: FeatureRows, squares: Tensor, picks: Sequence[int], epsilon: Tensor, alpha: float) -> Theorem4:
-    """Look at every pick x but the first, S the picks before it, for Theorem 4's condition and bound.
+def theorem4(
+    features: FeatureRows, squared_norms: Tensor, picks: Sequence[int], epsilon: Tensor, alpha: float
+) -> Theorem4:
+    """Check Theorem 4's condition and bound for every pick x but the first, S being the picks before it.
 
     With rho = alpha |F_S| and C = 1 / (1 - rho - alpha max|g|^2 rho), the condition is rho < 1 and a positive
     denominator, and the bound |epsilon_x(S)| <= C alpha^2 sum_{y in S} <g_x, g_y>^2 / (1 + alpha |g_x|^2).
 
     Args:
-        features: rows that were chosen from, as the choice saw them.
-        squares: [n] their |g|^2.
+        features: the rows of the pool, scaled and projected as for the choice.
+        squared_norms: [n] their |g|^2.
         picks: row numbers in the order of picking.
         epsilon: [n] of each row as `Selection` records it.
         alpha: absolute.
@@ -54,7 +48,7 @@ def theorem4(features: FeatureRows, squares: Tensor, picks: Sequence[int], epsil
     """
     if not picks:
         return Theorem4(0, 0, 0)
-    reach = 1.0 + alpha * float(squares.max())
+    reach = 1.0 + alpha * float(squared_norms.max())
     vectors = features.take(torch.tensor(picks, device=features.device))
 
     def remainder(step: int) -> float:
@@ -65,10 +59,10 @@ def theorem4(features: FeatureRows, squares: Tensor, picks: Sequence[int], epsil
     held = 0
     for step in _spread(met):
         products = float((vectors[:step] @ vectors[step]).square().sum())
-        bound = alpha**2 * products / (1.0 + alpha * float(squares[picks[step]])) / remainder(step)
+        bound = alpha**2 * products / (1.0 + alpha * float(squared_norms[picks[step]])) / remainder(step)
         held += abs(float(epsilon[picks[step]])) <= bound * (1 + 1e-9) + 1e-12
-    looked_at = len(_spread(met))
-    return Theorem4(len(picks) - 1, met, held if looked_at == met else round(held * met / looked_at))
+    checked = len(_spread(met))
+    return Theorem4(len(picks) - 1, met, held if checked == met else round(held * met / checked))
 
 
 def _first(steps: range, fails: Callable[[int], bool]) -> int:

@@ -1,6 +1,6 @@
-"""Where a selection on features finds its rows: n gradients of d numbers, in memory or mapped from files.
+"""Where a selection on features finds its rows: n gradients of d dimensions, in memory or mapped from files.
 
-Contract: rows come as float64 on one device, always the same numbers for the same row.
+Contract: rows come as float64 on one device, always the same values for the same row.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from spice_select.information.ranks import ALONE, Ranks, own_range
+
 BLOCK_BYTES = 32 << 20
-"""Size in float64 of the blocks in which everything is read from one end to the other."""
+"""Size in float64 of the blocks in which features are read from one end to the other."""
 
 
 @runtime_checkable
@@ -24,7 +26,7 @@ class FeatureRows(Protocol):
 
     @property
     def dim(self) -> int:
-        """Numbers in a row, d."""
+        """Dimensions of a row, d."""
         ...
 
     @property
@@ -94,25 +96,10 @@ class PartOfFeatures:
         return self._features.take(self._places[start:stop])
 
 
-class RangeOfFeatures:
-    """A run of neighbouring rows of other features, numbered from 0."""
-
-    def __init__(self, features: FeatureRows, members: range):
-        """`members` are the rows."""
-        self._features, self._first = features, members.start
-        self.rows, self.dim, self.device = len(members), features.dim, features.device
-
-    def take(self, rows: Tensor) -> Tensor:
-        """As `FeatureRows.take`."""
-        return self._features.take(rows + self._first)
-
-    def block(self, start: int, stop: int) -> Tensor:
-        """As `FeatureRows.block`."""
-        return self._features.block(start + self._first, stop + self._first)
-
-
-def block_bounds(features: FeatureRows) -> Iterator[tuple[int, int]]:
-    """All rows in order, cut into blocks of about `BLOCK_BYTES`, as (start, stop)."""
+def own_blocks(features: FeatureRows, ranks: Ranks = ALONE) -> Iterator[tuple[slice, Tensor]]:
+    """Read this process's rows in order, in blocks [b, d] of about `BLOCK_BYTES`, with their places among its rows."""
     step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))
-    for start in range(0, features.rows, step):
-        yield start, min(start + step, features.rows)
+    own = own_range(features.rows, ranks)
+    for start in range(0, len(own), step):
+        places = slice(start, min(start + step, len(own)))
+        yield places, features.block(own.start + places.start, own.start + places.stop)

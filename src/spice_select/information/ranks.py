@@ -1,72 +1,41 @@
-"""Several processes that make one selection together: which rows are whose, and what they tell each other.
+"""Several processes that make one selection together: which rows each holds, and the collective operations they need.
 
-Contract: every process calls the same functions in the same order and gets the same answers. Rows are dealt out in runs
-of neighbours; each process reads its own alone.
+Contract: every process calls the same functions in the same order and gets the same answers. Each process reads one
+run of neighbouring rows.
 """
-
-from typing import Protocol
 
 from torch import Tensor
 
-from spice_select.information.features import FeatureRows, RangeOfFeatures
 
+class Ranks:
+    """The processes, numbered from 0; all of them call each method together. This class is a single process."""
 
-class Ranks(Protocol):
-    """The processes, numbered from 0; all methods are called by all of them together."""
+    rank: int = 0
+    size: int = 1
 
-    rank: int
-    size: int
-
-    def largest(self, value: float) -> float:
-        """The largest of everyone's values."""
-        ...
-
-    def lowest(self, value: int) -> int:
-        """The lowest of everyone's values."""
-        ...
-
-    def add_up(self, tensor: Tensor) -> Tensor:
-        """The sum of everyone's tensors, which are of one shape."""
-        ...
-
-    def join(self, part: Tensor) -> Tensor:
-        """Everyone's parts one after another, in order of rank."""
-        ...
-
-    def spread(self, tensor: Tensor, owner: int) -> Tensor:
-        """The owner's tensor; the others give one of the same shape."""
-        ...
-
-
-class OneRank:
-    """A single process."""
-
-    rank = 0
-    size = 1
-
-    def largest(self, value: float) -> float:
-        """As `Ranks.largest`."""
+    def all_reduce_max(self, value: float) -> float:
+        """The largest of all processes' values."""
         return value
 
-    def lowest(self, value: int) -> int:
-        """As `Ranks.lowest`."""
+    def all_reduce_min(self, value: int) -> int:
+        """The smallest of all processes' values."""
         return value
 
-    def add_up(self, tensor: Tensor) -> Tensor:
-        """As `Ranks.add_up`."""
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, which share one shape."""
         return tensor
 
-    def join(self, part: Tensor) -> Tensor:
-        """As `Ranks.join`."""
+    def all_gather(self, part: Tensor) -> Tensor:
+        """The parts of all processes, concatenated in order of rank."""
         return part
 
-    def spread(self, tensor: Tensor, owner: int) -> Tensor:
-        """As `Ranks.spread`."""
+    def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
+        """The owner's tensor; the others pass one of the same shape."""
         del owner
         return tensor
 
 
-ALONE = OneRank()
+ALONE = Ranks()
 
 
 def own_range(rows: int, ranks: Ranks) -> range:
@@ -74,7 +43,6 @@ def own_range(rows: int, ranks: Ranks) -> range:
     return range(rows * ranks.rank // ranks.size, rows * (ranks.rank + 1) // ranks.size)
 
 
-def own_rows(features: FeatureRows, ranks: Ranks) -> FeatureRows:
-    """The features of this process's rows, numbered from 0."""
-    own = own_range(features.rows, ranks)
-    return features if ranks.size == 1 else RangeOfFeatures(features, own)
+def owner_of(row: int, rows: int, ranks: Ranks) -> int:
+    """The process whose `own_range` holds this row."""
+    return next(rank for rank in range(ranks.size) if row < rows * (rank + 1) // ranks.size)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from spice_select.information.features import FeatureRows, block_bounds
+from spice_select.information.features import FeatureRows, own_blocks
 
 SKETCH = 256
 """Numbers that long rows are compared by first."""
@@ -94,11 +94,11 @@ def _likely_pairs(small: Tensor, bar: float) -> Iterator[Tensor]:
 def _comparable(features: FeatureRows, least: float) -> tuple[Tensor, float]:
     """Directions [n, s] float32, of the rows or of their sketches, and the cosine from which pairs are looked at."""
     if features.dim <= 4 * SKETCH:
-        whole = [_directions(features.block(*bounds)) for bounds in block_bounds(features)]
+        whole = [_directions(block) for _, block in own_blocks(features)]
         return torch.cat(whole), least - 1e-5
     generator = torch.Generator().manual_seed(0)
     axes = torch.randn(features.dim, SKETCH, generator=generator, dtype=torch.float64).to(features.device)
-    sketches = [_directions(features.block(*bounds) @ axes) for bounds in block_bounds(features)]
+    sketches = [_directions(block @ axes) for _, block in own_blocks(features)]
     # A cosine c comes out with a deviation of about (1 - c^2) / sqrt(SKETCH); six of them are allowed for.
     return torch.cat(sketches), least - 6 * (1 - least**2) / SKETCH**0.5 - 1e-3
 

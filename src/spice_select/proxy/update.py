@@ -71,7 +71,7 @@ class ProxyOptimizer:
         losses = [loss for loss in all_losses if loss is not None]
         with torch.no_grad():
             for layer in self.proxy.factors.values():  # another kind of processor may round sums differently
-                layer.weight.copy_(ranks.spread(layer.weight.detach(), 0))
+                layer.weight.copy_(ranks.broadcast(layer.weight.detach(), 0))
         return losses
 
     def _step(self, rows: Mapping[int, TokenRow], ranks: Ranks, on_bad: OnBad) -> float | None:
@@ -79,7 +79,7 @@ class ProxyOptimizer:
         loss = self._backward([*rows.values()], ranks)
         weights = [layer.weight for layer in self.proxy.factors.values()]
         norm = float(torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM))
-        if not ranks.lowest(int(math.isfinite(loss) and math.isfinite(norm))):
+        if not ranks.all_reduce_min(int(math.isfinite(loss) and math.isfinite(norm))):
             self.adamw.zero_grad(set_to_none=True)
             bad = self._bad_among(rows, ranks)
             on_bad(bad)
@@ -108,7 +108,7 @@ class ProxyOptimizer:
             flags[number] = 0 if math.isfinite(float(torch.nn.utils.clip_grad_norm_(weights, 1.0))) else 2
             self.adamw.zero_grad(set_to_none=True)
         reasons = {1: LOSS, 2: GRADIENT}
-        flag_of_each = cast(list[int], ranks.add_up(flags).tolist())
+        flag_of_each = cast(list[int], ranks.all_reduce_sum(flags).tolist())
         return {place: reasons[flag] for place, flag in zip(rows, flag_of_each, strict=True) if flag}
 
     def _backward(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
@@ -122,12 +122,12 @@ class ProxyOptimizer:
             total += loss.detach().cpu()
         if ranks.size > 1:
             self._sum_gradients(ranks)
-        return float(ranks.add_up(total))
+        return float(ranks.all_reduce_sum(total))
 
     def _sum_gradients(self, ranks: Ranks) -> None:
         weights = [layer.weight for layer in self.proxy.factors.values()]
         own = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        summed = ranks.add_up(torch.cat([gradient.flatten() for gradient in own]))
+        summed = ranks.all_reduce_sum(torch.cat([gradient.flatten() for gradient in own]))
         start = 0
         for weight in weights:
             weight.grad = summed[start : start + weight.numel()].view_as(weight)

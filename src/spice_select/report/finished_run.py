@@ -34,9 +34,9 @@ from spice_select.information import (
     TensorFeatures,
     gram_features,
     random_draws,
+    second_moment,
     subset_information,
 )
-from spice_select.information.survey import second_moment
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
@@ -104,7 +104,7 @@ class FinishedRun:
         seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, NoProgress())
         unscaled = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
         alpha = record.measures.alpha
-        return PoolGradients(record, seen.features, seen.moments.squares, unscaled, seen.given, alpha, limit)
+        return PoolGradients(record, seen.features, seen.moments.squared_norms, unscaled, seen.given, alpha, limit)
 
     def _from_gram(self, record: PoolRecord) -> PoolGradients | None:
         checkpoint = Checkpoint(self.directory / CHECKPOINT)
@@ -119,7 +119,7 @@ class FinishedRun:
             path = checkpoint.directory / gram_name(record.pool)
             raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         limit = RowLimit(len(record.picks))
-        return PoolGradients(record, scaled, seen.diagonal(), unscaled, None, record.measures.alpha, limit)
+        return PoolGradients(record, scaled, seen.squared_norms, unscaled, None, record.measures.alpha, limit)
 
     @property
     def picked(self) -> list[int]:

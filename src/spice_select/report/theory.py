@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from spice_select.choices import Measures, PoolRecord
-from spice_select.information import RowLimit, Theorem4, choose_rows, guarantee_factor, half_life, survey, theorem4
+from spice_select.information import RowLimit, Theorem4, choose_rows, guarantee_factor, half_life, moments_of, theorem4
 from spice_select.report.content import Correlation, Curve, Rival, Theory
 from spice_select.report.finished_run import FinishedRun, PoolGradients
 
@@ -129,7 +129,7 @@ def _largest(record: PoolRecord) -> list[int]:
 
 def _without_penalty(pool: PoolGradients) -> float:
     limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
-    found = choose_rows(pool.scaled, survey(pool.scaled), limit, pool.alpha, 0.0, None, pool.given)
+    found = choose_rows(moments_of(pool.scaled), limit, pool.alpha, 0.0, None, pool.given)
     return found.selection.information
 
 

@@ -17,7 +17,7 @@ import torch
 
 from spice_select.choices import PoolRecord
 from spice_select.config import RunConfig
-from spice_select.distributed.process_group import texts_of_all
+from spice_select.distributed.process_group import all_gather_texts
 from spice_select.errors import OutputError
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.information.ranks import ALONE, Ranks
@@ -73,7 +73,7 @@ def choose_in_candidate_pools(
 
 def _gather(own: Iterable[PoolRecord], ranks: Ranks) -> list[list[PoolRecord]]:
     """Every process's records, in order of rank."""
-    texts = texts_of_all(ranks, json.dumps([record.to_json() for record in own]))
+    texts = all_gather_texts(ranks, json.dumps([record.to_json() for record in own]))
     return [[PoolRecord.from_json(record) for record in json.loads(text)] for text in texts]
 
 
@@ -125,7 +125,7 @@ class _Cycles:
     def _saved_proxy(self) -> int | None:
         """The cycle whose starting proxy is saved, as the first process sees it."""
         saved = self.checkpoint.proxy_cycle()
-        found = int(self.ranks.spread(torch.tensor(-1 if saved is None else saved), 0))
+        found = int(self.ranks.broadcast(torch.tensor(-1 if saved is None else saved), 0))
         return None if found < 0 else found
 
     def _exchange(self, own: list[int]) -> None:

@@ -11,6 +11,7 @@ from spice_select.choices import PoolRecord, measures_of
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError
 from spice_select.information import (
+    Gram,
     Selection,
     SelectionInputError,
     gradient_scales,
@@ -80,7 +81,7 @@ def _pick(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: Run
     )
 
 
-def scaled_gram_of(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Tensor:
+def scaled_gram_of(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Gram:
     """Gram matrix [m, m] of scaled gradients in their principal directions, from which `quota` rows are picked."""
     scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), gram.diagonal()))
     if config.rank == "all":
@@ -93,7 +94,7 @@ def empty_record(pool: CandidatePool) -> PoolRecord:
     return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
 
 
-def _select(scaled: Tensor, gram: Tensor, quota: int, alpha: float, config: RunConfig) -> Selection:
+def _select(scaled: Gram, gram: Tensor, quota: int, alpha: float, config: RunConfig) -> Selection:
     if config.method in GRADIENT_METHODS:
         picks = GRADIENT_METHODS[config.method](gram, quota)
         return select_in_order(scaled, picks, alpha, config.penalty)

@@ -11,17 +11,17 @@ from spice_select.errors import ConfigError, ModelError
 from spice_select.information import (
     FeatureRows,
     FeatureSelection,
+    Moments,
     PartOfFeatures,
     ScaledFeatures,
     SelectionInputError,
-    Survey,
     choose_rows,
     gradient_scales,
+    moments_of,
     principal_directions,
     principal_rank,
     projected,
     random_draws,
-    survey,
 )
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.types import Line
@@ -54,8 +54,7 @@ def choose_from_store(
         penalty = 0.0 if config.method == "fisher" else config.penalty
         progress.begin("choosing", limit.most, limit.most)
         found = choose_rows(
-            pool.features, pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given,
-            lambda _: progress.advance(1, 1), ranks,
+            pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given, lambda _: progress.advance(1, 1)
         )  # fmt: skip
         selection, picks = found.selection, len(found.selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
@@ -74,7 +73,7 @@ class ScaledPool:
     """Rows of a store for a choice: scaled, in their principal directions; `given` rows likewise; absolute alpha."""
 
     features: FeatureRows
-    moments: Survey
+    moments: Moments
     given: FeatureRows | None
     alpha: float
 
@@ -101,19 +100,19 @@ def scaled_pool(
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
     before = None if given is None else _usable_rows(same_proxy(given, store), config)
     progress.note(f"reading {features.rows:,} rows of {features.dim:,} dimensions")
-    moments = survey(features, ranks)
+    moments = moments_of(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
     if rank != "all" and rank < min(features.rows, features.dim):
-        directions = principal_directions(features, moments, rank, ranks)
+        directions = principal_directions(moments, rank)
         features = projected(features, directions, ranks)
         before = None if before is None else projected(before, directions, ranks)
-        moments = survey(features, ranks)
+        moments = moments_of(features, ranks)
     elif most * 2 >= features.dim:
         progress.note(
             f"up to {most:,} picks from gradients of {features.dim:,} dimensions: information saturates when there "
             "are more than half as many picks as dimensions. A store with a larger --dim avoids that."
         )
-    mean = float(ranks.spread(moments.squares.mean(), 0))
+    mean = float(ranks.broadcast(moments.squared_norms.mean(), 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
     return ScaledPool(features, moments, before, alpha)
 

@@ -1,4 +1,4 @@
-"""Information of subsets that nobody chose: random ones, and any others to compare with.
+"""Information of random subsets, and of any others to compare with.
 
 Contract: exact in float64; features are read once a subset.
 """
@@ -6,10 +6,37 @@ Contract: exact in float64; features are read once a subset.
 import torch
 from torch import Tensor
 
+from spice_select.information.checks import read_alpha, read_budget, read_count
 from spice_select.information.factor import log_det_shifted
-from spice_select.information.features import BLOCK_BYTES, FeatureRows
+from spice_select.information.features import FeatureRows, PartOfFeatures
+from spice_select.information.gram import GramLike, read_gram
+from spice_select.information.moments import second_moment
+from spice_select.information.objective import log_det_of_rows
 from spice_select.information.ranks import ALONE, Ranks
-from spice_select.information.survey import second_moment
+
+
+def random_information(
+    gram: GramLike, budget: int, alpha: float, draws: int, generator: torch.Generator | None = None
+) -> float:
+    """Mean U(S) over `draws` uniformly random subsets of `budget` rows: what a selection should beat.
+
+    Args:
+        gram: m x m inner products.
+        budget: size of each subset, 1 to m.
+        alpha: absolute, as in `select_from_gram`.
+        draws: number of subsets, at least 1.
+        generator: a CPU generator; torch's global one when None.
+
+    Raises:
+        SelectionInputError: gram, budget, alpha or draws cannot be used.
+
+    """
+    checked = read_gram(gram)
+    size = len(checked.matrix)
+    count, repeats = read_budget(budget, size), read_count("draws", draws)
+    scaled = read_alpha(alpha, checked.squared_norms) * checked.matrix
+    subsets = (torch.randperm(size, generator=generator)[:count] for _ in range(repeats))
+    return sum(log_det_of_rows(scaled, rows) for rows in subsets) / repeats
 
 
 def random_draws(
@@ -31,7 +58,7 @@ def random_draws(
         rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
         if draw % ranks.size == ranks.rank:
             found[draw] = subset_information(features, rows, alpha, before)
-    return ranks.add_up(found)
+    return ranks.all_reduce_sum(found)
 
 
 def subset_information(features: FeatureRows, rows: Tensor, alpha: float, before: Tensor | None = None) -> float:
@@ -39,11 +66,7 @@ def subset_information(features: FeatureRows, rows: Tensor, alpha: float, before
     if before is None and len(rows) <= features.dim:
         block = features.take(rows)
         return log_det_shifted(alpha * (block @ block.T))
-    moment = torch.zeros(features.dim, features.dim, dtype=torch.float64, device=features.device)
-    step = max(1, BLOCK_BYTES // (8 * max(1, features.dim)))
-    for start in range(0, len(rows), step):
-        block = features.take(rows[start : start + step])
-        moment.addmm_(block.T, block)
+    moment = second_moment(PartOfFeatures(features, rows))
     if before is None:
         return log_det_shifted(alpha * moment)
     return log_det_shifted(alpha * (before + moment)) - log_det_shifted(alpha * before)

@@ -1,0 +1,140 @@
+"""Choosing among n rows given as features, one vector of d dimensions a row: exact, without an n x n matrix.
+
+Contract: the picks, gains and conflicts of `select_from_gram(features @ features.T, ...)`, in memory of d (k + d)
+values and a few a row. Features are read as often as needed and never copied whole.
+
+    selection = select_from_features(gradients, budget=1000, alpha=1.0)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from spice_select.information.certificate import eigenvalue_bound
+from spice_select.information.checks import (
+    MatrixLike,
+    SelectionInputError,
+    read_alpha,
+    read_budget,
+    read_features,
+    read_penalty,
+    read_stop_ratio,
+)
+from spice_select.information.features import FeatureRows, TensorFeatures, own_blocks
+from spice_select.information.gram_engine import GramEngine
+from spice_select.information.greedy import Trace, greedy
+from spice_select.information.lazy_engine import LazyEngine
+from spice_select.information.limits import Limit, RowLimit
+from spice_select.information.mean_direction import MeanDirection
+from spice_select.information.moments import Moments, moments_of
+from spice_select.information.selection import AllRows, Selection, record
+
+_FEW_ROWS = 2048
+"""Rows up to which the choice is made on their Gram matrix (32 MiB), which is quicker."""
+
+_EVERY_PREFIX = 1 << 21
+"""The certificate takes the tightest bound of all prefixes of the picks where n d and n k are at most this."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSelection:
+    """A selection, and how many rows were evaluated between picks."""
+
+    selection: Selection
+    evaluated: int
+
+
+def select_from_features(
+    features: MatrixLike | FeatureRows,
+    budget: int,
+    alpha: float,
+    penalty: float = 0.1,
+    stop_ratio: float | None = None,
+) -> Selection:
+    """Pick up to `budget` rows greedily by score = gain - penalty * conflict (the paper's algorithm 1).
+
+    Ties go to the lower index; scores that differ by rounding alone are ties. What the selection says of rows that were
+    not picked, its certificate and its curvature take up to a few times as long as the picks: they are computed from
+    `features` when they are first read.
+
+    Args:
+        features: n x d per-sample gradients, or their projections (tensor, array or nested lists; any real dtype), or
+            rows that lie elsewhere, such as a gradient store's.
+        budget: k, from 1 to n.
+        alpha: absolute, applied to features as given.
+        penalty: lambda, the weight of the conflict; 0 is pure information.
+        stop_ratio: omega; stop before the first pick whose gain is <= omega * (gain of the first pick).
+            None fills the budget.
+
+    Raises:
+        SelectionInputError: an argument cannot be used; the message says which, where, and what to do.
+
+    """
+    rows = features if isinstance(features, FeatureRows) else TensorFeatures(read_features(features))
+    limit = RowLimit(read_budget(budget, rows.rows, "features hold"))
+    return choose_rows(moments_of(rows), limit, alpha, penalty, stop_ratio).selection
+
+
+def choose_rows(
+    moments: Moments,
+    limit: Limit,
+    alpha: float,
+    penalty: float,
+    stop_ratio: float | None,
+    given: FeatureRows | None = None,
+    on_pick: Callable[[int], None] = lambda _: None,
+) -> FeatureSelection:
+    """As `select_from_features`, for the rows of these moments, under any limit, and by all processes that share them.
+
+    With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
+    certificate bounds what any other picks could add, and `base` stays D_x(empty).
+
+    Raises:
+        SelectionInputError: alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
+
+    """
+    features, strength = moments.features, read_alpha(alpha, moments.squared_norms)
+    weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
+    if given is not None and given.dim != features.dim:
+        raise SelectionInputError(f"the given rows have {given.dim} dimensions, the features {features.dim}.")
+    engine = _engine(moments, limit, strength, weight, given)
+    trace = greedy(engine, limit, ratio, on_pick=on_pick)
+    base = torch.log1p(strength * moments.squared_norms)
+    selection = record(trace, base, limit, weight, lambda: _all_rows(moments, trace, limit, strength, given))
+    if moments.ranks.size > 1:
+        _ = selection.certificate  # computed now, while all processes are here
+    return FeatureSelection(selection, engine.evaluated)
+
+
+def _engine(
+    moments: Moments, limit: Limit, alpha: float, penalty: float, given: FeatureRows | None
+) -> GramEngine | LazyEngine:
+    if given is None and moments.features.rows <= _FEW_ROWS:
+        weights = None if limit.weights is None else limit.weights.to(moments.gram.device)
+        return GramEngine(moments.gram, alpha, penalty, limit.most, weights)
+    return LazyEngine(moments, alpha, penalty, limit.most, limit.weights, given)
+
+
+def _all_rows(moments: Moments, trace: Trace, limit: Limit, alpha: float, given: FeatureRows | None) -> AllRows:
+    features, count = moments.features, len(trace.picks)
+    selected = features.take(torch.tensor(trace.rows, dtype=torch.int64, device=features.device))
+    direction = MeanDirection(features.dim, features.device)
+    for _, block in () if given is None else own_blocks(given):
+        direction.add(block)
+    direction.add(selected)
+    # Within one cost another selection may hold more rows than this one.
+    most = count if limit.weights is None else limit.most
+    return AllRows(
+        moments.gains(selected, _prefixes(features, limit, count, given), alpha, given),
+        direction.conflicts(moments.products(direction.sum), moments.squared_norms.sqrt()),
+        eigenvalue_bound(moments.eigenvalues(), alpha, most),
+        moments.last_gains(alpha, given),
+    )
+
+
+def _prefixes(features: FeatureRows, limit: Limit, count: int, given: FeatureRows | None) -> Sequence[int]:
+    """Numbers of picks at which the certificate is evaluated: every one, or 0, budget / 64, / 16, / 4, and the last."""
+    if given is None and features.rows * max(features.dim, limit.most) <= _EVERY_PREFIX:
+        return range(count + 1)
+    return sorted({0, *(most for shift in (6, 4, 2) if (most := limit.most >> shift) < count), count})

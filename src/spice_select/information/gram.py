@@ -1,0 +1,186 @@
+"""The Gram matrix of one candidate pool: checked once, decomposed at most once, shared by everything computed from it.
+
+Contract: a `Gram` is float64 on the CPU and never changes. Whatever takes a Gram matrix also takes a `Gram`, and then
+checks nothing again.
+
+    pool = scale_gram(gradients @ gradients.T, gradient_scales("sqrt-length", lengths, squared_norms))
+    pool = principal_gram(pool, principal_rank(budget))
+    selection = select_from_gram(pool, budget, relative_alpha(pool, 1.0))
+"""
+
+import math
+from functools import cached_property
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from spice_select.information.checks import (
+    MatrixLike,
+    SelectionInputError,
+    read_budget,
+    read_matrix,
+    read_number,
+    read_vector,
+    refuse_first,
+)
+
+_TOLERANCE = 1e-4  # float32 sums over millions of terms stay well inside it
+_UNDERFLOW = 1e-12  # of the largest diagonal entry: what a squared norm below float32's range may leave behind
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues (ascending, rounding below zero removed) and eigenvectors (columns) of a Gram matrix or moment."""
+
+    values: Tensor  # [m]
+    vectors: Tensor  # [m, m]
+
+
+class Gram:
+    """A symmetric Gram matrix K_ij = <g_i, g_j>; its original dtype excuses relative rounding up to `tolerance`."""
+
+    def __init__(self, matrix: Tensor, tolerance: float, spectrum: Spectrum | None = None):
+        """Hold `matrix` [m, m] and its decomposition, where that is known already."""
+        self.matrix, self._tolerance = matrix, tolerance
+        if spectrum is not None:
+            self.spectrum = spectrum
+
+    @property
+    def squared_norms(self) -> Tensor:
+        """|g|^2 of every row, [m]."""
+        return self.matrix.diagonal()
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """The eigendecomposition of the matrix.
+
+        Raises:
+            SelectionInputError: the lowest eigenvalue is further below zero than rounding explains.
+
+        """
+        values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(self.matrix))
+        lowest, highest = float(values[0]), float(values[-1])
+        if lowest < -self._tolerance * max(highest, 0.0):
+            raise SelectionInputError(
+                f"gram is not positive semidefinite: eigenvalues run from {lowest:.3g} to {highest:.3g}. "
+                "Pass inner products gradients @ gradients.T (not distances), accumulated in float32 or better."
+            )
+        return Spectrum(values.clamp(min=0.0), vectors)
+
+    def scaled(self, factors: Tensor) -> "Gram":
+        """The Gram matrix of s_i g_i, for `factors` s [m]."""
+        matrix = factors[:, None] * self.matrix * factors[None, :]
+        refuse_first("gram", matrix, ~torch.isfinite(matrix), "it overflowed when scaled; scale the gradients down")
+        return Gram(matrix, self._tolerance)
+
+    def principal(self, rank: int) -> "Gram":
+        """The Gram matrix of the gradients projected on their top `rank` principal directions, V_r L_r V_r^T."""
+        if rank >= len(self.matrix):
+            return self
+        kept = self.spectrum.values.clone()
+        kept[:-rank] = 0.0
+        factor = self.spectrum.vectors[:, -rank:] * kept[-rank:].sqrt()  # [m, r]
+        return Gram(torch.mm(factor, factor.T), self._tolerance, Spectrum(kept, self.spectrum.vectors))
+
+
+GramLike = MatrixLike | Gram
+"""A Gram matrix as users hold one, or one that was checked before."""
+
+
+def read_gram(gram: GramLike) -> Gram:
+    """Check everything about a Gram matrix that needs no eigenvalues, and hold it in float64.
+
+    Rounding is forgiven up to 1e-4 of |g_i| |g_j| (4 units of rounding for half precisions), then removed by
+    averaging the two triangles.
+
+    Raises:
+        SelectionInputError: not a square matrix of real finite numbers, a negative squared norm, not
+            symmetric, or an inner product larger than the product of its norms.
+
+    """
+    if isinstance(gram, Gram):
+        return gram
+    raw = read_matrix(gram, "gram", "m x m")
+    if raw.ndim != 2 or raw.shape[0] != raw.shape[1]:
+        raise SelectionInputError(
+            f"gram has shape {tuple(raw.shape)}; pass the m x m inner products, gradients @ gradients.T."
+        )
+    if raw.shape[0] == 0:
+        raise SelectionInputError("gram is empty (0 x 0); pass at least one example.")
+    tolerance = max(_TOLERANCE, 4 * torch.finfo(raw.dtype).eps) if raw.is_floating_point() else _TOLERANCE
+    matrix = raw.to(device="cpu", dtype=torch.float64)
+    diagonal = matrix.diagonal()
+    norms = diagonal.clamp(min=0.0).sqrt()
+    products = torch.outer(norms, norms)  # [m, m]
+    slack = tolerance * products + _UNDERFLOW * diagonal.max()
+    for bad, reason in (
+        (~torch.isfinite(matrix), "not finite; find the example whose gradient overflowed and drop it"),
+        (torch.diag(diagonal < 0), "a negative squared norm; pass inner products of gradients"),
+        ((matrix - matrix.T).abs() > slack, "it differs from its mirror entry; pass a symmetric matrix"),
+        (
+            matrix.abs() > products + slack,
+            "it exceeds the product of its two norms, so it is no inner product; pass gradients @ gradients.T",
+        ),
+    ):
+        refuse_first("gram", matrix, bad, reason)
+    return Gram((matrix + matrix.T) / 2, tolerance)
+
+
+def scale_gram(gram: GramLike, scales: Tensor) -> Gram:
+    """The Gram matrix of the scaled gradients, s_i K_ij s_j.
+
+    Raises:
+        SelectionInputError: gram cannot be used, or scales is not one finite number per row.
+
+    """
+    checked, factors = read_gram(gram), read_vector("scales", scales)
+    size = len(checked.matrix)
+    if len(factors) != size:
+        raise SelectionInputError(f"{len(factors)} scales for a gram of {size} rows; pass one scale per row.")
+    return checked.scaled(factors)
+
+
+def principal_gram(gram: GramLike, rank: int) -> Gram:
+    """The Gram matrix of the gradients projected on their top `rank` principal directions, V_r L_r V_r^T.
+
+    Args:
+        gram: m x m inner products of (scaled) gradients, not centred.
+        rank: r, at least 1; from m on the matrix comes back as it is.
+
+    Raises:
+        SelectionInputError: gram or rank cannot be used.
+
+    """
+    checked = read_gram(gram)
+    return checked.principal(read_budget(min(rank, len(checked.matrix)), len(checked.matrix)))
+
+
+def relative_alpha(gram: GramLike, a: float) -> float:
+    """The absolute alpha = a / mean |g_i|^2, so that a = 1 means a mean base near log 2 whatever the model.
+
+    When every gradient is zero there is nothing to relate to: `a` itself comes back; every gain is 0 anyway.
+
+    Raises:
+        SelectionInputError: gram cannot be used, a is negative or not finite, or the quotient overflows.
+
+    """
+    mean = float(read_gram(gram).squared_norms.mean())
+    number = read_number("a", a, "pass a finite number >= 0; 1.0 suits any model")
+    alpha = number / mean if mean > 0 else number
+    if not math.isfinite(alpha):
+        raise SelectionInputError(f"a / mean squared norm overflows ({number:g} / {mean:g}); scale the gradients up.")
+    return alpha
+
+
+def gram_features(gram: GramLike) -> Tensor:
+    """Vectors [m, r] float64 whose inner products are the Gram matrix of rank r."""
+    values, vectors = read_gram(gram).spectrum
+    present = values > 0
+    return vectors[:, present] * values[present].sqrt()
+
+
+def largest_norms(gram: GramLike, budget: int) -> list[int]:
+    """The `budget` rows with the largest |g|, largest first; ties go to the lower index."""
+    squared_norms = read_gram(gram).squared_norms
+    count = read_budget(budget, len(squared_norms))
+    return [int(row) for row in squared_norms.argsort(descending=True, stable=True)[:count]]

@@ -1,0 +1,209 @@
+"""The greedy engine on features: it evaluates only rows that may be picked next. Several processes may share the rows.
+
+Contract: the picks of evaluating every row at every step, in float64, by any number of processes. A row evaluated
+earlier has an upper bound on its priority now: its gain only falls, and its conflict has fallen by no more than the
+mean direction has turned. Rows whose bound reaches the best exact priority are evaluated, in blocks. An active
+set of them is kept up to date; the rest waits outside with a bound. A pick takes three numbers of every process and the
+vectors of one row from its owner.
+"""
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from spice_select.information.active_set import ActiveSet, RowStates
+from spice_select.information.features import FeatureRows, own_blocks
+from spice_select.information.greedy import Pick
+from spice_select.information.inverse import Inverse
+from spice_select.information.mean_direction import MeanDirection
+from spice_select.information.moments import Moments, second_moment
+from spice_select.information.ranks import own_range, owner_of
+from spice_select.information.ties import Ties
+
+_FETCH = 64  # rows evaluated together, at least
+_FETCH_MOST = 4096
+_ACTIVE_BYTES = 2 << 20  # about what stays in a processor's cache
+_ACTIVE_LEAST = 128
+
+
+class _Candidate(NamedTuple):
+    """A row about to be added: its gradient g [d], M g [d], gain, remainder g^T M g, and conflict with S."""
+
+    vector: Tensor
+    image: Tensor
+    gain: float
+    remainder: float
+    conflict: float
+
+
+class LazyEngine:
+    """An `Engine` on n rows; this process holds a range of them, numbered from 0 within it."""
+
+    def __init__(
+        self,
+        moments: Moments,
+        alpha: float,
+        penalty: float,
+        capacity: int,
+        weights: Tensor | None = None,
+        given: FeatureRows | None = None,
+    ):
+        """Start with S empty, or with the `given` rows of the same d, which are no candidates.
+
+        Args:
+            moments: n rows of d dimensions, their squared norms, and the processes that share them.
+            alpha: absolute.
+            penalty: lambda.
+            capacity: the most rows that will be added.
+            weights: [n] in (0, 1], for example 1 / cost; None is 1 everywhere.
+            given: rows in S from the start.
+
+        """
+        features, squared_norms, ranks = moments.features, moments.squared_norms, moments.ranks
+        device, dim = features.device, features.dim
+        self._features, self._alpha, self._penalty, self._ranks = features, alpha, penalty, ranks
+        self._own = own_range(features.rows, ranks)
+        own = slice(self._own.start, self._own.stop)
+        self._largest_base = math.log1p(alpha * float(squared_norms.max()))
+        positive = squared_norms[squared_norms > 0]
+        self._smallest_norm = float(positive.min().sqrt()) if len(positive) else 1.0
+        self._direction = MeanDirection(dim, device)
+        for _, block in () if given is None else own_blocks(given):
+            self._direction.add(block)
+        self._inverse = Inverse(dim, alpha, capacity, device, None if given is None else second_moment(given))
+        self._active = ActiveSet(dim, device)
+        self._room = max(_ACTIVE_LEAST, _ACTIVE_BYTES // (8 * max(1, dim)))
+        self._norms = squared_norms[own].sqrt()
+        self._weighted = weights is not None
+        self._weights = torch.ones_like(self._norms) if weights is None else weights[own].to(device)
+        self._closed = torch.zeros_like(self._norms, dtype=torch.bool)
+        # The last known remainder of every row outside the active set, and the bounds on its priority that follow.
+        self._remainders = squared_norms[own].clone()
+        self._since = torch.full_like(self._norms, 0 if given is None else -1, dtype=torch.int64)
+        self._by_gain = self._gains(self._remainders) * self._weights  # -inf for rows in the active set and closed ones
+        self._by_conflict = torch.full_like(self._norms, torch.inf)  # to this, weight * reach is added
+        self._highest, self._highest_reach = torch.inf, 0.0
+        self._evaluated = 0
+
+    @property
+    def evaluated(self) -> int:
+        """As `Engine.evaluated`."""
+        return int(self._ranks.all_reduce_sum(torch.tensor(self._evaluated)))
+
+    def best_row(self) -> int | None:
+        """As `Engine.best_row`."""
+        ties = Ties(self._largest_base, self._penalty)
+        ties.offer(self._active.states.rows, *self._priorities(self._active.states))
+        size, dropped = _FETCH, list[RowStates]()
+        while len(rows := self._doubtful(ties.floor, size)):
+            states = self._activate(rows)
+            ties.offer(rows, *self._priorities(states))
+            dropped += self._trim()
+            size = min(2 * size, _FETCH_MOST)
+        for states in dropped:
+            self._put_back(states)
+        return ties.lowest(self._ranks, self._own.start)
+
+    def take(self, row: int, least_gain: float) -> Pick | None:
+        """As `Engine.take`."""
+        candidate = self._candidate(row)
+        if candidate.gain <= least_gain:
+            return None
+        w = self._inverse.add(candidate.image, candidate.remainder)
+        self._direction.add(candidate.vector[None])
+        self._active.update(w, candidate.vector)
+        if row in self._own:
+            self._close(row - self._own.start)
+        return Pick(row, candidate.gain, candidate.conflict)
+
+    def close(self, rows: Tensor) -> None:
+        """As `Engine.close`."""
+        self._close(rows[(rows >= self._own.start) & (rows < self._own.stop)] - self._own.start)
+
+    def _close(self, rows: Tensor | int) -> None:
+        self._closed[rows] = True
+        self._by_gain[rows] = -torch.inf
+
+    def _candidate(self, row: int) -> _Candidate:
+        """What it takes to add `row`, as its owner computes it: all processes must stop at the same pick."""
+        own = self._own_candidate(row) if row in self._own else None
+        if own is not None and self._ranks.size == 1:
+            return own
+        dim, device = self._features.dim, self._features.device
+        if own is None:
+            packed = torch.empty(2 * dim + 3, dtype=torch.float64, device=device)
+        else:
+            packed = torch.cat([own.vector, own.image, own.vector.new_tensor(own[2:])])
+        packed = self._ranks.broadcast(packed, owner_of(row, self._features.rows, self._ranks))
+        return _Candidate(packed[:dim], packed[dim : 2 * dim], *cast("list[float]", packed[2 * dim :].tolist()))
+
+    def _own_candidate(self, row: int) -> _Candidate:
+        vector = self._features.take(torch.tensor([row], device=self._features.device))[0]
+        image = self._inverse.times(vector)
+        remainder = max(0.0, float(vector @ image))
+        norm = self._norms[row - self._own.start, None]
+        conflict = float(self._direction.conflicts((vector @ self._direction.sum)[None], norm))
+        return _Candidate(vector, image, math.log1p(self._alpha * remainder), remainder, conflict)
+
+    def _gains(self, remainders: Tensor) -> Tensor:
+        return torch.log1p(self._alpha * remainders)
+
+    def _priorities(self, states: RowStates) -> tuple[Tensor, Tensor]:
+        """Exact priorities of rows evaluated at this step, -inf for closed ones, and conflicts."""
+        conflicts = self._direction.conflicts(states.products, states.norms)
+        scores = self._gains(states.remainders) - self._penalty * conflicts
+        if self._weighted:
+            scores *= self._weights[states.rows]
+        return scores.masked_fill_(self._closed[states.rows], -torch.inf), conflicts
+
+    def _reach(self) -> float:
+        """How far conflicts may have fallen since the start, in units of the score."""
+        return self._penalty * (self._direction.path + self._direction.allowance(self._smallest_norm))
+
+    def _bounds(self, reach: float) -> Tensor:
+        """Upper bounds [n] on the priorities of rows outside the active set; -inf for the others."""
+        return torch.minimum(self._by_gain, self._by_conflict + self._weights * reach)
+
+    def _doubtful(self, floor: float, size: int) -> Tensor:
+        """The `size` rows outside the active set with the highest bounds if the highest reaches `floor`, else none."""
+        reach = self._reach()
+        if self._highest + max(0.0, reach - self._highest_reach) < floor:
+            return self._active.states.rows[:0]
+        bounds = self._bounds(reach)
+        values, rows = bounds.topk(min(size + 1, len(bounds)))
+        count = int((values[:size] > -torch.inf).sum()) if len(values) and float(values[0]) >= floor else 0
+        self._highest = float(values[count]) if count < len(values) else -torch.inf
+        self._highest_reach = reach
+        return rows[:count]
+
+    def _activate(self, rows: Tensor) -> RowStates:
+        """Evaluate rows and take them into the active set."""
+        vectors = self._features.take(rows + self._own.start)
+        remainders = self._inverse.remainders(vectors, self._remainders[rows], self._since[rows])
+        states = RowStates(rows, remainders, vectors @ self._direction.sum, self._norms[rows])
+        self._active.add(states, vectors)
+        self._by_gain[rows] = -torch.inf
+        self._evaluated += len(rows)
+        return states
+
+    def _trim(self) -> list[RowStates]:
+        """Take the rows with the lowest priorities out of the active set if there are too many."""
+        if len(self._active) <= self._room:
+            return []
+        order = self._priorities(self._active.states)[0].argsort(descending=True)
+        kept = self._room // 2
+        dropped = self._active.states.at(order[kept:])
+        self._active.keep(order[:kept])
+        return [dropped]
+
+    def _put_back(self, states: RowStates) -> None:
+        """Let rows wait outside the active set, with bounds from their states at this step."""
+        rows, weights = states.rows, self._weights[states.rows]
+        self._remainders[rows], self._since[rows] = states.remainders, self._inverse.count
+        gains = self._gains(states.remainders)
+        opposition = self._direction.opposition(states.products, states.norms)
+        self._by_gain[rows] = torch.where(self._closed[rows], -torch.inf, gains * weights)
+        self._by_conflict[rows] = (gains - self._penalty * (opposition + self._direction.path)) * weights
+        self._highest = max(self._highest, float(self._bounds(self._reach())[rows].max()))
