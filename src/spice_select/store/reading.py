@@ -116,7 +116,7 @@ class GradientStore:
         size = self._shape.shard_rows
         shards = range(start // size, -(-stop // size))
         parts = [self._features[shard][max(start - shard * size, 0) : stop - shard * size] for shard in shards]
-        return torch.cat(parts).to(self.device).double()
+        return torch.cat([self._features[0][:0], *parts]).to(self.device).double()
 
 
 def check_store(path: str | Path) -> list[str]:
