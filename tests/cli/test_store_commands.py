@@ -165,7 +165,7 @@ def test_the_record_of_a_pick(store, tmp_path):
     assert (chosen.config.scale, chosen.config.warmup_steps) == ("none", FAST["warmup_steps"])
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["store"]["path"] == str(store.resolve())
-    with pytest.raises(ConfigError, match="seed was decided"):
+    with pytest.raises(ConfigError, match="seed was set when the store was made"):
         pick(store, budget="5", seed=1)
 
 
@@ -246,7 +246,7 @@ def test_mistake(name, store, pool, tiny_model, tmp_path, monkeypatch, capfd):
     assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
 
 
-def test_a_damaged_store_is_found_and_mended(pool, tiny_model, tmp_path):
+def test_a_damaged_shard_is_named_and_computed_again_once_deleted(pool, tiny_model, tmp_path):
     place = tmp_path / "store"
     compute_gradients(pool, model=tiny_model, output=place, **FAST)
     path = place / "shards" / "000001.safetensors"
@@ -256,7 +256,10 @@ def test_a_damaged_store_is_found_and_mended(pool, tiny_model, tmp_path):
     done = spice("check", place)
     assert done.returncode == 1 and "000001.safetensors: is damaged" in done.stderr and "again" in done.stderr
     done = spice("gradients", pool, "--model", tiny_model, "--output", place, *OPTIONS)
-    assert done.returncode == 0 and "Computing it again" in done.stderr
+    assert done.returncode == 2 and "000001.safetensors: is damaged" in done.stderr and "Delete" in done.stderr
+    assert path.read_bytes() == bytes(raw)
+    path.unlink()
+    assert spice("gradients", pool, "--model", tiny_model, "--output", place, *OPTIONS).returncode == 0
     assert spice("check", place).returncode == 0
     raw[-2] ^= 4
     assert path.read_bytes() == bytes(raw)

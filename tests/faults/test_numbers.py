@@ -175,7 +175,7 @@ def test_a_bad_row_is_in_the_table_the_totals_the_page_and_the_audit(pool, bad_m
     assert sorted(finding.line.index for finding in outliers if "could not be chosen" in finding.reason) == BAD
     again = select(pool, model=bad_model, output=tmp_path / "run", existing="resume", **FAST)
     assert again.indices == run.indices and again.summary == run.summary
-    one, other = compare([tmp_path / "run", tmp_path / "run"]).contenders
+    one, other = compare([tmp_path / "run", tmp_path / "run"]).runs
     assert one.information == other.information == pytest.approx(run.summary.quality.information)
 
 
@@ -379,9 +379,9 @@ def test_fine_tuning_ends_at_a_loss_or_gradient_that_is_not_finite(logs):
     """The step is reported as broken, so no checkpoint is written; an ordinary step is not."""
     arguments, steps, control = TrainingArguments(), Steps(NoProgress(), 1, 1), TrainerControl()
     steps.on_log(arguments, TrainerState(), control, {"loss": 1.0, "grad_norm": 3.0})
-    assert not steps.broken and not control.should_training_stop
+    assert not steps.diverged and not control.should_training_stop
     steps.on_log(arguments, TrainerState(), control, logs)
-    assert steps.broken and control.should_training_stop
+    assert steps.diverged and control.should_training_stop
 
 
 def test_the_command_line_says_both(pool, bad_model, tmp_path):

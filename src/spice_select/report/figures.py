@@ -122,7 +122,12 @@ def _information(bars: Sequence[Rival]) -> Plot:
     def draw(axes: Any) -> None:
         others = len(bars) - 1
         colours = {"color": ["C0", *["none"] * others], "edgecolor": ["C0", *["C1"] * others]}
-        ranges = [(bar.information - bar.low or math.nan, bar.high - bar.information or math.nan) for bar in bars]
+        ranges = [
+            (bar.information - bar.low, bar.high - bar.information)
+            if bar.low < bar.information < bar.high
+            else (math.nan,) * 2
+            for bar in bars
+        ]  # equal draws differ in the last bits only
         error: Any = {"xerr": list(zip(*ranges, strict=True)), "ecolor": "0.5", "capsize": 4}
         drawn = axes.barh(range(len(bars)), [bar.information for bar in bars], 0.62, **colours, **error)
         for patch in drawn.patches[1:]:
