@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from report import machine, write_section
-from spice_select.information.similar import similar_pairs
+from spice_select.information.diversity import unit_rows
 from spice_select.proxy.loading import pick_device
 from spice_select.report.answers import suspects_of
 from spice_select.report.audit import SAME
@@ -80,8 +80,14 @@ def run(pool: Path, output: Path) -> None:
 def duplicate_lines(finished: FinishedRun, pairs: dict[str, set[frozenset[str]]]) -> list[str]:
     (pool,) = finished.pools
     ids = [finished.lines[row].id for row in pool.record.rows]
-    ranked = sorted(similar_pairs(pool.unscaled, 0.3), key=lambda pair: -pair[2])
-    found = [(frozenset((ids[one], ids[other])), cosine) for one, other, cosine in ranked]
+    unit, places = unit_rows(pool.unscaled.block(0, pool.unscaled.rows))
+    cosines = (unit @ unit.T).triu(diagonal=1)
+    near = (cosines >= 0.3).nonzero()
+    ranked = near[cosines[near[:, 0], near[:, 1]].argsort(descending=True, stable=True)]
+    found = [
+        (frozenset((ids[int(places[one])], ids[int(places[other])])), float(cosines[one, other]))
+        for one, other in ranked.tolist()
+    ]
     both = set.union(*pairs.values())
     lines: list[str] = []
     for kind, wanted in (*pairs.items(), ("near-duplicates of both kinds", both)):

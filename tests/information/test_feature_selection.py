@@ -86,7 +86,7 @@ def test_more_picks_than_directions_and_rows_beyond_the_active_set(rows, dim, bu
     limit = RowLimit(budget)
     picks = greedy(lazy(features, limit, alpha, penalty), limit).rows
     assert picks == greedy(eager(features, limit, alpha, penalty), limit).rows
-    found = choose_rows(moments_of(TensorFeatures(features)), limit, alpha, penalty, None).selection
+    found = choose_rows(moments_of(TensorFeatures(features)), limit, alpha, penalty, None)
     expected = select_from_gram(features @ features.T, budget, alpha, penalty)
     torch.testing.assert_close(found.gain, expected.gain, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(found.conflict, expected.conflict, rtol=1e-7, atol=1e-9)
@@ -117,7 +117,7 @@ def test_the_record_is_that_of_the_gram_form(problem):
 def test_the_certificate_bounds_every_subset(features, budget, alpha, penalty):
     limit = RowLimit(min(budget, len(features)))
     rows = TensorFeatures(features)
-    selection = choose_rows(moments_of(rows), limit, alpha, penalty, None).selection
+    selection = choose_rows(moments_of(rows), limit, alpha, penalty, None)
     subsets = itertools.combinations(range(len(features)), limit.most)
     assert selection.certificate.bound >= best_information(features, alpha, subsets) - 1e-9
 
@@ -188,7 +188,7 @@ def test_quotas_are_kept_and_the_choice_is_the_greedy_one(problem, penalty):
         picks = greedy(engine(features, limit, 1.0, penalty), limit).rows
         assert picks == expected and within(limit, picks) and len(picks) == limit.most
     rows = TensorFeatures(features)
-    bound = choose_rows(moments_of(rows), limit, 1.0, penalty, None).selection.certificate.bound
+    bound = choose_rows(moments_of(rows), limit, 1.0, penalty, None).certificate.bound
     assert bound >= best_information(features, 1.0, complete) - 1e-9
 
 
@@ -205,7 +205,7 @@ def test_a_budget_of_cost_is_kept_and_the_choice_is_the_greedy_one(features, dat
     )
     assert greedy(lazy(features, limit, 1.0, penalty), limit).rows == expected
     rows = TensorFeatures(features)
-    selection = choose_rows(moments_of(rows), limit, 1.0, penalty, None).selection
+    selection = choose_rows(moments_of(rows), limit, 1.0, penalty, None)
     subsets = [s for r in range(1, len(features) + 1) for s in itertools.combinations(range(len(features)), r)
                if sum(int(costs[i]) for i in s) <= budget]  # fmt: skip
     assert selection.certificate.bound >= best_information(features, 1.0, subsets) - 1e-9
@@ -261,7 +261,7 @@ def test_given_rows_count_as_selected_first(features, held, penalty, alpha, data
     )
     budget = data.draw(st.integers(1, size))
     rows, before = TensorFeatures(features), TensorFeatures(given_features)
-    found = choose_rows(moments_of(rows), RowLimit(budget), alpha, penalty, None, before).selection
+    found = choose_rows(moments_of(rows), RowLimit(budget), alpha, penalty, None, before)
     joint = torch.cat([features, given_features])
     limit = RowLimit(size + held)
     engine = eager(joint, limit, alpha, penalty)

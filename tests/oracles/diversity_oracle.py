@@ -30,23 +30,6 @@ def log_det_distance(vectors: Vectors, ridge: float) -> float:
     return -float(logarithm) / count
 
 
-def density(vectors: Vectors, row: int, neighbours: int) -> float:
-    """1 / sqrt(mean distance to the nearest other rows)."""
-    distances = sorted(max(0.0, 1 - cosine(vectors[row], vectors[j])) for j in range(len(vectors)) if j != row)
-    return 1.0 if not distances else 1 / math.sqrt(np.mean(distances[:neighbours]) + 1e-9)
-
-
-def novel_sum(vectors: Vectors, densities: Sequence[float]) -> float:
-    """Mean of each row's weighted mean distance to the others, the j-th nearest weighted by 1/j and its density."""
-    novelties = []
-    for i, vector in enumerate(vectors):
-        others = sorted((max(0.0, 1 - cosine(vector, vectors[j])), j) for j in range(len(vectors)) if j != i)
-        weights = [1 / rank for rank in range(1, len(others) + 1)]
-        total = sum(w * densities[j] * distance for w, (distance, j) in zip(weights, others, strict=True))
-        novelties.append(total / sum(weights))
-    return float(np.mean(novelties))
-
-
 def groups(vectors: Vectors, least: float) -> list[list[int]]:
     """Connected components of the graph that joins rows of a cosine of at least `least`, two rows or more."""
     count = len(vectors)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from spice_select.distributed.process_group import all_gather_texts, process_group
 from spice_select.information.features import TensorFeatures
-from spice_select.information.from_features import FeatureSelection, choose_rows
+from spice_select.information.from_features import choose_rows
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
 from spice_select.information.moments import moments_of
 from spice_select.information.principal import principal_directions, projected
 from spice_select.information.random_subsets import random_draws
 from spice_select.information.ranks import ALONE, Ranks
+from spice_select.information.selection import Selection
 
 
 def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, TensorFeatures | None, int | None]:
@@ -41,7 +42,7 @@ def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, Tens
     return TensorFeatures(features), limits[seed % len(limits)], 0.1 * draw(0, 20), stop_ratio, given, rank
 
 
-def choose(seed: int, ranks: Ranks) -> tuple[FeatureSelection, Tensor]:
+def choose(seed: int, ranks: Ranks) -> tuple[Selection, Tensor]:
     """The selection and what random rows reach."""
     features, limit, penalty, stop_ratio, given, rank = problem(seed)
     known = moments_of(features, ranks)
@@ -52,15 +53,14 @@ def choose(seed: int, ranks: Ranks) -> tuple[FeatureSelection, Tensor]:
         known = moments_of(features, ranks)
     found = choose_rows(known, limit, 0.7, penalty, stop_ratio, given)
     generator = torch.Generator().manual_seed(seed)
-    by_chance = random_draws(features, len(found.selection.indices), 0.7, 5, generator, given, ranks)
+    by_chance = random_draws(features, len(found.indices), 0.7, 5, generator, given, ranks)
     return found, by_chance
 
 
 def main() -> None:
     with process_group() as ranks:
         for seed in range(120):
-            (together, by_chance), (alone, expected) = choose(seed, ranks), choose(seed, ALONE)
-            one, other = together.selection, alone.selection
+            (one, by_chance), (other, expected) = choose(seed, ranks), choose(seed, ALONE)
             assert one.indices == other.indices, (seed, one.indices, other.indices)
             assert one.stopped_early == other.stopped_early, seed
             for name in ("gain", "base", "conflict"):
@@ -69,8 +69,8 @@ def main() -> None:
                 assert abs(getattr(one.certificate, name) - getattr(other.certificate, name)) < 1e-7, seed
             assert abs(one.curvature - other.curvature) < 1e-6, seed
             torch.testing.assert_close(by_chance, expected, rtol=0.0, atol=1e-9)
-        told = all_gather_texts(ranks, "ü" * ranks.rank)
-        assert told == ["ü" * rank for rank in range(ranks.size)]
+        gathered = all_gather_texts(ranks, "ü" * ranks.rank)
+        assert gathered == ["ü" * rank for rank in range(ranks.size)]
         if ranks.rank == 0:
             sys.stdout.write(f"{ranks.size} processes agree\n")
 

@@ -92,11 +92,8 @@ def _choose(
         config, listing = _pick_config(store, options, progress), store.listing
     given = open_given(config, store.identity, str(store.path), store.device)
     with watch.time("selection"):
-        record, found = choose_from_store(store, config, given, progress, ranks)
-    progress.note(
-        f"{found.evaluated:,} gains were computed again for {len(record.picks):,} picks, "
-        f"{store.bytes_read / 1e6:,.0f} MB of features read"
-    )
+        record = choose_from_store(store, config, given, progress, ranks)
+    progress.note(f"{len(record.picks):,} picks; {store.bytes_read / 1e6:,.0f} MB of features were read")
     chosen = [*store.chats(chosen_rows([record]))]
     summary = summarise(listing.lines, [record], record.quota)
     return RunResult(config, listing, [*chosen], [record], summary, None, watch.seconds)

@@ -4,7 +4,7 @@ from spice_select.information.certificate import Certificate, guarantee_factor
 from spice_select.information.checks import SelectionInputError
 from spice_select.information.diagnostics import Theorem4, half_life, theorem4
 from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures
-from spice_select.information.from_features import FeatureSelection, choose_rows, select_from_features
+from spice_select.information.from_features import choose_rows, select_from_features
 from spice_select.information.from_gram import select_from_gram, select_in_order
 from spice_select.information.gram import (
     Gram,
@@ -27,7 +27,6 @@ __all__ = [
     "Certificate",
     "CostLimit",
     "FeatureRows",
-    "FeatureSelection",
     "Gram",
     "GramLike",
     "GroupLimit",

@@ -7,7 +7,6 @@ values and a few a row. Features are read as often as needed and never copied wh
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -35,14 +34,6 @@ _FEW_ROWS = 2048
 
 _EVERY_PREFIX = 1 << 21
 """The certificate takes the tightest bound of all prefixes of the picks where n d and n k are at most this."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureSelection:
-    """A selection, and how many rows were evaluated between picks."""
-
-    selection: Selection
-    evaluated: int
 
 
 def select_from_features(
@@ -73,7 +64,7 @@ def select_from_features(
     """
     rows = features if isinstance(features, FeatureRows) else TensorFeatures(read_features(features))
     limit = RowLimit(read_budget(budget, rows.rows, "features hold"))
-    return choose_rows(moments_of(rows), limit, alpha, penalty, stop_ratio).selection
+    return choose_rows(moments_of(rows), limit, alpha, penalty, stop_ratio)
 
 
 def choose_rows(
@@ -84,7 +75,7 @@ def choose_rows(
     stop_ratio: float | None,
     given: FeatureRows | None = None,
     on_pick: Callable[[int], None] = lambda _: None,
-) -> FeatureSelection:
+) -> Selection:
     """As `select_from_features`, for the rows of these moments, under any limit, and by all processes that share them.
 
     With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
@@ -104,7 +95,7 @@ def choose_rows(
     selection = record(trace, base, limit, weight, lambda: _all_rows(moments, trace, limit, strength, given))
     if moments.ranks.size > 1:
         _ = selection.certificate  # computed now, while all processes are here
-    return FeatureSelection(selection, engine.evaluated)
+    return selection
 
 
 def _engine(

@@ -34,7 +34,6 @@ class GramEngine:
         self._largest_base = float(self.gains.max())
         self.history = [self.gains]
         """Gains [m] before each pick and after the last."""
-        self.evaluated = 0
 
     def best_row(self) -> int | None:
         """As `Engine.best_row`."""
@@ -42,7 +41,6 @@ class GramEngine:
         scores = self.gains - self._penalty * self.conflicts
         scores = scores if self._weights is None else scores * self._weights
         ties.offer(self._rows, scores + self._closed, self.conflicts)
-        self.evaluated += len(self._rows)
         return ties.lowest()
 
     def take(self, row: int, least_gain: float) -> Pick | None:

@@ -24,11 +24,6 @@ class Pick:
 class Engine(Protocol):
     """Priorities of n rows with respect to a growing S: (gain - penalty * conflict) * weight, exact up to rounding."""
 
-    @property
-    def evaluated(self) -> int:
-        """Rows that all processes together evaluated between picks."""
-        ...
-
     def best_row(self) -> int | None:
         """The open row of the highest priority, the lowest among ties; None if no row is open."""
         ...

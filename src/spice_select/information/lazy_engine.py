@@ -85,12 +85,6 @@ class LazyEngine:
         self._by_gain = self._gains(self._remainders) * self._weights  # -inf for rows in the active set and closed ones
         self._by_conflict = torch.full_like(self._norms, torch.inf)  # to this, weight * reach is added
         self._highest, self._highest_reach = torch.inf, 0.0
-        self._evaluated = 0
-
-    @property
-    def evaluated(self) -> int:
-        """As `Engine.evaluated`."""
-        return int(self._ranks.all_reduce_sum(torch.tensor(self._evaluated)))
 
     def best_row(self) -> int | None:
         """As `Engine.best_row`."""
@@ -185,7 +179,6 @@ class LazyEngine:
         states = RowStates(rows, remainders, vectors @ self._direction.sum, self._norms[rows])
         self._active.add(states, vectors)
         self._by_gain[rows] = -torch.inf
-        self._evaluated += len(rows)
         return states
 
     def _trim(self) -> list[RowStates]:

@@ -1,7 +1,6 @@
 """Groups of nearly equal directions among n rows, without an n x n matrix and without all rows in memory.
 
-Contract: exact float64 cosines decide; where rows are long and many, a random projection to few numbers decides which
-pairs are looked at.
+Contract: exact float64 cosines decide; a random projection of long rows to few dimensions says which pairs to compute.
 """
 
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from torch import Tensor
 from spice_select.information.features import FeatureRows, own_blocks
 
 SKETCH = 256
-"""Numbers that long rows are compared by first."""
+"""Dimensions of the random projection in which long rows are compared first."""
 
 _BLOCK = 2048
 
@@ -22,11 +21,11 @@ def similar_groups(features: FeatureRows, least: float) -> list[tuple[list[int],
     """Rows linked by cosines of at least `least`, each group with the lowest cosine of a link that made it.
 
     A row belongs to one group at most: who is linked to a member is a member. Rows of length zero have no direction
-    and belong to none. Groups stand in the order of their first rows. Pairs of one group are not looked at again, so
-    many copies of one row cost little.
+    and belong to none. Groups are in the order of their first rows. The pairs inside a group are not computed again,
+    so many copies of one row cost little.
 
     Args:
-        features: n rows of d numbers.
+        features: n rows of d dimensions.
         least: above 0, at most 1.
 
     """
@@ -73,14 +72,6 @@ class _Groups:
         return row
 
 
-def similar_pairs(features: FeatureRows, least: float) -> Iterator[tuple[int, int, float]]:
-    """Pairs i < j of rows with a cosine of at least `least`, and it."""
-    small, bar = _comparable(features, least)
-    for pairs in _likely_pairs(small, bar):
-        for start in range(0, len(pairs), _BLOCK):
-            yield from _verified(features, pairs[start : start + _BLOCK], least)
-
-
 def _likely_pairs(small: Tensor, bar: float) -> Iterator[Tensor]:
     """Pairs i < j [p, 2] of directions with a cosine of at least `bar`, block by block."""
     for start in range(0, len(small), _BLOCK):
@@ -92,7 +83,7 @@ def _likely_pairs(small: Tensor, bar: float) -> Iterator[Tensor]:
 
 
 def _comparable(features: FeatureRows, least: float) -> tuple[Tensor, float]:
-    """Directions [n, s] float32, of the rows or of their sketches, and the cosine from which pairs are looked at."""
+    """Directions [n, s] float32, of the rows or of their sketches, and the cosine from which pairs are verified."""
     if features.dim <= 4 * SKETCH:
         whole = [_directions(block) for _, block in own_blocks(features)]
         return torch.cat(whole), least - 1e-5

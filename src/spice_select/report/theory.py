@@ -130,7 +130,7 @@ def _largest(record: PoolRecord) -> list[int]:
 def _without_penalty(pool: PoolGradients) -> float:
     limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
     found = choose_rows(moments_of(pool.scaled), limit, pool.alpha, 0.0, None, pool.given)
-    return found.selection.information
+    return found.information
 
 
 def _theorem4(pools: Sequence[PoolGradients]) -> Theorem4 | None:

@@ -54,7 +54,7 @@ def choose(
     extract_gradients(prepared, proxy, place, progress, watch, given)
     with watch.time("selection"):
         store = GradientStore.open(place, prepared.device)
-        record, _ = choose_from_store(store, config, given, progress, ranks)
+        record = choose_from_store(store, config, given, progress, ranks)
     if ranks.rank == 0:
         checkpoint.save_record(record)
     return [record]

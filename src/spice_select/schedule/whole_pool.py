@@ -10,7 +10,6 @@ from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError
 from spice_select.information import (
     FeatureRows,
-    FeatureSelection,
     Moments,
     PartOfFeatures,
     ScaledFeatures,
@@ -36,7 +35,7 @@ RANDOM_DRAWS = 4
 
 def choose_from_store(
     store: GradientStore, config: RunConfig, given: GradientStore | None, progress: Progress, ranks: Ranks = ALONE
-) -> tuple[PoolRecord, FeatureSelection]:
+) -> PoolRecord:
     """Choose among all rows of a store that have a finite gradient and are not excluded, within budget and quota.
 
     Several processes read a range of rows each and return the same.
@@ -53,10 +52,10 @@ def choose_from_store(
         pool = scaled_pool(store, lines, kept, limit.most, config, given, progress, ranks)
         penalty = 0.0 if config.method == "fisher" else config.penalty
         progress.begin("choosing", limit.most, limit.most)
-        found = choose_rows(
+        selection = choose_rows(
             pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given, lambda _: progress.advance(1, 1)
         )  # fmt: skip
-        selection, picks = found.selection, len(found.selection.indices)
+        picks = len(selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
         by_chance = random_draws(pool.features, picks, pool.alpha, RANDOM_DRAWS, generator, pool.given, ranks)
     except SelectionInputError as error:
@@ -64,8 +63,7 @@ def choose_from_store(
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
     measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()))
     quota = picks if config.budget_tokens is not None else limit.most
-    record = PoolRecord(0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad)
-    return record, found
+    return PoolRecord(0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad)
 
 
 @dataclass(frozen=True, slots=True)
