@@ -18,11 +18,10 @@ from memory import PeakMemory
 from torch import Tensor
 
 from spice_select import select_from_features
-from spice_select.information.eager import EagerGreedy
-from spice_select.information.feature_selection import engine_for
-from spice_select.information.features import TensorFeatures
+from spice_select.information import RowLimit, TensorFeatures, moments_of
+from spice_select.information.gram_engine import GramEngine
 from spice_select.information.greedy import greedy
-from spice_select.information.limits import RowLimit
+from spice_select.information.lazy_engine import LazyEngine
 
 PENALTY = 0.1
 Arm = Callable[[Tensor, float, int], list[int]]
@@ -47,24 +46,21 @@ def strength(features: Tensor) -> float:
 
 def ours(features: Tensor, alpha: float, picks: int) -> list[int]:
     """The picks alone: what the other arms give."""
-    rows = features.double() if features.numel() <= 1 << 21 else features  # larger ones are widened as they are read
-    squares = torch.cat([part.double().square().sum(dim=1) for part in rows.split(512)])
-    limit = RowLimit(picks)
-    engine = engine_for(TensorFeatures(rows), squares, limit, alpha, PENALTY)
-    return greedy(engine, limit, None, ()).picks
+    engine = LazyEngine(moments_of(TensorFeatures(features)), alpha, PENALTY, picks)
+    return greedy(engine, RowLimit(picks)).rows
 
 
 def ours_whole(features: Tensor, alpha: float, picks: int) -> list[int]:
     """With certificate, curvature, and every row's gain and conflict at the end."""
-    return select_from_features(features, picks, alpha, PENALTY).indices
+    selection = select_from_features(features, picks, alpha, PENALTY)
+    _ = selection.certificate  # computed when it is read
+    return selection.indices
 
 
-def ours_eager(features: Tensor, alpha: float, picks: int) -> list[int]:
-    """Our own form that looks at every row at every step, in float64."""
-    squares = features.double().square().sum(dim=1)
-    largest = float(torch.log1p(alpha * squares).max())
-    engine = EagerGreedy(features.double(), squares, alpha, PENALTY, picks, largest)
-    return greedy(engine, RowLimit(picks), None, ()).picks
+def ours_gram(features: Tensor, alpha: float, picks: int) -> list[int]:
+    """Our own form on the Gram matrix, which evaluates every row at every step, in float64."""
+    wide = features.double()
+    return greedy(GramEngine(wide @ wide.T, alpha, PENALTY, picks), RowLimit(picks)).rows
 
 
 def rank_one(dtype: torch.dtype) -> Arm:
@@ -165,7 +161,7 @@ def submodlib(optimizer: str) -> Arm:
 ARMS: dict[str, Arm] = {
     "ours": ours,
     "ours, with certificate": ours_whole,
-    "ours, eager": ours_eager,
+    "ours, Gram": ours_gram,
     "Cholesky, float64": cholesky(torch.float64),
     "Cholesky, float32": cholesky(torch.float32),
     "rank-one, float64": rank_one(torch.float64),

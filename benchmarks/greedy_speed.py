@@ -66,7 +66,7 @@ def peers(repeats: int) -> None:
         machine(CPU),
         "",
         f"n = {ROWS:,}, d = {DIM:,}, k = {PICKS}, features in float32, penalty 0.1 where an arm has one (submodlib has "
-        "none). `ours` and `ours, eager` calculate in float64. submodlib's time holds the kernel and the object's "
+        "none). `ours` and `ours, Gram` calculate in float64. submodlib's time holds the kernel and the object's "
         "making. DPPy 0.3.3 samples only; it has no greedy MAP.",
         "",
         "| arm | runs | median s | over ours: median (min to max) | memory added, MB | picks shared with ours |",
@@ -91,19 +91,18 @@ def large(scratch: str) -> None:
     lines = [
         machine(CPU),
         "",
-        "Stores in bfloat16 on disk, made by `greedy_store.py`; survey and choice with penalty 0.1, certificate, "
-        "curvature and every row's gain at the end. Resident memory: without the mapped file, with the program.",
+        "Stores in bfloat16 on disk, made by `greedy_store.py`; squared norms and picks with penalty 0.1, then "
+        "certificate, curvature and every row's gain. Resident memory: without the mapped file, with the program.",
         "",
-        "| n | d | k | features, MB | survey s | picks s | in all, s | rows seen again | resident, MB | certificate |",
-        "| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| n | d | k | features, MB | squared norms, s | picks, s | in all, s | resident, MB | certificate |",
+        "| --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for rows, dim, picks in ((100_000, 4096, 10_000), (1_000_000, 512, 10_000)):
         place = Path(scratch) / f"store-{rows}-{dim}"
         found = run("greedy_store.py", place, rows, dim, picks)
         lines.append(
-            f"| {rows:,} | {dim:,} | {picks:,} | {rows * dim * 2 / 1e6:,.0f} | {found['survey']:.0f} "
-            f"| {found['picks']:.0f} | {found['seconds']:.0f} | {found['refreshed']:,} | {found['peak'] / 1e6:,.0f} "
-            f"| {found['ratio']:.3f} |"
+            f"| {rows:,} | {dim:,} | {picks:,} | {rows * dim * 2 / 1e6:,.0f} | {found['norms']:.0f} "
+            f"| {found['picks']:.0f} | {found['seconds']:.0f} | {found['peak'] / 1e6:,.0f} | {found['ratio']:.3f} |"
         )
     write_section("Large stores", "greedy_speed.py", lines)
 
@@ -126,8 +125,8 @@ def growth() -> None:
         axis.loglog(list(found), list(found.values()), "o-", color="#0072b2")
         axis.set(xlabel=label, ylabel="seconds", title=f"fitted exponent {slope:.2f}")
         axis.grid(visible=True, which="both", alpha=0.3)
-        told = ", ".join(f"{size:,}: {value:.2f} s" for size, value in found.items())
-        lines.append(f"- {label}: {told}; fitted exponent {slope:.2f}")
+        listed = ", ".join(f"{size:,}: {value:.2f} s" for size, value in found.items())
+        lines.append(f"- {label}: {listed}; fitted exponent {slope:.2f}")
     figure.savefig(HERE / "greedy_growth.svg", metadata={"Date": None})
     lines += ["", "![time against n and k](greedy_growth.svg)"]
     write_section("Growth of the greedy choice", "greedy_speed.py", lines)

@@ -16,8 +16,7 @@ from spice_select.information.gram_engine import GramEngine
 from spice_select.information.greedy import greedy
 from spice_select.information.lazy_engine import LazyEngine
 from spice_select.information.limits import CostLimit, GroupLimit, RowLimit
-from spice_select.information.moments import moments_of
-from spice_select.information.principal import principal_directions, projected
+from spice_select.information.moments import moments_of, principal_directions, projected
 
 
 @st.composite

@@ -26,7 +26,7 @@ from spice_select.information import (
     select_from_features,
     select_from_gram,
 )
-from spice_select.information.factor import log_det_shifted, shifted_cholesky
+from spice_select.information.inverse import log_det_shifted, shifted_cholesky
 
 EXACT = 1e-14
 TIE = 1e-12

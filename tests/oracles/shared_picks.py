@@ -12,9 +12,8 @@ from spice_select.distributed.process_group import all_gather_texts, process_gro
 from spice_select.information.features import TensorFeatures
 from spice_select.information.from_features import choose_rows
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
-from spice_select.information.moments import moments_of
-from spice_select.information.principal import principal_directions, projected
-from spice_select.information.random_subsets import random_draws
+from spice_select.information.moments import moments_of, principal_directions, projected
+from spice_select.information.objective import random_draws
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.information.selection import Selection
 

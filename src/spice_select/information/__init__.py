@@ -8,19 +8,18 @@ from spice_select.information.from_features import choose_rows, select_from_feat
 from spice_select.information.from_gram import select_from_gram, select_in_order
 from spice_select.information.gram import (
     Gram,
-    GramLike,
+    Scale,
+    gradient_scales,
     gram_features,
     largest_norms,
     principal_gram,
+    principal_rank,
     relative_alpha,
     scale_gram,
 )
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
-from spice_select.information.moments import Moments, moments_of, second_moment
-from spice_select.information.objective import information
-from spice_select.information.principal import principal_directions, principal_rank, projected
-from spice_select.information.random_subsets import random_draws, random_information, subset_information
-from spice_select.information.scaling import Scale, gradient_scales
+from spice_select.information.moments import Moments, moments_of, principal_directions, projected, second_moment
+from spice_select.information.objective import information, random_draws, random_information, subset_information
 from spice_select.information.selection import Selection
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "CostLimit",
     "FeatureRows",
     "Gram",
-    "GramLike",
     "GroupLimit",
     "Limit",
     "Moments",

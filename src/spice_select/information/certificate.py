@@ -40,13 +40,9 @@ def eigenvalue_bound(eigenvalues: Tensor, alpha: float, count: int) -> float:
 
 
 def certify(information: float, prefix_bounds: Mapping[int, float], spectral_bound: float) -> Certificate:
-    """The tightest of the given upper bounds on U(OPT_k), and how much of it `information` = U(S) reaches.
+    """The tightest of some upper bounds on U(OPT_k), and how much of it `information` = U(S) reaches.
 
-    Args:
-        information: U(S), in nats.
-        prefix_bounds: U(A) + the k largest gains outside A, for sets A of the first so many picks.
-        spectral_bound: from `eigenvalue_bound`.
-
+    `prefix_bounds` are U(A) + the k largest gains outside A, by the number of picks in A.
     """
     prefix, by_gains = min(prefix_bounds.items(), key=lambda item: (item[1], item[0]))
     # S is one of the candidates for OPT_k, so U(S) is a floor; only rounding could take a bound below it.
@@ -72,10 +68,7 @@ def last_gains(eigen: Spectrum, alpha: float) -> Tensor:
 def total_curvature(last: Tensor, base: Tensor) -> float:
     """Total curvature c = 1 - min_x D_x(D - x) / D_x(empty), in [0, 1]: 0 when no row interacts with another.
 
-    Args:
-        last: [m] D_x(D - x).
-        base: [m] D_x(empty). Rows whose base is 0 (a zero gradient) are left out; with no row left, c = 0.
-
+    Rows whose base is 0 (a zero gradient) are left out.
     """
     present = base > 0
     if not bool(present.any()):

@@ -27,20 +27,24 @@ class SelectionInputError(ValueError):
 
 def read_matrix(values: MatrixLike, name: str, shape: str) -> Tensor:
     """Return real numbers as a tensor, in their own type and place; `shape` says what they should look like."""
-    if not isinstance(values, Tensor):
-        return _tensor_from_array(values, name, shape)
-    if values.is_complex() or values.dtype == torch.bool:
-        raise SelectionInputError(f"{name} holds {values.dtype}; pass real numbers.")
-    return values.detach()
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.dtype == torch.bool:
+            raise SelectionInputError(f"{name} holds {values.dtype}; pass real numbers.")
+        return values.detach()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise SelectionInputError(f"{name} has rows of unequal length; pass {shape} numbers.") from error
+    if array.dtype.kind not in "fiu":
+        raise SelectionInputError(f"{name} holds {array.dtype} values; pass {shape} real numbers.")
+    floating = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+    native = array.dtype.newbyteorder("=") if floating else np.dtype(np.float64)
+    # A copy in C order, because torch refuses negative strides and foreign byte orders.
+    return torch.from_numpy(np.array(array, dtype=native, order="C"))
 
 
 def read_features(features: MatrixLike) -> Tensor:
-    """Check the form of n x d features and return them as a tensor, in their own type and place.
-
-    Raises:
-        SelectionInputError: not two axes of real numbers, or no row or no column.
-
-    """
+    """Check the form of n x d features and return them as a tensor, in their own type and place."""
     raw = read_matrix(features, "features", "n x d")
     if raw.ndim != 2 or 0 in raw.shape:
         raise SelectionInputError(f"features have shape {tuple(raw.shape)}; pass n x d numbers, one row per example.")
@@ -48,12 +52,7 @@ def read_features(features: MatrixLike) -> Tensor:
 
 
 def read_alpha(alpha: float, squared_norms: Tensor) -> float:
-    """Check alpha: finite, not negative, and times each of `squared_norms` [n] small enough for float64.
-
-    Raises:
-        SelectionInputError: it is not; the message says which, and how large it may be.
-
-    """
+    """Check alpha: finite, not negative, and times each of `squared_norms` [n] small enough for float64."""
     number = read_number("alpha", alpha, "pass a finite number >= 0, for example relative_alpha(gram, 1.0)")
     reach = float(squared_norms.sum()) * len(squared_norms)  # no sum of inner products is larger
     if not (math.isfinite(reach) and math.isfinite(number * reach)):
@@ -148,16 +147,3 @@ def refuse_first(name: str, values: Tensor, bad: Tensor, reason: str) -> None:
         place = tuple(int(index) for index in bad.nonzero()[0])
         numbers = ", ".join(map(str, place))
         raise SelectionInputError(f"{name}[{numbers}] is {float(values[place]):g}: {reason}.")
-
-
-def _tensor_from_array(values: npt.ArrayLike, name: str, shape: str) -> Tensor:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise SelectionInputError(f"{name} has rows of unequal length; pass {shape} numbers.") from error
-    if array.dtype.kind not in "fiu":
-        raise SelectionInputError(f"{name} holds {array.dtype} values; pass {shape} real numbers.")
-    floating = array.dtype.kind == "f" and array.dtype.itemsize <= 8
-    native = array.dtype.newbyteorder("=") if floating else np.dtype(np.float64)
-    # A copy in C order, because torch refuses negative strides and foreign byte orders.
-    return torch.from_numpy(np.array(array, dtype=native, order="C"))

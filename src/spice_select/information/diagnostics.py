@@ -3,7 +3,8 @@
 Contract: pure functions of features and of what `Selection` records; float64.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -55,7 +56,7 @@ def theorem4(
         """The denominator of C before pick `step`; it falls as S grows."""
         return 1.0 - alpha * _largest_eigenvalue(vectors[:step]) * reach
 
-    met = _first(range(1, len(picks)), lambda step: remainder(step) <= 0.0) - 1
+    met = bisect_left(range(1, len(picks)), True, key=lambda step: remainder(step) <= 0.0)
     held = 0
     for step in _spread(met):
         products = float((vectors[:step] @ vectors[step]).square().sum())
@@ -63,15 +64,6 @@ def theorem4(
         held += abs(float(epsilon[picks[step]])) <= bound * (1 + 1e-9) + 1e-12
     checked = len(_spread(met))
     return Theorem4(len(picks) - 1, met, held if checked == met else round(held * met / checked))
-
-
-def _first(steps: range, fails: Callable[[int], bool]) -> int:
-    """The first of `steps` that fails where all after it fail too; the end where none does. By bisection."""
-    low, high = steps.start, steps.stop
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fails(middle) else (middle + 1, high)
-    return low
 
 
 def _spread(met: int) -> list[int]:

@@ -21,16 +21,12 @@ from spice_select.information.checks import (
     read_stop_ratio,
 )
 from spice_select.information.features import FeatureRows, TensorFeatures, own_blocks
-from spice_select.information.gram_engine import GramEngine
 from spice_select.information.greedy import Trace, greedy
 from spice_select.information.lazy_engine import LazyEngine
 from spice_select.information.limits import Limit, RowLimit
 from spice_select.information.mean_direction import MeanDirection
 from spice_select.information.moments import Moments, moments_of
 from spice_select.information.selection import AllRows, Selection, record
-
-_FEW_ROWS = 2048
-"""Rows up to which the choice is made on their Gram matrix (32 MiB), which is quicker."""
 
 _EVERY_PREFIX = 1 << 21
 """The certificate takes the tightest bound of all prefixes of the picks where n d and n k are at most this."""
@@ -45,18 +41,17 @@ def select_from_features(
 ) -> Selection:
     """Pick up to `budget` rows greedily by score = gain - penalty * conflict (the paper's algorithm 1).
 
-    Ties go to the lower index; scores that differ by rounding alone are ties. What the selection says of rows that were
-    not picked, its certificate and its curvature take up to a few times as long as the picks: they are computed from
-    `features` when they are first read.
+    Ties go to the lower index; scores that differ by rounding alone are ties. The certificate, the curvature and the
+    values of rows that were not picked take up to a few times as long as the picks: they are computed from `features`
+    when they are first read.
 
     Args:
         features: n x d per-sample gradients, or their projections (tensor, array or nested lists; any real dtype), or
-            rows that lie elsewhere, such as a gradient store's.
+            rows stored elsewhere, such as a gradient store's.
         budget: k, from 1 to n.
         alpha: absolute, applied to features as given.
-        penalty: lambda, the weight of the conflict; 0 is pure information.
-        stop_ratio: omega; stop before the first pick whose gain is <= omega * (gain of the first pick).
-            None fills the budget.
+        penalty: as in `select_from_gram`.
+        stop_ratio: as in `select_from_gram`.
 
     Raises:
         SelectionInputError: an argument cannot be used; the message says which, where, and what to do.
@@ -89,22 +84,13 @@ def choose_rows(
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
     if given is not None and given.dim != features.dim:
         raise SelectionInputError(f"the given rows have {given.dim} dimensions, the features {features.dim}.")
-    engine = _engine(moments, limit, strength, weight, given)
+    engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
     trace = greedy(engine, limit, ratio, on_pick=on_pick)
     base = torch.log1p(strength * moments.squared_norms)
     selection = record(trace, base, limit, weight, lambda: _all_rows(moments, trace, limit, strength, given))
     if moments.ranks.size > 1:
         _ = selection.certificate  # computed now, while all processes are here
     return selection
-
-
-def _engine(
-    moments: Moments, limit: Limit, alpha: float, penalty: float, given: FeatureRows | None
-) -> GramEngine | LazyEngine:
-    if given is None and moments.features.rows <= _FEW_ROWS:
-        weights = None if limit.weights is None else limit.weights.to(moments.gram.device)
-        return GramEngine(moments.gram, alpha, penalty, limit.most, weights)
-    return LazyEngine(moments, alpha, penalty, limit.most, limit.weights, given)
 
 
 def _all_rows(moments: Moments, trace: Trace, limit: Limit, alpha: float, given: FeatureRows | None) -> AllRows:
@@ -125,7 +111,7 @@ def _all_rows(moments: Moments, trace: Trace, limit: Limit, alpha: float, given:
 
 
 def _prefixes(features: FeatureRows, limit: Limit, count: int, given: FeatureRows | None) -> Sequence[int]:
-    """Numbers of picks at which the certificate is evaluated: every one, or 0, budget / 64, / 16, / 4, and the last."""
+    """Numbers of picks at which the certificate is evaluated: all, or 0, budget / 64, / 16, / 4, and the last."""
     if given is None and features.rows * max(features.dim, limit.most) <= _EVERY_PREFIX:
         return range(count + 1)
     return sorted({0, *(most for shift in (6, 4, 2) if (most := limit.most >> shift) < count), count})

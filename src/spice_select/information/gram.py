@@ -10,7 +10,7 @@ checks nothing again.
 
 import math
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,12 @@ _TOLERANCE = 1e-4  # float32 sums over millions of terms stay well inside it
 _UNDERFLOW = 1e-12  # of the largest diagonal entry: what a squared norm below float32's range may leave behind
 
 
+MOST_DIRECTIONS = 16
+"""Largest rank that `principal_rank` gives; docs/study.md says what was tried."""
+
+Scale = Literal["none", "sqrt-length", "geometric", "unit"]
+
+
 class Spectrum(NamedTuple):
     """Eigenvalues (ascending, rounding below zero removed) and eigenvectors (columns) of a Gram matrix or moment."""
 
@@ -41,7 +47,7 @@ class Gram:
 
     def __init__(self, matrix: Tensor, tolerance: float, spectrum: Spectrum | None = None):
         """Hold `matrix` [m, m] and its decomposition, where that is known already."""
-        self.matrix, self._tolerance = matrix, tolerance
+        self.matrix, self.tolerance = matrix, tolerance
         if spectrum is not None:
             self.spectrum = spectrum
 
@@ -60,27 +66,12 @@ class Gram:
         """
         values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(self.matrix))
         lowest, highest = float(values[0]), float(values[-1])
-        if lowest < -self._tolerance * max(highest, 0.0):
+        if lowest < -self.tolerance * max(highest, 0.0):
             raise SelectionInputError(
                 f"gram is not positive semidefinite: eigenvalues run from {lowest:.3g} to {highest:.3g}. "
                 "Pass inner products gradients @ gradients.T (not distances), accumulated in float32 or better."
             )
         return Spectrum(values.clamp(min=0.0), vectors)
-
-    def scaled(self, factors: Tensor) -> "Gram":
-        """The Gram matrix of s_i g_i, for `factors` s [m]."""
-        matrix = factors[:, None] * self.matrix * factors[None, :]
-        refuse_first("gram", matrix, ~torch.isfinite(matrix), "it overflowed when scaled; scale the gradients down")
-        return Gram(matrix, self._tolerance)
-
-    def principal(self, rank: int) -> "Gram":
-        """The Gram matrix of the gradients projected on their top `rank` principal directions, V_r L_r V_r^T."""
-        if rank >= len(self.matrix):
-            return self
-        kept = self.spectrum.values.clone()
-        kept[:-rank] = 0.0
-        factor = self.spectrum.vectors[:, -rank:] * kept[-rank:].sqrt()  # [m, r]
-        return Gram(torch.mm(factor, factor.T), self._tolerance, Spectrum(kept, self.spectrum.vectors))
 
 
 GramLike = MatrixLike | Gram
@@ -126,6 +117,43 @@ def read_gram(gram: GramLike) -> Gram:
     return Gram((matrix + matrix.T) / 2, tolerance)
 
 
+def gradient_scales(scale: Scale, lengths: MatrixLike, squared_norms: MatrixLike) -> Tensor:
+    """The factor s_i of each gradient.
+
+    Args:
+        scale: "none" (1, the paper), "sqrt-length" (sqrt of the response length: a mean over T tokens shrinks
+            like 1/sqrt(T) when token gradients are nearly independent), "unit" (1/|g_i|, and 0 for a zero
+            gradient), or "geometric" (the geometric mean of sqrt-length and unit: what is left of the norm after
+            the length is its square root).
+        lengths: [m] response lengths in tokens, each at least 1.
+        squared_norms: [m] |g_i|^2, unscaled.
+
+    Returns:
+        [m] float64.
+
+    Raises:
+        SelectionInputError: an unknown scale, lengths or norms of unequal number, or an impossible value.
+
+    """
+    tokens, squared = read_vector("lengths", lengths), read_vector("squared_norms", squared_norms)
+    if tokens.shape != squared.shape:
+        raise SelectionInputError(
+            f"{len(tokens)} lengths for {len(squared)} squared norms; pass one of each per example."
+        )
+    refuse_first("lengths", tokens, tokens < 1, "a response holds at least 1 token; drop the example")
+    refuse_first("squared_norms", squared, squared < 0, "a squared norm is >= 0; pass the diagonal of the Gram matrix")
+    unit = torch.where(squared > 0, squared.rsqrt(), 0.0)
+    choices = {
+        "none": torch.ones_like(squared),
+        "sqrt-length": tokens.sqrt(),
+        "geometric": (tokens.sqrt() * unit).sqrt(),
+        "unit": unit,
+    }
+    if scale not in choices:
+        raise SelectionInputError(f"scale is {scale!r}; choose none, sqrt-length, geometric or unit.")
+    return choices[scale]
+
+
 def scale_gram(gram: GramLike, scales: Tensor) -> Gram:
     """The Gram matrix of the scaled gradients, s_i K_ij s_j.
 
@@ -137,7 +165,9 @@ def scale_gram(gram: GramLike, scales: Tensor) -> Gram:
     size = len(checked.matrix)
     if len(factors) != size:
         raise SelectionInputError(f"{len(factors)} scales for a gram of {size} rows; pass one scale per row.")
-    return checked.scaled(factors)
+    matrix = factors[:, None] * checked.matrix * factors[None, :]
+    refuse_first("gram", matrix, ~torch.isfinite(matrix), "it overflowed when scaled; scale the gradients down")
+    return Gram(matrix, checked.tolerance)
 
 
 def principal_gram(gram: GramLike, rank: int) -> Gram:
@@ -152,7 +182,19 @@ def principal_gram(gram: GramLike, rank: int) -> Gram:
 
     """
     checked = read_gram(gram)
-    return checked.principal(read_budget(min(rank, len(checked.matrix)), len(checked.matrix)))
+    count = read_budget(min(rank, len(checked.matrix)), len(checked.matrix))
+    if count == len(checked.matrix):
+        return checked
+    values, vectors = checked.spectrum
+    kept = values.clone()
+    kept[:-count] = 0.0
+    factor = vectors[:, -count:] * kept[-count:].sqrt()  # [m, r]
+    return Gram(torch.mm(factor, factor.T), checked.tolerance, Spectrum(kept, vectors))
+
+
+def principal_rank(budget: int) -> int:
+    """Directions for so many picks: half their number, at least 1 and at most `MOST_DIRECTIONS`."""
+    return min(max(budget // 2, 1), MOST_DIRECTIONS)
 
 
 def relative_alpha(gram: GramLike, a: float) -> float:

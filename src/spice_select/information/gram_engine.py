@@ -8,17 +8,15 @@ x lowers each residual by the square of (alpha g_i^T M g_x) / sqrt(1 + residual_
 import torch
 from torch import Tensor
 
-from spice_select.information.greedy import Pick
-from spice_select.information.mean_direction import has_direction
-from spice_select.information.objective import conflicts
-from spice_select.information.ties import Ties
+from spice_select.information.greedy import Pick, Ties
+from spice_select.information.mean_direction import conflicts, has_direction
 
 
 class GramEngine:
     """An `Engine` on a Gram matrix [m, m]; `gains` and `conflicts`, [m] each, are those of the present S."""
 
-    def __init__(self, matrix: Tensor, alpha: float, penalty: float, capacity: int, weights: Tensor | None = None):
-        """Start with S empty; at most `capacity` rows will be added. `weights` [m] are in (0, 1]; None is 1."""
+    def __init__(self, matrix: Tensor, alpha: float, penalty: float, capacity: int):
+        """Start with S empty; at most `capacity` rows will be added."""
         self._matrix, self._alpha, self._penalty = matrix, alpha, penalty
         self._norms = matrix.diagonal().sqrt()
         self._residuals = alpha * matrix.diagonal()
@@ -27,7 +25,6 @@ class GramEngine:
         self._sum_square = 0.0  # |sum of S|^2
         self._norm_squares = 0.0  # sum of |g_y|^2 over S
         self._count = 0
-        self._weights = weights
         self._rows = torch.arange(len(matrix), device=matrix.device)
         self._closed = torch.zeros_like(self._norms)  # -inf for closed rows
         self.gains, self.conflicts = torch.log1p(self._residuals), torch.zeros_like(self._norms)
@@ -39,7 +36,6 @@ class GramEngine:
         """As `Engine.best_row`."""
         ties = Ties(self._largest_base, self._penalty)
         scores = self.gains - self._penalty * self.conflicts
-        scores = scores if self._weights is None else scores * self._weights
         ties.offer(self._rows, scores + self._closed, self.conflicts)
         return ties.lowest()
 
@@ -48,16 +44,7 @@ class GramEngine:
         pick = Pick(row, float(self.gains[row]), float(self.conflicts[row]))
         if pick.gain <= least_gain:
             return None
-        self._add(row, self._matrix[row])
-        self._closed[row] = -torch.inf
-        self.history.append(self.gains)
-        return pick
-
-    def close(self, rows: Tensor) -> None:
-        """As `Engine.close`."""
-        self._closed[rows] = -torch.inf
-
-    def _add(self, row: int, products: Tensor) -> None:
+        products = self._matrix[row]
         earlier = self._factor[: self._count]  # [t, m]
         update = self._factor[self._count]
         torch.sub(self._alpha * products, earlier[:, row] @ earlier, out=update)  # alpha g_i^T M g_row
@@ -72,3 +59,10 @@ class GramEngine:
         if has_direction(self._sum_square, self._count, self._norm_squares):
             mean_norm = self._sum_square**0.5 / self._count
             self.conflicts = conflicts(self._products / self._count, self._norms, mean_norm)
+        self._closed[row] = -torch.inf
+        self.history.append(self.gains)
+        return pick
+
+    def close(self, rows: Tensor) -> None:
+        """As `Engine.close`."""
+        self._closed[rows] = -torch.inf

@@ -1,15 +1,22 @@
 """The greedy loop: pick the row of the highest priority, lowest index first among ties, until the limit or early stop.
 
-Contract: the same picks whichever engine computes the gains. An engine knows n rows and a growing set S.
+Contract: the same picks whichever engine computes the gains, whatever order it offers rows in, and however many
+processes offer them.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
+import torch
 from torch import Tensor
 
 from spice_select.information.limits import Limit
+from spice_select.information.ranks import ALONE, Ranks
+
+_TIE = 1e-12
+"""Share of the largest terms in a score within which scores are a tie: so little is rounding alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +33,53 @@ class Engine(Protocol):
 
     def best_row(self) -> int | None:
         """The open row of the highest priority, the lowest among ties; None if no row is open."""
-        ...
 
     def take(self, row: int, least_gain: float) -> Pick | None:
         """Add `row` to S and close it; if its gain is not above `least_gain`, do nothing and return None."""
-        ...
 
     def close(self, rows: Tensor) -> None:
         """Leave these rows out of all further choices."""
-        ...
+
+
+class Ties:
+    """The highest of the priorities offered, and the rows that reach it up to rounding; the lowest of them is picked.
+
+    A conflict above 0 is a cosine and carries a cosine's rounding; a conflict of 0 carries none. So the width of a tie
+    depends on the conflicts of the contenders, the rows near the top.
+    """
+
+    def __init__(self, largest_base: float, penalty: float):
+        """Scores are gains of at most `largest_base` minus penalty * conflict."""
+        self._best = -torch.inf
+        self._base, self._penalty = largest_base, penalty
+        self._contenders: list[tuple[int, float, float]] = []  # row, priority, conflict
+
+    @property
+    def floor(self) -> float:
+        """The priority that a row must reach to be a contender."""
+        return self._best - self._width(1.0)
+
+    def _width(self, conflict: float) -> float:
+        return _TIE * (self._base + self._penalty * conflict)
+
+    def offer(self, rows: Tensor, priorities: Tensor, conflicts: Tensor) -> None:
+        """Consider rows with their exact priorities (-inf for a closed row) and their conflicts, [b] each."""
+        highest = float(priorities.max()) if len(rows) else -torch.inf
+        if highest > -torch.inf and highest >= self.floor:
+            self._best = max(self._best, highest)
+            near = (priorities >= self.floor).nonzero().squeeze(1)
+            places = cast("list[int]", rows[near].tolist())
+            scores, against = (cast("list[float]", values[near].tolist()) for values in (priorities, conflicts))
+            self._contenders += zip(places, scores, against, strict=True)
+
+    def lowest(self, ranks: Ranks = ALONE, first: int = 0) -> int | None:
+        """The lowest row that ties with the best of all processes, or None; own rows count from `first`."""
+        self._best = ranks.all_reduce_max(self._best)
+        near = [conflict for _, priority, conflict in self._contenders if priority >= self.floor]
+        floor = self._best - self._width(ranks.all_reduce_max(max(near, default=0.0)))
+        tied = (first + row for row, priority, _ in self._contenders if priority >= floor)
+        row = ranks.all_reduce_min(min(tied, default=sys.maxsize))
+        return None if row == sys.maxsize else row
 
 
 @dataclass

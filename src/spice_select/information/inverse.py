@@ -1,32 +1,42 @@
-"""The matrix M = (I + alpha F_S)^-1 of a growing set S, kept as what each pick took away from it.
+"""Factors of I + alpha F, and the matrix M = (I + alpha F_S)^-1 of a growing set S.
 
-Contract: exact in float64. Adding x appends w = sqrt(alpha / (1 + alpha q_x)) M g_x, so M = I - sum of w w^T, and the
-remainder q = g^T M g of any row falls by (w . g)^2: what a block of rows lost since it was last evaluated is one
-matrix product. Where more picks lie in between than there are dimensions, the d x d matrix itself is cheaper.
+Contract: exact in float64, also where F is so large that rounding hides the I. Adding x appends
+w = sqrt(alpha / (1 + alpha q_x)) M g_x, so M = I - sum of w w^T, and the remainder q = g^T M g of any row falls by
+(w . g)^2: what a block of rows lost since it was last evaluated is one matrix product. Where more picks lie in between
+than there are dimensions, the d x d matrix itself is cheaper.
 """
+
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from spice_select.information.factor import shifted_cholesky
-
 _FOLD = 128  # picks that wait before they enter the d x d matrix together
+
+
+def shifted_cholesky(scaled: Tensor) -> Tensor:
+    """The lower factor L of I + `scaled` = L L^T, for a positive semidefinite `scaled` [d, d]."""
+    matrix = scaled + torch.eye(len(scaled), dtype=scaled.dtype, device=scaled.device)
+    factor, failed = cast(tuple[Tensor, Tensor], torch.linalg.cholesky_ex(matrix))
+    if not int(failed):
+        return factor
+    # Eigenvalues below 1 are rounding. With them raised, V sqrt(values) is a root, whose QR gives the triangular one.
+    values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(matrix))
+    root = vectors * values.clamp(min=1.0).sqrt()
+    upper = cast(tuple[Tensor, Tensor], torch.linalg.qr(root.T))[1]
+    return (upper * upper.diagonal().sign()[:, None]).T
+
+
+def log_det_shifted(scaled: Tensor) -> float:
+    """Log det(I + `scaled`) of a positive semidefinite `scaled` [d, d]."""
+    return 2.0 * float(shifted_cholesky(scaled).diagonal().log().sum())
 
 
 class Inverse:
     """M for the picks so far; at most 2 d of the w are kept, and the d x d matrix from d / 2 picks on."""
 
     def __init__(self, dim: int, alpha: float, capacity: int, device: torch.device, given: Tensor | None = None):
-        """Start with no picks.
-
-        Args:
-            dim: d.
-            alpha: absolute.
-            capacity: the most picks that will be added.
-            device: of the features.
-            given: sum of g g^T [d, d] over rows that S holds from the start; they do not count as picks.
-
-        """
+        """Start with no picks; `given` is the sum of g g^T [d, d] over rows in S from the start, which are no picks."""
         self.count = 0
         self._dim, self._alpha = dim, alpha
         room = min(capacity, 2 * max(dim, _FOLD))

@@ -3,8 +3,8 @@
 Contract: the picks of evaluating every row at every step, in float64, by any number of processes. A row evaluated
 earlier has an upper bound on its priority now: its gain only falls, and its conflict has fallen by no more than the
 mean direction has turned. Rows whose bound reaches the best exact priority are evaluated, in blocks. An active
-set of them is kept up to date; the rest waits outside with a bound. A pick takes three numbers of every process and the
-vectors of one row from its owner.
+set of them is kept up to date; the others keep a bound. A pick takes three numbers of every process and the vectors of
+one row from its owner.
 """
 
 import math
@@ -13,14 +13,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from spice_select.information.active_set import ActiveSet, RowStates
 from spice_select.information.features import FeatureRows, own_blocks
-from spice_select.information.greedy import Pick
+from spice_select.information.greedy import Pick, Ties
 from spice_select.information.inverse import Inverse
 from spice_select.information.mean_direction import MeanDirection
 from spice_select.information.moments import Moments, second_moment
 from spice_select.information.ranks import own_range, owner_of
-from spice_select.information.ties import Ties
 
 _FETCH = 64  # rows evaluated together, at least
 _FETCH_MOST = 4096
@@ -38,6 +36,47 @@ class _Candidate(NamedTuple):
     conflict: float
 
 
+class RowStates(NamedTuple):
+    """Rows [b] at one step: row numbers, remainders g^T M g, products <g, sum of S>, norms |g|."""
+
+    rows: Tensor
+    remainders: Tensor
+    products: Tensor
+    norms: Tensor
+
+    def at(self, places: Tensor) -> "RowStates":
+        """The states at these places."""
+        return RowStates(*(part[places] for part in self))
+
+
+class ActiveSet:
+    """Rows that may be picked next: their states and gradients [c, d], brought up to date after every pick."""
+
+    def __init__(self, dim: int, device: torch.device):
+        nothing = torch.zeros(0, dtype=torch.float64, device=device)
+        self.states = RowStates(nothing.long(), nothing, nothing, nothing)
+        self._vectors = torch.zeros(0, dim, dtype=torch.float64, device=device)
+
+    def __len__(self) -> int:
+        """How many rows are held, c."""
+        return len(self._vectors)
+
+    def add(self, states: RowStates, vectors: Tensor) -> None:
+        """Hold these rows too, with their gradients [b, d]."""
+        self.states = RowStates(*(torch.cat(pair) for pair in zip(self.states, states, strict=True)))
+        self._vectors = torch.cat([self._vectors, vectors])
+
+    def keep(self, places: Tensor) -> None:
+        """Drop all rows but those at these places."""
+        self.states, self._vectors = self.states.at(places), self._vectors[places]
+
+    def update(self, w: Tensor, vector: Tensor) -> None:
+        """Bring the states up to date after a pick with this gradient and its w (see `inverse`), [d] each."""
+        products = torch.stack([w, vector]) @ self._vectors.T  # [2, c]
+        remainders = (self.states.remainders - products[0].square()).clamp(min=0.0)
+        self.states = self.states._replace(remainders=remainders, products=self.states.products + products[1])
+
+
 class LazyEngine:
     """An `Engine` on n rows; this process holds a range of them, numbered from 0 within it."""
 
@@ -52,14 +91,7 @@ class LazyEngine:
     ):
         """Start with S empty, or with the `given` rows of the same d, which are no candidates.
 
-        Args:
-            moments: n rows of d dimensions, their squared norms, and the processes that share them.
-            alpha: absolute.
-            penalty: lambda.
-            capacity: the most rows that will be added.
-            weights: [n] in (0, 1], for example 1 / cost; None is 1 everywhere.
-            given: rows in S from the start.
-
+        At most `capacity` rows will be added; `weights` [n] are in (0, 1], None is 1.
         """
         features, squared_norms, ranks = moments.features, moments.squared_norms, moments.ranks
         device, dim = features.device, features.dim
@@ -76,13 +108,13 @@ class LazyEngine:
         self._active = ActiveSet(dim, device)
         self._room = max(_ACTIVE_LEAST, _ACTIVE_BYTES // (8 * max(1, dim)))
         self._norms = squared_norms[own].sqrt()
-        self._weighted = weights is not None
         self._weights = torch.ones_like(self._norms) if weights is None else weights[own].to(device)
         self._closed = torch.zeros_like(self._norms, dtype=torch.bool)
         # The last known remainder of every row outside the active set, and the bounds on its priority that follow.
         self._remainders = squared_norms[own].clone()
         self._since = torch.full_like(self._norms, 0 if given is None else -1, dtype=torch.int64)
-        self._by_gain = self._gains(self._remainders) * self._weights  # -inf for rows in the active set and closed ones
+        # -inf for rows in the active set and closed ones
+        self._by_gain = torch.log1p(alpha * self._remainders) * self._weights
         self._by_conflict = torch.full_like(self._norms, torch.inf)  # to this, weight * reach is added
         self._highest, self._highest_reach = torch.inf, 0.0
 
@@ -94,7 +126,8 @@ class LazyEngine:
         while len(rows := self._doubtful(ties.floor, size)):
             states = self._activate(rows)
             ties.offer(rows, *self._priorities(states))
-            dropped += self._trim()
+            if len(self._active) > self._room:
+                dropped.append(self._drop_lowest())
             size = min(2 * size, _FETCH_MOST)
         for states in dropped:
             self._put_back(states)
@@ -141,15 +174,10 @@ class LazyEngine:
         conflict = float(self._direction.conflicts((vector @ self._direction.sum)[None], norm))
         return _Candidate(vector, image, math.log1p(self._alpha * remainder), remainder, conflict)
 
-    def _gains(self, remainders: Tensor) -> Tensor:
-        return torch.log1p(self._alpha * remainders)
-
     def _priorities(self, states: RowStates) -> tuple[Tensor, Tensor]:
         """Exact priorities of rows evaluated at this step, -inf for closed ones, and conflicts."""
         conflicts = self._direction.conflicts(states.products, states.norms)
-        scores = self._gains(states.remainders) - self._penalty * conflicts
-        if self._weighted:
-            scores *= self._weights[states.rows]
+        scores = (torch.log1p(self._alpha * states.remainders) - self._penalty * conflicts) * self._weights[states.rows]
         return scores.masked_fill_(self._closed[states.rows], -torch.inf), conflicts
 
     def _reach(self) -> float:
@@ -181,21 +209,19 @@ class LazyEngine:
         self._by_gain[rows] = -torch.inf
         return states
 
-    def _trim(self) -> list[RowStates]:
-        """Take the rows with the lowest priorities out of the active set if there are too many."""
-        if len(self._active) <= self._room:
-            return []
+    def _drop_lowest(self) -> RowStates:
+        """Take the rows with the lowest priorities out of the active set."""
         order = self._priorities(self._active.states)[0].argsort(descending=True)
         kept = self._room // 2
         dropped = self._active.states.at(order[kept:])
         self._active.keep(order[:kept])
-        return [dropped]
+        return dropped
 
     def _put_back(self, states: RowStates) -> None:
         """Let rows wait outside the active set, with bounds from their states at this step."""
         rows, weights = states.rows, self._weights[states.rows]
         self._remainders[rows], self._since[rows] = states.remainders, self._inverse.count
-        gains = self._gains(states.remainders)
+        gains = torch.log1p(self._alpha * states.remainders)
         opposition = self._direction.opposition(states.products, states.norms)
         self._by_gain[rows] = torch.where(self._closed[rows], -torch.inf, gains * weights)
         self._by_conflict[rows] = (gains - self._penalty * (opposition + self._direction.path)) * weights

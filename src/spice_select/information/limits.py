@@ -6,7 +6,6 @@ With floors and ceilings by group, the selections that can still be completed ar
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,61 +16,38 @@ CloseAfter = Callable[[int | None], Tensor | None]
 """Call it with None before the first pick, then with each pick: it returns rows to close (int64), or None."""
 
 
-class Limit(Protocol):
-    """A limit on n rows."""
+class Limit:
+    """A limit on the selection among n rows; without more, on their number."""
 
-    @property
-    def most(self) -> int:
-        """The most rows that a selection can hold."""
-        ...
-
-    @property
-    def weights(self) -> Tensor | None:
-        """Factor [n] in (0, 1] that turns a score into a priority; None is 1."""
-        ...
+    most: int
+    """The most rows that a selection can hold."""
+    weights: Tensor | None = None
+    """Factor [n] in (0, 1] that turns a score into a priority; None is 1."""
 
     def start(self) -> CloseAfter:
         """Begin a selection."""
-        ...
-
-    def largest_sum(self, gains: Tensor, count: int) -> float:
-        """The largest sum of gains [n], all >= 0, over `count` rows (or fewer) within the limit."""
-        ...
-
-
-@dataclass(frozen=True)
-class RowLimit:
-    """At most `most` rows."""
-
-    most: int
-    weights: None = None
-
-    def start(self) -> CloseAfter:
-        """As `Limit.start`."""
         return lambda _: None
 
     def largest_sum(self, gains: Tensor, count: int) -> float:
-        """As `Limit.largest_sum`."""
+        """The largest sum of gains [n], all >= 0, over `count` rows (or fewer) within the limit."""
         return float(gains.topk(min(count, len(gains)), sorted=False).values.sum())
 
 
-@dataclass(frozen=True, eq=False)
-class GroupLimit:
-    """`most` rows, of each group no fewer than its floor and no more than its ceiling.
-
-    Attributes:
-        most: rows in all.
-        groups: [n] int64, the group of each row.
-        floors: rows of each group at least.
-        ceilings: rows of each group at most.
-
-    """
+@dataclass(frozen=True)
+class RowLimit(Limit):
+    """At most `most` rows."""
 
     most: int
-    groups: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GroupLimit(Limit):
+    """`most` rows, of each group no fewer than its floor and no more than its ceiling."""
+
+    most: int
+    groups: Tensor  # [n] int64, the group of each row
     floors: list[int]
     ceilings: list[int]
-    weights: None = None
 
     def __post_init__(self) -> None:
         """Raise `SelectionInputError` where no selection can satisfy the limit."""
@@ -114,12 +90,12 @@ class GroupLimit:
             best = members.topk(min(ceiling, len(members))).values
             total += float(best[:floor].sum())
             rest.append(best[floor:])
-        return total + RowLimit(self.most).largest_sum(torch.cat(rest), max(0, count - sum(self.floors)))
+        return total + super().largest_sum(torch.cat(rest), max(0, count - sum(self.floors)))
 
 
 @dataclass(frozen=True, eq=False)
-class CostLimit:
-    """Rows that together cost at most `budget`; a score counts per unit of cost.
+class CostLimit(Limit):
+    """Rows that together cost at most `budget`; a score counts per unit of cost, the lowest cost being the unit.
 
     Attributes:
         costs: [n] float64, each > 0.
@@ -129,27 +105,20 @@ class CostLimit:
 
     costs: Tensor
     budget: float
-    _sorted: Tensor = field(init=False, repr=False)
+    most: int = field(init=False)
+    weights: Tensor | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raise `SelectionInputError` where not one row fits."""
         if not bool((self.costs > 0).all()):
             raise SelectionInputError("costs must all be above 0; drop the rows that cost nothing.")
-        object.__setattr__(self, "_sorted", self.costs.sort().values)
-        if float(self._sorted[0]) > self.budget:
+        ascending = self.costs.sort().values
+        if float(ascending[0]) > self.budget:
             raise SelectionInputError(
-                f"budget is {self.budget:g}, but the cheapest row costs {float(self._sorted[0]):g}; raise it."
+                f"budget is {self.budget:g}, but the cheapest row costs {float(ascending[0]):g}; raise it."
             )
-
-    @property
-    def most(self) -> int:
-        """As `Limit.most`: how many of the cheapest rows fit."""
-        return int((self._sorted.cumsum(0) <= self.budget).sum())
-
-    @property
-    def weights(self) -> Tensor:
-        """As `Limit.weights`: the lowest cost over each row's."""
-        return self._sorted[0] / self.costs
+        object.__setattr__(self, "most", int((ascending.cumsum(0) <= self.budget).sum()))
+        object.__setattr__(self, "weights", ascending[0] / self.costs)
 
     def start(self) -> CloseAfter:
         """As `Limit.start`: rows close that cost more than what is left."""

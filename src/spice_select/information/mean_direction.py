@@ -7,7 +7,8 @@ a row bounds its conflict now: the earlier value minus the length of the path th
 import torch
 from torch import Tensor
 
-from spice_select.information.objective import ETA, conflicts
+ETA = 1e-8
+"""Added to the denominator of every cosine, as in the paper."""
 
 _NO_DIRECTION = 4 * torch.finfo(torch.float64).eps
 _ANY_TURN = 2.0  # the most by which a cosine can change
@@ -16,6 +17,11 @@ _ANY_TURN = 2.0  # the most by which a cosine can change
 def has_direction(sum_square: float, count: int, norm_squares: float) -> bool:
     """Whether |sum of S|^2 is more than rounding, given |S| and the sum of |g|^2; else its cosines would be noise."""
     return sum_square > _NO_DIRECTION * count * norm_squares
+
+
+def conflicts(products: Tensor, norms: Tensor, mean_norm: float) -> Tensor:
+    """max(0, -cos(g_x, m_S)) for every x, [m], from <g_x, m_S> [m], |g_x| [m] and |m_S|."""
+    return (0.0 - products).div_(norms.mul(mean_norm).add_(ETA)).clamp_(0.0, 1.0)
 
 
 class MeanDirection:

@@ -1,4 +1,4 @@
-"""Squared norms and the second moment of all rows, and the gains that follow from a moment or from a set of rows.
+"""Squared norms and the second moment of all rows, and what follows: principal directions, gains beside a set of rows.
 
 Contract: exact in float64; a few values a row and d x d (or n x n, where that is smaller) in memory.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from spice_select.information.certificate import last_gains
 from spice_select.information.checks import SelectionInputError
-from spice_select.information.factor import shifted_cholesky
-from spice_select.information.features import FeatureRows, own_blocks
+from spice_select.information.features import FeatureRows, TensorFeatures, own_blocks
 from spice_select.information.gram import Spectrum
+from spice_select.information.inverse import shifted_cholesky
 from spice_select.information.ranks import ALONE, Ranks, own_range
 
 _STEPWISE = 1448  # selected rows up to which remainders are followed pick by pick, or d where that is more
@@ -24,18 +24,11 @@ _AT_ONCE = 1 << 21  # products with the selected rows that are held together
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What follows from all rows of some features. All processes must ask for the same in the same order.
-
-    Attributes:
-        features: n rows of d dimensions.
-        squared_norms: [n] |g|^2.
-        ranks: the processes that share the rows.
-
-    """
+    """What follows from all rows of some features. All processes must ask for the same in the same order."""
 
     features: FeatureRows
-    squared_norms: Tensor
-    ranks: Ranks
+    squared_norms: Tensor  # [n] |g|^2
+    ranks: Ranks  # the processes that share the rows
 
     @property
     def by_rows(self) -> bool:
@@ -101,8 +94,12 @@ class Moments:
         remainders, done = self.squared_norms, 0
         for count in prefixes:
             if given is None and count <= len(root):
-                step = slice(done, count)
-                loss = self._squared_products(root[step]) if losses is None else losses[step].sum(dim=0)
+                added = root[done:count]
+                loss = (
+                    self._each_row(lambda block, added=added: (block @ added.T).square().sum(dim=1))
+                    if losses is None
+                    else losses[done:count].sum(dim=0)
+                )
                 remainders, done = remainders - loss, count
             else:
                 vectors = selected[:count]
@@ -112,10 +109,6 @@ class Moments:
     def products(self, vector: Tensor) -> Tensor:
         """<g, vector> for every row, [n]."""
         return self._each_row(lambda block: block @ vector)
-
-    def _squared_products(self, vectors: Tensor) -> Tensor:
-        """Sum of <g, v>^2 over vectors v [p, d], for every row, [n]."""
-        return self._each_row(lambda block: (block @ vectors.T).square().sum(dim=1))
 
     def _solved_lengths(self, factor: Tensor) -> Tensor:
         """g^T (L L^T)^-1 g for every row, [n], with a lower factor L [d, d]."""
@@ -159,3 +152,28 @@ def moments_of(features: FeatureRows, ranks: Ranks = ALONE) -> Moments:
                 "squared; find the example whose gradient overflowed and drop it."
             )
     return Moments(features, ranks.all_gather(torch.cat(own)), ranks)
+
+
+def principal_directions(moments: Moments, rank: int) -> Tensor:
+    """The top `rank` principal directions of features [n, d], [d, rank], orthonormal.
+
+    `rank` must be below n and d. Directions in which the features have no extent come out as zeros.
+    """
+    features, ranks = moments.features, moments.ranks
+    vectors, values = moments.spectrum.vectors[:, -rank:], moments.spectrum.values[-rank:]
+    if not moments.by_rows:
+        return vectors
+    inverse_lengths = torch.where(values > 0, values.rsqrt(), 0.0)
+    own = own_range(features.rows, ranks)
+    own_vectors = vectors[own.start : own.stop] * inverse_lengths
+    total = torch.zeros(features.dim, rank, dtype=torch.float64, device=features.device)
+    for places, block in own_blocks(features, ranks):
+        total.addmm_(block.T, own_vectors[places])
+    return ranks.all_reduce_sum(total)
+
+
+def projected(features: FeatureRows, directions: Tensor, ranks: Ranks = ALONE) -> TensorFeatures:
+    """The features' coordinates [n, r] along `directions` [d, r], in memory: r float64 values a row."""
+    own = [directions.new_zeros(0, directions.shape[1])]
+    own += [block @ directions for _, block in own_blocks(features, ranks)]
+    return TensorFeatures(ranks.all_gather(torch.cat(own)))

@@ -1,6 +1,6 @@
-"""The objective: information U(S), and the conflict of a gradient with a mean direction.
+"""The objective: information U(S) = log det(I + alpha F_S) of a subset S, also of random subsets.
 
-Contract: pure functions of a Gram matrix or of inner products. U(S) = log det(I + alpha K_SS), in nats.
+Contract: exact in float64; features are read once a subset.
 """
 
 from collections.abc import Iterable
@@ -9,11 +9,12 @@ from typing import SupportsIndex, cast
 import torch
 from torch import Tensor
 
-from spice_select.information.checks import read_alpha, read_order
+from spice_select.information.checks import read_alpha, read_budget, read_count, read_order
+from spice_select.information.features import FeatureRows, PartOfFeatures
 from spice_select.information.gram import GramLike, read_gram
-
-ETA = 1e-8
-"""Added to the denominator of every cosine, as in the paper."""
+from spice_select.information.inverse import log_det_shifted
+from spice_select.information.moments import second_moment
+from spice_select.information.ranks import ALONE, Ranks
 
 
 def information(gram: GramLike, subset: Iterable[SupportsIndex], alpha: float) -> float:
@@ -25,26 +26,68 @@ def information(gram: GramLike, subset: Iterable[SupportsIndex], alpha: float) -
     """
     checked = read_gram(gram)
     rows = read_order(subset, len(checked.matrix))
-    return log_det_of_rows(read_alpha(alpha, checked.squared_norms) * checked.matrix, torch.tensor(rows))
+    return _log_det_of_rows(read_alpha(alpha, checked.squared_norms) * checked.matrix, torch.tensor(rows))
 
 
-def log_det_of_rows(scaled: Tensor, rows: Tensor) -> float:
+def _log_det_of_rows(scaled: Tensor, rows: Tensor) -> float:
     """Log det(I + the rows' part of `scaled`), for a scaled Gram matrix alpha K [m, m]."""
     # Eigenvalues, not a Cholesky factor: log1p keeps a tiny alpha exact, and rounding below zero is dropped.
     values = cast(Tensor, torch.linalg.eigvalsh(scaled[rows][:, rows]))
     return float(torch.log1p(values.clamp(min=0.0)).sum())
 
 
-def conflicts(products: Tensor, norms: Tensor, mean_norm: float) -> Tensor:
-    """max(0, -cos(g_x, m_S)) for every x: how much each gradient opposes a mean direction.
+def random_information(
+    gram: GramLike, budget: int, alpha: float, draws: int, generator: torch.Generator | None = None
+) -> float:
+    """Mean U(S) over `draws` uniformly random subsets of `budget` rows: what a selection should beat.
 
     Args:
-        products: [m] inner products <g_x, m_S>.
-        norms: [m] gradient norms |g_x|.
-        mean_norm: |m_S|.
+        gram: m x m inner products.
+        budget: size of each subset, 1 to m.
+        alpha: absolute, as in `select_from_gram`.
+        draws: number of subsets, at least 1.
+        generator: a CPU generator; torch's global one when None.
 
-    Returns:
-        [m] values in [0, 1].
+    Raises:
+        SelectionInputError: gram, budget, alpha or draws cannot be used.
 
     """
-    return (0.0 - products).div_(norms.mul(mean_norm).add_(ETA)).clamp_(0.0, 1.0)
+    checked = read_gram(gram)
+    size = len(checked.matrix)
+    count, repeats = read_budget(budget, size), read_count("draws", draws)
+    scaled = read_alpha(alpha, checked.squared_norms) * checked.matrix
+    subsets = (torch.randperm(size, generator=generator)[:count] for _ in range(repeats))
+    return sum(_log_det_of_rows(scaled, rows) for rows in subsets) / repeats
+
+
+def random_draws(
+    features: FeatureRows,
+    budget: int,
+    alpha: float,
+    draws: int,
+    generator: torch.Generator,
+    given: FeatureRows | None = None,
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """U(S) of `draws` uniformly random subsets of `budget` rows, [draws] in nats; their mean is `random_information`.
+
+    With `given` rows it is what random rows add to them, U(given + S) - U(given).
+    """
+    found = torch.zeros(draws, dtype=torch.float64)
+    before = None if given is None else second_moment(given, ranks)
+    for draw in range(draws):
+        rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
+        if draw % ranks.size == ranks.rank:
+            found[draw] = subset_information(features, rows, alpha, before)
+    return ranks.all_reduce_sum(found)
+
+
+def subset_information(features: FeatureRows, rows: Tensor, alpha: float, before: Tensor | None = None) -> float:
+    """U(S) of the rows with these numbers; with the second moment [d, d] of given rows, what S adds to them."""
+    if before is None and len(rows) <= features.dim:
+        block = features.take(rows)
+        return log_det_shifted(alpha * (block @ block.T))
+    moment = second_moment(PartOfFeatures(features, rows))
+    if before is None:
+        return log_det_shifted(alpha * moment)
+    return log_det_shifted(alpha * (before + moment)) - log_det_shifted(alpha * before)

@@ -17,20 +17,12 @@ from spice_select.information.limits import Limit
 
 
 class AllRows(NamedTuple):
-    """What is computed of all n rows once the picks are made.
+    """What is computed of all n rows once the picks are made."""
 
-    Attributes:
-        gains: the gains [n] after so many picks, for several prefixes of the picks, all of them last.
-        conflicts: [n] conflict with the whole selection.
-        spectral_bound: from `eigenvalue_bound`.
-        last_gains: [n] D_x(D - x).
-
-    """
-
-    gains: Iterable[tuple[int, Tensor]]
-    conflicts: Tensor
-    spectral_bound: float
-    last_gains: Tensor
+    gains: Iterable[tuple[int, Tensor]]  # [n] after so many picks, for several prefixes of the picks, all of them last
+    conflicts: Tensor  # [n] with the whole selection
+    spectral_bound: float  # from `eigenvalue_bound`
+    last_gains: Tensor  # [n] D_x(D - x)
 
 
 class _Measures(NamedTuple):
@@ -110,16 +102,7 @@ class Selection:
 
 
 def record(trace: Trace, base: Tensor, limit: Limit, penalty: float, all_rows: Callable[[], AllRows]) -> Selection:
-    """The record of a greedy run on n rows; `all_rows` is called when something is read that needs it.
-
-    Args:
-        trace: the run.
-        base: [n] D_x(empty).
-        limit: what could be picked.
-        penalty: lambda.
-        all_rows: computes what the record says of rows that were not picked.
-
-    """
+    """The record of a greedy run; `base` is D_x(empty), [n]. `all_rows` is called when what needs it is first read."""
     gains = torch.tensor([pick.gain for pick in trace.picks], dtype=torch.float64)
     conflicts = torch.tensor([pick.conflict for pick in trace.picks], dtype=torch.float64)
     picks = torch.tensor(trace.rows, dtype=torch.int64)

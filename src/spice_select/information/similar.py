@@ -30,8 +30,7 @@ def similar_groups(features: FeatureRows, least: float) -> list[tuple[list[int],
 
     """
     groups = _Groups(features.rows)
-    small, bar = _comparable(features, least)
-    for pairs in _likely_pairs(small, bar):
+    for pairs in _likely_pairs(*_comparable(features, least)):
         for start in range(0, len(pairs), _BLOCK):
             part = groups.apart(pairs[start : start + _BLOCK])
             for one, other, cosine in _verified(features, part, least):

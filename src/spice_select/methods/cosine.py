@@ -5,9 +5,15 @@ The mean is over unit gradients, so that every row has one vote whatever its nor
 
 from typing import cast
 
+import torch
 from torch import Tensor
 
-from spice_select.methods.directions import cosines
+
+def cosines(gram: Tensor) -> Tensor:
+    """Cosines between all gradients, [m, m] float64; 0 for a zero gradient."""
+    squared_norms = gram.double().diagonal()
+    scales = torch.where(squared_norms > 0, squared_norms.clamp(min=0).rsqrt(), 0.0)
+    return scales[:, None] * gram.double() * scales[None, :]
 
 
 def pick(gram: Tensor, count: int) -> list[int]:

@@ -7,7 +7,7 @@ the picks before it. Rows already in that span add nothing and come last, by row
 import torch
 from torch import Tensor
 
-from spice_select.methods.directions import cosines
+from spice_select.methods.cosine import cosines
 
 RESIDUAL_FLOOR = 1e-10
 """Squared distances of unit vectors below this are rounding."""

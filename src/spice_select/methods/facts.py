@@ -1,26 +1,32 @@
-"""What the methods without gradients know of each row, and how a budget cuts their order."""
+"""Facts of each row for the methods without gradients, two orders that need no model, and the cut of an order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class RowFacts:
-    """Facts of n rows.
+    """Facts of n rows."""
 
-    Attributes:
-        trained_tokens: [n] response tokens.
-        seed: of the run; for methods that draw.
-        conditioned: [n] mean NLL of each response after its prompt; empty where the method needs no model.
-        direct: [n] mean NLL of each response alone, or NaN where it has no token to predict; empty as above.
-
-    """
-
-    trained_tokens: Sequence[int]
-    seed: int
+    trained_tokens: Sequence[int]  # [n] response tokens
+    seed: int  # of the run, for methods that draw
+    # [n] mean NLL of each response after its prompt; empty where the method needs no model
     conditioned: Sequence[float] = ()
+    # [n] mean NLL of each response alone, or NaN where it has no token to predict; empty as above
     direct: Sequence[float] = ()
+
+
+def longest(facts: RowFacts) -> list[int]:
+    """Rows by response tokens, longest first (Zhao et al., ICML 2024); ties go to the lower row."""
+    return sorted(range(len(facts.trained_tokens)), key=lambda row: (-facts.trained_tokens[row], row))
+
+
+def shuffled(facts: RowFacts) -> list[int]:
+    """A seeded permutation: what every method has to beat, at equal rows or equal tokens."""
+    return np.random.default_rng([facts.seed, 0]).permutation(len(facts.trained_tokens)).tolist()
 
 
 def take_tokens(order: Sequence[int], trained_tokens: Sequence[int], tokens: int) -> list[int]:
