@@ -9,7 +9,7 @@ from oracles.gradient_oracle import random_examples, tiny_proxy
 from spice_select.config import RunConfig
 from spice_select.proxy.lora import TOKENS_OF_A_PASS
 from spice_select.schedule.batching import MOST_TOKENS, USED, fitting_budget, with_token_budget
-from spice_select.schedule.pool_gradients import _with_smaller_batches
+from spice_select.schedule.candidate_pools import with_smaller_batches
 
 
 @given(
@@ -36,7 +36,7 @@ def test_smaller_batches_are_really_smaller():
     proxy = replace(tiny_proxy("llama"), token_budget=65_536)
     lengths = [200] * 60 + [150] * 60
     seen = [proxy.batches(lengths)]
-    while (proxy := _with_smaller_batches(proxy, lengths)) is not None:
+    while (proxy := with_smaller_batches(proxy, lengths)) is not None:
         seen.append(proxy.batches(lengths))
         assert seen[-1] != seen[-2]
     assert len(seen[0]) < len(seen[1]) and len(seen[-1]) == 120

@@ -51,14 +51,14 @@ class Summary:
     quality: Quality | None
 
 
-def summarise(lines: Sequence[Line], records: Sequence[PoolRecord], budget: int) -> Summary:
+def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
     """Figures of the selection that `records` describe."""
     picked = {row for record in records for row in record.picked_rows}
     lengths = array("i", (line.trained_tokens for line in lines))
     kept_lengths = [lengths[row] for row in picked]
     return Summary(
         rows=len(lines),
-        budget=budget,
+        budget=sum(record.quota for record in records),
         kept=len(picked),
         early_stops=sum(record.stopped_early for record in records),
         not_finite=sum(len(record.bad) for record in records),
