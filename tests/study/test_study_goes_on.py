@@ -85,7 +85,7 @@ def test_a_damaged_record_is_named(tiny_model, chat_pool, heldout, tmp_path) -> 
     for pattern, content in (("tuned/*/heldout.json", '{"a": "x"}'), ("cells/*/cell.json", "{}")):
         (path,) = tmp_path.glob(pattern)
         path.write_text(content)
-        with pytest.raises(OutputError, match=rf"{path.name}: is damaged .* delete it and run the study again"):
+        with pytest.raises(OutputError, match=rf"(?s){path.name}: is damaged .*Delete it and run the study again"):
             run_study(study, tmp_path, NoProgress())
         path.unlink()
         run_study(study, tmp_path, NoProgress())

@@ -1,4 +1,4 @@
-"""The figures a person wants at the end of a run, from its records; shown by the terminal, kept in the manifest."""
+"""The figures of a finished run, from its records; the terminal shows them, the manifest keeps them."""
 
 import statistics
 from array import array
@@ -12,7 +12,7 @@ from spice_select.pool.types import Line
 
 @dataclass(frozen=True, slots=True)
 class SourceShare:
-    """What one source brought and what was kept of it; tokens are trained tokens."""
+    """Rows and trained tokens of one source, and how many of them were kept."""
 
     source: str
     rows: int
@@ -38,7 +38,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run in figures; `not_finite` counts rows that could not be chosen for their loss or gradient."""
+    """A finished run in figures; `not_finite` counts rows whose loss or gradient is not finite."""
 
     rows: int
     budget: int

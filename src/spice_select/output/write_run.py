@@ -31,7 +31,7 @@ FORMAT_VERSION = 1
 POOL_MEASURES = (
     "alpha", "information", "random_information", "bound", "bound_source", "certificate", "curvature",
 )  # fmt: skip
-"""What the manifest says of each pool, beside its counts."""
+"""What the manifest holds of each pool, beside its counts."""
 
 
 def write_run(
@@ -101,7 +101,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     except (pa.ArrowException, OverflowError) as error:
         raise OutputError(
             f"{path.name}: the rows do not share one schema ({str(error).splitlines()[0]}).\n"
-            "Give the command again without --parquet (run: with --resume); selected.jsonl holds any mixture."
+            "Run the command again without --parquet (run: with --resume); selected.jsonl holds any mixture."
         ) from None
 
 
@@ -110,13 +110,7 @@ def _rejected(row: Rejection) -> dict[str, Any]:
 
 
 def _pool(record: PoolRecord) -> dict[str, Any]:
-    counts = {
-        "pool": record.pool,
-        "rows": len(record.rows),
-        "not_finite": len(record.bad),
-        "quota": record.quota,
-        "picked": len(record.picks),
-        "stopped_early": record.stopped_early,
-        "seconds": round(record.seconds, 3),
-    }
+    counts = {"pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "quota": record.quota,
+              "picked": len(record.picks), "stopped_early": record.stopped_early,
+              "seconds": round(record.seconds, 3)}  # fmt: skip
     return counts | {name: getattr(record.measures, name) for name in POOL_MEASURES if record.measures is not None}

@@ -64,7 +64,7 @@ class Checkpoint:
         if differing := differences(read_json(self.directory / IDENTITY, OVERWRITE), wanted):
             raise OutputError(
                 f"{self.directory.parent}: the run to resume had other settings: {differing}.\n"
-                "Give the same ones, or start again with --overwrite or another --output."
+                "Use the same ones, or start again with --overwrite or another --output."
             )
         self._run_digest()
 
