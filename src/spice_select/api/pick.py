@@ -51,25 +51,25 @@ def pick(
     watch, reporter = Stopwatch(), progress or NoProgress()
     if existing == "resume":
         raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
-    device = pick_device(str(options.get("device", "auto")))
-    source = store if isinstance(store, GradientStore) else GradientStore.open(store, device)
+    if not isinstance(store, GradientStore):
+        store = GradientStore.open(store, pick_device(str(options.get("device", "auto"))))
     with process_group() as ranks:
         if output is None:
-            return _choose(source, options, reporter, watch, ranks)
+            return _choose(store, options, reporter, watch, ranks)
         directory = Path(output)
         given = [] if options.get("given") is None else [Path(options["given"])]
-        refuse_own_inputs(directory, [], [source.path, *given])
+        refuse_own_inputs(directory, [], [store.path, *given])
         with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
-            result = replace(_choose(source, options, reporter, watch, ranks), output=directory)
+            result = replace(_choose(store, options, reporter, watch, ranks), output=directory)
             # The digest is that of the store's manifest, which lists the digests of all other files.
-            about_store = {"path": str(source.path.resolve()), "sha256": file_digest(source.path / MANIFEST)}
+            about_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
             identity = {"store": about_store, **result.config.model_dump()}
             checkpoint = Checkpoint(directory / CHECKPOINT)
             opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
             if ranks.rank == 0:
                 checkpoint.save_record(result.records[0])
-                target = Target(source.about["hub_name"], result.config.max_length, source.about["end_of_turn"])
-                finish_run(result, target, {"model": source.about["model"], "store": about_store}, reporter, watch)
+                target = Target(store.about["hub_name"], result.config.max_length, store.about["end_of_turn"])
+                finish_run(result, target, {"model": store.about["model"], "store": about_store}, reporter, watch)
             barrier(ranks)
     return result
 
