@@ -51,7 +51,7 @@ def run_command(
     """
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give only one of them.")
-    file = load_yaml(Path(config_file)) if config_file else RunFile()
+    file = load_yaml(Path(config_file)) if config_file else RunFile([], None, {})
     given = given_options(values)
     config = resolve(file.options, given, config_file or "command line")
     if config.trust_remote_code and not given.get("trust_remote_code"):
