@@ -19,18 +19,18 @@ COMMANDS = {
     "run": ("run", "Choose the rows of a pool that are worth fine-tuning on."),
     "inspect": ("inspect", "Show how the model reads a pool, and which rows are unusable."),
     "gradients": ("store", "Compute the gradients of a pool once, into a store."),
-    "pick": ("store", "Choose rows from a store of gradients, as often as you like."),
+    "pick": ("store", "Choose rows from a store of gradients."),
     "check": ("store", "Compare every file of a store with its checksum."),
-    "finetune": ("finetune", "Fine-tune a model on chosen rows."),
-    "evaluate": ("evaluate", "Measure a model on held-out rows or public tasks."),
-    "study": ("study", "Compare ways of choosing by fine-tuning on each choice."),
+    "finetune": ("finetune", "Fine-tune a model on the chosen rows."),
+    "evaluate": ("evaluate", "Evaluate a model on held-out rows or public tasks."),
+    "study": ("study", "Compare methods by fine-tuning on the rows that each chooses."),
     "report": ("report", "Explain a choice: how good it is, and why each row is in it."),
     "audit": ("report", "List rows to review before training."),
     "compare": ("compare", "Compare the choices of several runs side by side."),
 }
 """Each command's module and its line in the overview. A module is imported when its command is used."""
 
-EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run POOL --output DIR"
+EPILOG = "\b\nStart with:  spice-select inspect POOL\nand then:    spice-select run POOL --output DIR"
 
 
 class LazyGroup(click.Group):
@@ -80,10 +80,7 @@ def main() -> None:
     except SpiceSelectError as error:
         _fail(str(error), 2)
     except MemoryError:
-        _fail(
-            "out of memory. Use fewer rows at a time, or a machine with more memory.",
-            1,
-        )
+        _fail("out of memory. Use fewer rows at a time, or a machine with more memory.", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}. Fix this and repeat the command (for `run`, with --resume).", 1)

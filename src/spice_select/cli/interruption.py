@@ -11,7 +11,6 @@ from types import FrameType
 from spice_select.distributed.launch import process_count
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 CONTINUE = "Files written so far are complete. To continue, repeat the same command (for `run`, with --resume)."
 
 

@@ -1,4 +1,4 @@
-"""`spice-select study`: which choice of rows helps, measured."""
+"""`spice-select study`: methods compared by the models fine-tuned on the rows they choose."""
 
 import sys
 from pathlib import Path
