@@ -64,7 +64,7 @@ def choose_in_candidate_pools(
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     records = {record.pool: record for record in _gather(checkpoint.records().values(), ranks)[0]}
     sized = with_token_budget(proxy, config, examples, checkpoint.directory)
-    optimizer = ProxyOptimizer.create(sized, config.learning_rate, config.lr_warmup_steps)
+    optimizer = ProxyOptimizer(sized, config.learning_rate, config.lr_warmup_steps)
     run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records)
     run.report_start(len(pools))
     cycles = cut_cycles(pools, config.update_every)

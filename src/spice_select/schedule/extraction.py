@@ -130,7 +130,7 @@ def _load_common_proxy(
     def warmed_up() -> bytes:
         if proxy_of is not None:
             return proxy_bytes(proxy_of)
-        optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+        optimizer = ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps)
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 

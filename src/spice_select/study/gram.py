@@ -55,7 +55,7 @@ def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> Tens
     path = directory / f"gram-{config.seed}-{config.warmup_steps}.safetensors"
     if not path.exists():
         proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
-        warm_up(ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
+        warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
         lengths = [len(example.input_ids) for example in examples]
         progress.begin(f"gradients {config.seed}", len(examples), sum(lengths))
 
