@@ -38,7 +38,7 @@ class PreparedTask:
 
 
 def prepare_tasks(
-    names: Sequence[str], *, data: Path | None, limit: int | None, execute_code: bool, seed: int
+    names: Sequence[str], data: Path | None, limit: int | None, execute_code: bool, seed: int
 ) -> list[PreparedTask]:
     """Check and read everything that benchmarks need besides a model.
 
