@@ -146,7 +146,7 @@ def test_the_help_names_the_tasks_and_their_files():
     listed = "".join(evaluate("--help").stdout.split("Names for --tasks")[1].split())
     for name, task in BENCHMARKS.items():
         assert "".join(f"{name} {task.about} [".split()) in listed
-        assert all(stem in listed for stem in (*task.files, *task.shot_files))
+        assert all(stem in listed for stem in (*task.files, task.shot_file))
 
 
 MISTAKES = {

@@ -63,7 +63,7 @@ class EvaluateCommand(SectionedCommand):
         from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
 
         rows = [
-            (name, f"{task.about} [{' or '.join(task.files)}{''.join(f', {stem}' for stem in task.shot_files)}]")
+            (name, f"{task.about} [{' or '.join(task.files)}{task.shot_file and f', {task.shot_file}'}]")
             for name, task in BENCHMARKS.items()
         ]
         with formatter.section("Names for --tasks [files that --task-data looks for: .jsonl, .json, .csv or .parquet]"):

@@ -20,8 +20,7 @@ from spice_select.evaluation.bootstrap import Interval, PairedDifference
 from spice_select.evaluation.checkpoint import FoundCheckpoint, LoadedModel, find_checkpoint, load_weights
 from spice_select.evaluation.evaluate import Evaluation, evaluate_model, evaluation_json
 from spice_select.evaluation.heldout import HeldoutLoss, compare
-from spice_select.evaluation.tasks.prepare import PreparedTask, prepare_tasks
-from spice_select.evaluation.tasks.run import TaskResult, run_tasks
+from spice_select.evaluation.tasks.run import PreparedTask, TaskResult, prepare_tasks, run_tasks
 from spice_select.files.atomic import write_text
 from spice_select.pool.types import PoolOptions
 from spice_select.progress import Progress

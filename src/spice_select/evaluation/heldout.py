@@ -5,6 +5,7 @@ lowers. The headline is the macro mean, the mean of the sources' means, so that 
 one.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -176,10 +177,9 @@ def limited(pool: Pool, rows_per_source: int | None) -> Pool:
         return pool
     if rows_per_source < 1:
         raise ConfigError(f"limit_per_source must be at least 1, not {rows_per_source}.")
-    taken: dict[str, int] = {}
-    kept: list[int] = []
+    taken, kept = Counter[str](), list[int]()
     for line in pool.listing().lines:
-        taken[line.source] = taken.get(line.source, 0) + 1
+        taken[line.source] += 1
         if taken[line.source] <= rows_per_source:
             kept.append(line.index)
     return pool.only(kept)
