@@ -194,7 +194,7 @@ PLACES = {
     "finetune on torn rows": (cut("run/train.parquet", 200), ["finetune", "run", "--output", "out"], ["train.parquet"]),
     "finetune on odd options": (write("run/run.yaml", "model: [1]"), ["finetune", "run", "--output", "out"], ["model"]),
     "evaluate nowhere": (nothing, ["evaluate", "absent/x/y", "--data", "p.jsonl"], ["absent"]),
-    "evaluate a run": (nothing, ["evaluate", "run", "--data", "p.jsonl"], ["run", "no checkpoint"]),
+    "evaluate a run": (nothing, ["evaluate", "run", "--data", "p.jsonl"], ["run", "no config.json"]),
     "evaluate nothing": (nothing, ["evaluate", "MODEL"], ["nothing to measure"]),
     "evaluate on nowhere": (nothing, ["evaluate", "MODEL", "--data", "absent.jsonl"], ["absent.jsonl"]),
     "evaluate into a folder": (
