@@ -61,8 +61,8 @@ def find_checkpoint(
 ) -> FoundCheckpoint:
     """Find a checkpoint's files, and read its configuration and tokenizer.
 
-    `name` is a directory, a hub id, or the embedded model's name. `revision` is that of a hub id; for an adapter, of its
-    base, in place of the one it records. `trust_remote_code` lets the model repository's own Python code run.
+    `name` is a directory, a hub id, or the embedded model's name. `revision` is that of a hub id; for an adapter, of
+    its base, in place of the one it records. `trust_remote_code` lets the model repository's own Python code run.
 
     Raises:
         ModelError: no such directory, not a model, the adapter's base cannot be found, or a file is damaged.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DATA_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError, DatasetsError, TemplateError)
-"""What lm-eval lets through from data that cannot be had or do not fit its task."""
+"""What lm-eval lets through from data that cannot be loaded or do not fit its task."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
 MBPP_TEST_IDS = range(11, 511)
@@ -77,9 +77,10 @@ def _subtasks(
     """lm-eval's tasks of the subtasks that have rows, each with its own rows."""
     field, (prefix,) = str(benchmark.subtask_field), benchmark.tasks
     for number, row in enumerate(rows, 1):
-        if f"{prefix}_{row.get(field)}" not in known:
+        subtask = str(row.get(field))
+        if f"{prefix}_{subtask}" not in known:
             raise ConfigError(
-                f"{path.name}, row {number}: field '{field}' ({row.get(field)}) is no subtask that lm-eval knows.\n"
+                f"{path.name}, row {number}: field '{field}' ({subtask[:60]}) is no subtask that lm-eval knows.\n"
                 f"Correct it; the fields are: {', '.join(row)}."
             )
     return [

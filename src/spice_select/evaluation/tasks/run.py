@@ -52,8 +52,8 @@ def prepare_tasks(
 ) -> list[PreparedTask]:
     """Check and read everything that the benchmarks `names` need besides a model.
 
-    `data` is a folder of local files (names in `benchmarks.py`); None lets lm-eval fetch from the hub. `limit` takes the
-    first items of each benchmark, of one with subtasks in turn from each (see `first_items`). `seed` draws worked
+    `data` is a folder of local files (names in `benchmarks.py`); None lets lm-eval fetch from the hub. `limit` takes
+    the first items of each benchmark, of one with subtasks in turn from each (see `first_items`). `seed` draws worked
     examples (gsm8k) and makes language detection reproducible (ifeval).
 
     Raises:
@@ -86,12 +86,9 @@ def _prepare(name: str, manager: Any, data: Path | None, limit: int | None, seed
         tasks: dict[str, Any] = dict(sorted(manager.load(wanted)["tasks"].items()))
     except DATA_ERRORS as error:
         reason = f"{type(error).__name__}: {error.__cause__ or error}".splitlines()[0][:200]
-        if data is not None:
-            raise ConfigError(f"{name}: its rows in {data} do not fit lm-eval's tasks ({reason}).") from error
-        raise ConfigError(
-            f"{name}: its data cannot be loaded from the hub ({reason}).\n"
-            "Give a folder that holds it as a local file (see the help for the names)."
-        ) from error
+        remedy = "Correct its file." if data else "Give a folder that holds it as a local file (names: see the help)."
+        where = data or "the hub"
+        raise ConfigError(f"{name}: lm-eval cannot use its data from {where} ({reason}).\n{remedy}") from error
     sizes = {task: len(loaded.task_docs) for task, loaded in tasks.items()}
     items = first_items(sizes, limit, together=benchmark.subtask_field is not None)
     for task, count in items.items():
