@@ -185,7 +185,7 @@ def main() -> None:
     everything = read_pool([arguments.pool], load_tokenizer(source), PoolOptions(max_length=1024)).examples
     rows = everything[:: max(1, len(everything) // arguments.rows)][: arguments.rows]
     proxy = attach_lora(load_model(source, config.dtype, pick_device("cpu")), 16, 32.0, 0)
-    warm_up(ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps), rows, config, NoProgress())
+    warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), rows, config, NoProgress())
     batches = token_budget_batches([len(row.input_ids) for row in rows], 1024)
     sketches = Sketches(proxy, batches)
     backward = 0.0

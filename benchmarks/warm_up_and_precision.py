@@ -42,7 +42,7 @@ def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: 
     config = RunConfig(dtype=dtype)
     model = load_model(model_source(config), dtype, pick_device("auto"))
     proxy = attach_lora(model, config.lora_rank, config.lora_alpha, seed=0)
-    optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+    optimizer = ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps)
     warm = [examples[i] for i in warm_up_rows(len(examples), steps * config.update_batch_size, seed=0)]
     optimizer.train_on(warm, config.update_batch_size)
     merge(proxy)

@@ -1,15 +1,12 @@
 """Models and pools by hub id: the real clients against a hub on this machine, and what is read again without one."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from oracles.forked import spice
+from oracles.forked import ENVIRONMENT, spice, spice_anew
 from oracles.local_hub import COMMIT, local_hub
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
@@ -36,10 +33,9 @@ def say(hub, tmp_path):
     """Run the command line in a folder with a pool."""
     write_jsonl(tmp_path / "p.jsonl", chat_rows(40))
 
-    def run(*arguments, code=0, **variables):
-        words = [sys.executable, "-m", "spice_select", *arguments]
-        own = {**os.environ, "OMP_NUM_THREADS": "1", **hub.variables(tmp_path / "home"), **variables}
-        done = subprocess.run(words, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=300)
+    def run(*arguments, code=0, start=spice, **variables):
+        own = {**ENVIRONMENT, **hub.variables(tmp_path / "home"), **variables}
+        done = start(*arguments, cwd=tmp_path, env=own)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
         return done.stderr
 
@@ -49,7 +45,7 @@ def say(hub, tmp_path):
 def test_a_model_by_its_id(say, tmp_path, tiny_model):
     """The commit pins it; the same rows as from its directory, and without a hub once it is in the cache."""
     for output, model in (("by-id", ["owner/tiny"]), ("at-commit", ["owner/tiny", "--revision", COMMIT])):
-        say("run", "p.jsonl", "--model", *model, *FEW, "--output", output)
+        say("run", "p.jsonl", "--model", *model, *FEW, "--output", output, start=spice_anew)
         manifest = json.loads((tmp_path / output / "manifest.json").read_text())
         assert manifest["model"]["fingerprint"] == f"commit:{COMMIT}"
     say("run", "p.jsonl", "--model", tiny_model, *FEW, "--output", "by-folder")

@@ -63,7 +63,7 @@ def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, t
                tmp_path / "many", "--dim", "64", *OPTIONS)  # fmt: skip
     assert done.stdout.count("300 gradients of 64 dimensions") == 1
     assert content(tmp_path / "many") == content(tmp_path / "one")
-    done = start("pick", tmp_path / "many", "--budget", "40", "--rank", "all",
+    done = run(processes, "pick", tmp_path / "many", "--budget", "40", "--rank", "all",
                "--quota", "s0=..10", "--output", tmp_path / "chosen")  # fmt: skip
     assert done.stdout.count("rows kept") == 1
     expected = pick(tmp_path / "one", budget="40", rank="all", quota={"s0": "..10"})
@@ -106,7 +106,7 @@ def test_a_lost_process_ends_the_run_and_resuming_goes_on(pool, tiny_model, tmp_
     _, told = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "spice_select/" not in told  # no traceback into the program, the launcher's own report apart
-    done = launched(3, *command, "--resume")
+    done = run(3, *command[2:], "--resume")
     assert "rows kept" in done.stdout
     expected = select(pool, model=tiny_model, pool_size=12, update_every=4, **FAST)
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected.rows

@@ -6,12 +6,7 @@ from typing import Literal, NamedTuple
 
 
 def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], float]:
-    """What a budget is counted in, and how much.
-
-    Raises:
-        ValueError: it is none; the message shows the forms.
-
-    """
+    """The unit of a budget, and its amount. Raises `ValueError`, which shows the forms, if `text` is no budget."""
     hint = "use a percentage ('10%'), a fraction ('0.1'), a number of rows ('500') or of trained tokens ('20000tok')"
     try:
         if text.endswith("tok"):
@@ -41,17 +36,20 @@ GIB = 1 << 30
 
 
 class Share(NamedTuple):
-    """One end of a quota: a number of rows, or a share of the picks."""
+    """One end of a quota: a number of rows, or a share of the picks.
+
+    A share that falls between two numbers of rows allows both.
+    """
 
     value: float
     of_picks: bool
 
     def least(self, picks: int) -> int:
-        """The whole rows it asks for where so many are picked."""
+        """Rows that the lower end requires among `picks`."""
         return math.floor(self._rows(picks) + 1e-9)
 
     def most(self, picks: int) -> int:
-        """The rows it leaves room for; a share between two numbers of rows allows either."""
+        """Rows that the upper end allows among `picks`."""
         return math.ceil(self._rows(picks) - 1e-9)
 
     def _rows(self, picks: int) -> float:
@@ -59,10 +57,10 @@ class Share(NamedTuple):
 
 
 def parse_quota(text: str) -> tuple[Share | None, Share | None]:
-    """Floor and ceiling of a quota such as '20%', '10%..30%', '20%..', '..200'; None where it is open.
+    """Lower and upper end of a quota such as '20%', '10%..30%', '20%..', '..200'; None where it is open.
 
     Raises:
-        ValueError: it is none; the message shows the form.
+        ValueError: `text` is no quota; the message shows the forms.
 
     """
     low, dots, high = text.partition("..")
@@ -76,10 +74,8 @@ def parse_quota(text: str) -> tuple[Share | None, Share | None]:
 
 
 def _share(text: str) -> Share:
-    if not text.endswith("%"):
-        share = Share(float(int(text)), of_picks=False)
-    else:
-        share = Share(float(text[:-1]) / 100, of_picks=True)
+    percent = text.endswith("%")
+    share = Share(float(text[:-1]) / 100 if percent else float(int(text)), of_picks=percent)
     if not 0 <= share.value <= (1 if share.of_picks else 1 << 40):
         raise ValueError
     return share

@@ -3,9 +3,9 @@
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from spice_select.amounts import parse_budget, parse_quota
 from spice_select.errors import ConfigError, shown
@@ -24,8 +24,10 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
 
+Schema = TypeVar("Schema", bound=BaseModel)
+
 PRESETS: dict[str, dict[str, Any]] = {
-    # The formula as the paper prints it: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
+    # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
     "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
 }
 
@@ -35,12 +37,12 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    # what is chosen from, and how much
+    # what is chosen, and how much
     budget: str = Field(
         "10%",
-        description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. "
-        "'20000tok' or '2Mtok' (trained tokens) with ifd, longest and random (the nearest number of rows), and in one "
-        "choice among all rows (an upper limit; rows compete by score per token). Excluded rows do not count.",
+        description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. Trained tokens ('20000tok', "
+        "'2Mtok') with ifd, longest and random (the nearest number of rows) and with pool_size all (an upper limit; "
+        "rows compete by score per token). Excluded rows do not count.",
     )
     method: Method = Field(
         "spice",
@@ -50,59 +52,52 @@ class RunConfig(BaseModel):
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
     )
-
     quota: dict[str, str] = Field(
-        default_factory=dict,
-        description="Share of the picks from a source (a row's field source, else its file's name without ending), in "
-        "one choice among all rows: gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, "
-        "gsm8k=200. A share that falls between two row counts allows both.",
+        {},
+        description="With pool_size all: share of the picks from a source (a row's field source, else its file's name "
+        "without ending): gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, "
+        "gsm8k=200. If a share falls between two row counts, both are allowed.",
     )
     given: str | None = Field(
         None,
-        description="Gradient store of rows that are already in the training set, in one choice among all rows: they "
-        "count as selected, so the picks are the rows that add most to them.",
+        description="With pool_size all: gradient store of rows that are already in the training set. They count as "
+        "selected, so the picks are the rows that add most to them.",
     )
     exclude: str | None = Field(
         None,
-        description="File with the ids of rows never to pick, one per line, in one choice among all rows; ids as in "
+        description="With pool_size all: file with the ids of rows never to pick, one per line; ids as in "
         "scores.parquet (a row's id, else source and number).",
     )
 
     # the score
     penalty: float = Field(
-        0.1, ge=0, description="lambda, the weight of gradient conflict; the choice is stable from 0.1 to 0.5."
+        0.1, ge=0, description="lambda, weight of gradient conflict; picks are stable from 0.1 to 0.5."
     )
     stop_ratio: float | None = Field(
-        None, gt=0, le=1, description="omega: stop a pool at the first gain <= omega * first gain (SPICE+: 0.5)."
+        None, gt=0, le=1, description="omega: stop in a pool when a gain is <= omega * the first gain (SPICE+: 0.5)."
     )
     scale: Scale = Field(
         "geometric",
         description="Factor on each gradient: none, sqrt-length (sqrt of trained tokens), unit (1/norm), "
         "or geometric (the geometric mean of these two).",
     )
-    rank: int | Literal["auto", "all"] = Field(
+    rank: PositiveInt | Literal["auto", "all"] = Field(
         "auto",
-        description="Principal gradient directions of the candidate pool in which information is measured: "
-        "a number, all, or auto (half as many as picks, at most 16).",
+        description="Principal gradient directions of the candidate pool in which information is measured; "
+        "auto: half as many as picks, at most 16.",
     )
     alpha: float = Field(1.0, gt=0, description="Strength of information; see alpha_mode.")
     alpha_mode: AlphaMode = Field(
-        "relative",
-        description="relative: alpha / mean squared norm of the pool's gradients as scaled and projected; "
-        "absolute: alpha as given.",
+        "relative", description="relative: alpha / mean squared norm of the pool's scaled gradients; absolute: alpha."
     )
 
     # the schedule
-    pool_size: int | Literal["all"] = Field(
-        120,
-        description="Rows in a candidate pool (m); all: one choice among all rows, on projected gradients of a frozen "
-        "proxy.",
+    pool_size: PositiveInt | Literal["all"] = Field(
+        120, description="Rows in a candidate pool (m); all: one choice among all rows, with a frozen proxy."
     )
-    dim: int = Field(
-        4096, ge=1, le=1 << 20, description="Dimensions to which a gradient is projected with pool_size all."
-    )
-    update_every: int | Literal["never"] = Field(
-        10, description="Pools between two updates of the proxy (T); never, or pool_size all, keeps it frozen."
+    dim: int = Field(4096, ge=1, le=1 << 20, description="Dimensions of projected gradients (pool_size all).")
+    update_every: PositiveInt | Literal["never"] = Field(
+        10, description="Pools between two updates of the proxy (T); it stays frozen with never or pool_size all."
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seeds LoRA's start, the warm-up rows, the shuffle, and the projection."
@@ -112,46 +107,35 @@ class RunConfig(BaseModel):
     model: str = Field(EMBEDDED_MODEL, description="Hub id or local directory of a causal LM, or the embedded default.")
     revision: str | None = Field(None, description="Hub revision: branch, tag or commit.")
     trust_remote_code: bool = Field(False, description="Allow the model repository's own Python code to run.")
-    dtype: Dtype = Field(
-        "auto", description="Precision of the proxy; auto: bfloat16 on a GPU that computes in it, float32 elsewhere."
-    )
+    dtype: Dtype = Field("auto", description="Precision; auto: bfloat16 on a GPU that computes in it, else float32.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")
     layers: str = Field(
         "all",
-        description="Transformer blocks with adapters: all, or last:N, whose gradients take less time because the "
-        "backward pass ends early; they choose other rows.",
+        description="Transformer blocks with adapters: all, or last:N, which takes less time because the backward "
+        "pass ends early, and chooses other rows.",
     )
-    warmup_steps: int = Field(
-        4,
-        ge=0,
-        description="Optimizer steps on seeded random rows before the first pool, so that LoRA's B leaves zero.",
-    )
+    warmup_steps: int = Field(4, ge=0, description="Optimizer steps on random rows before the first pool.")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW's peak rate for the proxy.")
     lr_warmup_steps: int = Field(5, ge=0, description="Steps over which the rate rises linearly.")
     update_batch_size: int = Field(8, ge=1, description="Rows in one optimizer step of the proxy.")
     on_bad_gradient: Literal["stop", "skip"] = Field(
-        "stop",
-        description="If a loss or gradient is not finite: stop, or skip the row (reported, never picked).",
+        "stop", description="If a loss or gradient is not finite: stop, or skip the row (reported, never picked)."
     )
 
     # reading and rendering
     format: str | None = Field(None, description="Row format.  [detected for each file]")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Column of the file that holds a field of the format."
-    )
+    columns: dict[str, str] = Field({}, description="Column of the file that holds a field of the format.")
     skip_invalid: bool = Field(False, description="List unusable rows in rejected.jsonl instead of stopping.")
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row; longer rows are cut at the end.")
 
     # machine
-    token_budget: int | Literal["auto"] = Field(
-        "auto", description="Padded tokens in a pass: a number, or auto (what a GPU's memory allows; 2,048 elsewhere)."
+    token_budget: PositiveInt | Literal["auto"] = Field(
+        "auto", description="Padded tokens in a pass; auto: what a GPU's memory allows, elsewhere 2,048."
     )
     gradient_memory: float = Field(
-        4.0,
-        gt=0,
-        description="GiB of gradients held within a candidate pool; less means more passes, never another result.",
+        4.0, gt=0, description="GiB of gradients held at once; less means more passes and the same result."
     )
     parquet: bool = Field(False, description="Write selected.parquet beside selected.jsonl.")
 
@@ -161,8 +145,8 @@ class RunConfig(BaseModel):
         if not isinstance(values, dict):
             return values
         given = cast(dict[str, Any], values)
-        _refuse_unknown(given, "RunConfig")
-        return _with_preset(given, "RunConfig")
+        _refuse_unknown(RunConfig, given, "RunConfig")
+        return _with_preset(given)
 
     @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
     @classmethod
@@ -192,37 +176,32 @@ class RunConfig(BaseModel):
             parse_quota(share)
         return value
 
-    @field_validator("update_every", "rank", "pool_size", "token_budget")
-    @classmethod
-    def _number_or_word_positive(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("a number must be at least 1")
-        return value
-
     @model_validator(mode="after")
     def _options_fit_the_method(self) -> "RunConfig":
-        if self.method not in GREEDY and self.stop_ratio is not None:
-            raise ValueError(f"stop_ratio belongs to the methods {' and '.join(GREEDY)}, not to {self.method}")
-        everything = self.pool_size == "all"
-        if everything and self.method not in (*GREEDY, *WITHOUT_GRADIENTS):
-            raise ValueError(
-                f"pool_size all goes with {', '.join((*GREEDY, *WITHOUT_GRADIENTS))}; "
-                f"for {self.method} give a number of rows"
-            )
-        if self.budget_tokens is not None and self.method not in WITHOUT_GRADIENTS and not everything:
-            raise ValueError(
-                f"a budget in tokens goes with {', '.join(WITHOUT_GRADIENTS)} or with pool_size all; "
-                f"{self.method} in candidate pools takes rows"
-            )
-        for key in ("quota", "given", "exclude"):
-            if getattr(self, key) and not (everything and self.method in GREEDY):
-                raise ValueError(f"{key} goes with pool_size all and the methods {' and '.join(GREEDY)}")
-        if self.quota and self.budget_tokens is not None:
-            raise ValueError("quota counts rows; give the budget in rows or percent too")
-        if self.stop_ratio is not None and self.budget_tokens is not None and self.method in GREEDY:
-            raise ValueError("stop_ratio compares gains of rows; give the budget in rows or percent too")
-        if self.quota and self.stop_ratio is not None:
-            raise ValueError("quota and stop_ratio exclude each other: an early stop would leave shares unmet")
+        greedy, everything, tokens = self.method in GREEDY, self.pool_size == "all", self.budget_tokens is not None
+        ranked, both, others = self.method in WITHOUT_GRADIENTS, " and ".join(GREEDY), ", ".join(WITHOUT_GRADIENTS)
+        conflicts = [
+            (self.stop_ratio and not greedy, f"stop_ratio belongs to the methods {both}, not to {self.method}"),
+            (
+                everything and not (greedy or ranked),
+                f"pool_size all goes with {', '.join(GREEDY)}, {others}; for {self.method} give a number of rows",
+            ),
+            (
+                tokens and not (ranked or everything),
+                f"a budget in tokens goes with {others} or with pool_size all; "
+                f"{self.method} in candidate pools takes rows",
+            ),
+            *(
+                (getattr(self, key) and not (everything and greedy), f"{key} goes with pool_size all and {both}")
+                for key in ("quota", "given", "exclude")
+            ),
+            (self.quota and tokens, "quota counts rows; give the budget in rows or percent too"),
+            (self.stop_ratio and tokens, "stop_ratio compares gains of rows; give the budget in rows or percent too"),
+            (self.quota and self.stop_ratio, "quota and stop_ratio exclude each other: an early stop breaks shares"),
+        ]
+        for conflict, message in conflicts:
+            if conflict:
+                raise ValueError(message)
         return self
 
     @property
@@ -237,7 +216,7 @@ class RunConfig(BaseModel):
         return int(value) if kind == "tokens" else None
 
     def budget_rows(self, rows: int, trained_tokens: int) -> int:
-        """Number of rows to keep of a pool; all of them may be, when the budget is in tokens.
+        """Number of rows to keep of a pool, at most; all of them when the budget is in tokens.
 
         Raises:
             ConfigError: the budget is more than the pool holds, or rounds to nothing.
@@ -265,13 +244,22 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
     """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
     Raises:
+        ConfigError: as `validated`.
+
+    """
+    return validated(RunConfig, {**_with_preset(file_values), **_with_preset(given)}, origin)
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schema:
+    """`values` over the defaults of `schema`.
+
+    Raises:
         ConfigError: names the key, what is wrong with it, and the nearest valid key for an unknown one.
 
     """
-    merged = {**_with_preset(file_values, origin), **_with_preset(given, origin)}
-    _refuse_unknown(merged, origin)
+    _refuse_unknown(schema, values, origin)
     try:
-        return RunConfig(**merged)
+        return schema(**values)
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")
@@ -280,18 +268,13 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
         raise ConfigError(f"{origin}: {first['loc'][0]}: {message} (got {shown(first['input'])}).") from None
 
 
-def _with_preset(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    preset = values.get("preset")
-    if preset is None:
-        return dict(values)
-    if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"{origin}: preset: {shown(preset)} is unknown; known: {', '.join(PRESETS)}.")
-    return {**PRESETS[preset], **values}
+def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**PRESETS.get(str(values.get("preset")), {}), **values}
 
 
-def _refuse_unknown(values: Mapping[str, Any], origin: str) -> None:
+def _refuse_unknown(schema: type[BaseModel], values: Mapping[str, Any], origin: str) -> None:
     for key in values:
-        if key not in RunConfig.model_fields:
-            close = difflib.get_close_matches(str(key), RunConfig.model_fields, n=1, cutoff=0.4)
-            hint = f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(RunConfig.model_fields)}"
+        if key not in schema.model_fields:
+            close = difflib.get_close_matches(str(key), schema.model_fields, n=1, cutoff=0.4)
+            hint = f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(schema.model_fields)}"
             raise ConfigError(f"{origin}: unknown key '{key}'; {hint}.")

@@ -1,10 +1,9 @@
 """A run as a YAML file: what `--config` reads, and what each run writes beside its subset."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import yaml
-from pydantic import BaseModel, Field
 
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
@@ -14,16 +13,15 @@ _YAML_ERRORS = (
 )  # fmt: skip
 """PyYAML's own, and what its constructors let through: of 2001-99-99, `!!bool x`, a number of 5,000 digits."""
 
-
 _MOST_VALUES = 100_000
 
 
-class RunFile(BaseModel):
+class RunFile(NamedTuple):
     """A YAML file of a run: the options of `RunConfig`, and optionally the pools and the output directory."""
 
-    pools: list[str] = Field(default_factory=list)
-    output: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    pools: list[str]
+    output: str | None
+    options: dict[str, Any]
 
 
 def load_yaml(path: Path) -> RunFile:
@@ -33,31 +31,28 @@ def load_yaml(path: Path) -> RunFile:
         ConfigError: missing file, broken YAML, or not a mapping.
 
     """
-    content = read_yaml(path)
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
+    content: Any = read_yaml(path)
+    if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: must hold 'key: value' lines; found {type(content).__name__}.")
-    values: dict[str, Any] = {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    pools = values.pop("pools", [])
-    output = values.pop("output", None)
-    if isinstance(pools, str):
-        pools = [pools]
-    if not isinstance(pools, list) or not all(isinstance(p, str) for p in pools):  # pyright: ignore[reportUnknownVariableType]
-        raise ConfigError(f"{path}: pools: must be a list of files or dataset ids.")
-    if output is not None and not isinstance(output, str):
-        raise ConfigError(f"{path}: output: must be a directory name.")
-    names = [*cast("list[str]", pools), output or ""]
-    if any("\0" in name for name in names):
-        raise ConfigError(f"{path}: a name in pools or output holds a null character; no file has such a name.")
-    return RunFile(pools=pools, output=output, options=values)  # pyright: ignore[reportUnknownArgumentType]
+    options = {str(key): value for key, value in cast("dict[Any, Any]", content or {}).items()}
+    pools, output = options.pop("pools", []), options.pop("output", None)
+    pools = [pools] if isinstance(pools, str) else pools
+    if not isinstance(pools, list) or not all(_is_name(pool) for pool in cast("list[Any]", pools)):
+        raise ConfigError(f"{path}: pools: must be a list of files or dataset ids, without null characters.")
+    if output is not None and not _is_name(output):
+        raise ConfigError(f"{path}: output: must be a directory name without null characters.")
+    return RunFile(cast("list[str]", pools), output, options)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
 
 
 def read_yaml(path: Path) -> object:
-    """What a YAML file holds, as plain values: no tag of it can make anything else.
+    """What a YAML file holds, as plain values; its tags construct no other objects.
 
     Raises:
-        ConfigError: missing file, no UTF-8, or broken YAML.
+        ConfigError: missing file, not UTF-8, broken YAML, or aliases that multiply without end.
 
     """
     try:
@@ -69,21 +64,16 @@ def read_yaml(path: Path) -> object:
     except _YAML_ERRORS as error:
         line = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(f"{path}: is not valid YAML: {line}") from None
-    if _is_beyond(content, _MOST_VALUES):
-        raise ConfigError(f"{path}: holds more than {_MOST_VALUES:,} values; do its anchors repeat each other?")
-    return content
-
-
-def _is_beyond(content: object, most: int) -> bool:
-    """Whether a walk over all values would take more than `most` steps: aliases make small files endless."""
-    left = [content]
-    while left and most:
-        value, most = left.pop(), most - 1
+    left, visited = [content], 0
+    while left:
+        value, visited = left.pop(), visited + 1
+        if visited > _MOST_VALUES:  # aliases make small files endless
+            raise ConfigError(f"{path}: holds more than {_MOST_VALUES:,} values; do its anchors repeat each other?")
         if isinstance(value, dict):
             left += cast("dict[object, object]", value).values()
         elif isinstance(value, list):
             left += cast("list[object]", value)
-    return bool(left)
+    return content
 
 
 def dump_yaml(config: RunConfig, pools: list[str], output: str | None) -> str:

@@ -3,25 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from spice_select.errors import ConfigError, shown
+from spice_select.config import validated
 
 
 class Recipe(BaseModel):
-    """Everything that decides a fine-tuning but its data and model.
+    """Everything that decides a fine-tuning except its data and model.
 
     LoRA without dropout on all linear layers but the output layer; AdamW without weight decay, gradients clipped at
     norm 1, cosine schedule down to zero. Rank, alpha, rate and epochs are those of the paper's target training.
-
-    Raises:
-        ConfigError: through `resolve_recipe`, for unknown keys and values out of range.
-
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: float = Field(default=3.0, gt=0, description="Passes over the rows; a fraction stops within a pass.")
+    epochs: float = Field(
+        default=3.0, gt=0, description="Passes over the rows; with a fraction the last one is partial."
+    )
     learning_rate: float = Field(
         default=2e-4, gt=0, description="Peak of the learning rate; it falls to zero as a cosine."
     )
@@ -44,11 +42,4 @@ def resolve_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         ConfigError: names the key and what is wrong with it.
 
     """
-    try:
-        return Recipe(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:1])
-        if key not in Recipe.model_fields:
-            raise ConfigError(f"{origin}: unknown key '{key}'; known: {', '.join(Recipe.model_fields)}.") from None
-        raise ConfigError(f"{origin}: {key}: {first['msg']} (got {shown(first['input'])}).") from None
+    return validated(Recipe, values, origin)

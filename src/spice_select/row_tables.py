@@ -66,12 +66,7 @@ def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
 
 
 def read_lines(path: Path, remedy: str) -> Rows[Line]:
-    """The lines of a table that has their columns.
-
-    Raises:
-        OutputError: the file is damaged; the message ends with `remedy`.
-
-    """
+    """The lines of a table that has their columns; raises `OutputError`, which ends with `remedy`, if it is damaged."""
     with damage_reported(path, remedy, pa.ArrowException, OSError, ValueError):
         table = pq.read_table(path, columns=_LINES.names).combine_chunks()
         table.validate(full=True)  # texts are decoded when a line is needed: damage must be reported now
@@ -94,9 +89,7 @@ def write_texts(path: Path, examples: Sequence[Example]) -> None:
 def read_texts(path: Path, rows: Sequence[int], remedy: str) -> list[StoredChat]:
     """These rows of what `write_texts` wrote, in this order; only the parts of the file that hold them are read.
 
-    Raises:
-        OutputError: the file is damaged; the message ends with `remedy`.
-
+    Raises `OutputError`, which ends with `remedy`, if the file is damaged.
     """
     wanted: dict[int, list[int]] = {}
     for row in rows:
@@ -112,12 +105,7 @@ def read_texts(path: Path, rows: Sequence[int], remedy: str) -> list[StoredChat]
 
 
 def plain_json(row: Mapping[str, Any]) -> str:
-    """A row as JSON text, with dates, decimals and bytes as text.
-
-    Raises:
-        OutputError: it holds a value that has no such text.
-
-    """
+    """A row as JSON text, with dates, decimals and bytes as text; raises `OutputError` for any other foreign value."""
     return json.dumps(row, ensure_ascii=False, default=_plain)
 
 
@@ -135,17 +123,11 @@ def _plain(value: object) -> str:
 def _text_line(example: Example) -> dict[str, Any]:
     row, chat = example.row, example.conversation
     content = {"messages": chat.messages, "tools": chat.tools, "untrained": sorted(chat.untrained)}
-    return {
-        "index": example.index,
-        "id": example.id,
-        "source": row.source,
-        "location": row.location,
-        "tokens": len(example.input_ids),
-        "trained_tokens": example.trained_tokens,
-        "number": row.number,
-        "row": plain_json(row.data),
-        "chat": plain_json(content),
-    }
+    values = (
+        example.index, example.id, row.source, row.location, len(example.input_ids), example.trained_tokens,
+        row.number, plain_json(row.data), plain_json(content),
+    )  # fmt: skip
+    return dict(zip(_TEXTS.names, values, strict=True))
 
 
 def _chat(line: Mapping[str, Any]) -> StoredChat:

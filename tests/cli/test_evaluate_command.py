@@ -114,7 +114,7 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path, tiny_model, chat_p
         done = evaluate(*arguments, "--against", other)
         report = json.loads(output.read_text())
         assert report["complete"] is False and report["against"] is None and len(report["heldout"]["rows"]) == 6
-        assert "macro" in done.stdout and f"what was measured before is in {output}" in done.stderr
+        assert "macro" in done.stdout and f"finished parts are in {output}" in done.stderr
     else:
         pytest.importorskip("lm_eval")
         write_jsonl(tmp_path / "bbh.jsonl", [{"task": "navigate", "input": "left", "target": "No"}])
@@ -146,13 +146,13 @@ def test_the_help_names_the_tasks_and_their_files():
     listed = "".join(evaluate("--help").stdout.split("Names for --tasks")[1].split())
     for name, task in BENCHMARKS.items():
         assert "".join(f"{name} {task.about} [".split()) in listed
-        assert all(stem in listed for stem in (*task.files, *task.shot_files))
+        assert all(stem in listed for stem in (*task.files, task.shot_file))
 
 
 MISTAKES = {
     "no arguments": ([], "CKPT"),
     "nothing to measure": (["{model}"], "--data"),
-    "no checkpoint": ([".", "--data", "good.jsonl"], "neither adapter_config.json nor config.json"),
+    "no checkpoint": ([".", "--data", "good.jsonl"], "no config.json inside"),
     "missing data": (["{model}", "--data", "absent.jsonl"], "absent.jsonl"),
     "bad row": (["{model}", "--data", "bad.jsonl"], "narrator"),
     "against without data": (["{model}", "--against", "{model}", "--tasks", "mmlu"], "--against does nothing without"),
@@ -170,7 +170,7 @@ MISTAKES = {
     "overwrite without output": (["{model}", "--data", "good.jsonl", "--overwrite"], "without --output"),
     "revision of a directory": (["{model}", "--data", "good.jsonl", "--revision", "v1"], "no hub id"),
     "output is an input": (["{model}", "--data", "good.jsonl", "--output", "good.jsonl", "--overwrite"], "is an input"),
-    "output in no directory": (["{model}", "--data", "good.jsonl", "--output", "no/e.json"], "no such directory"),
+    "output in no directory": (["{model}", "--data", "good.jsonl", "--output", "no/e.json"], "is missing"),
     "output is a directory": (["{model}", "--data", "good.jsonl", "--output", "."], "is a directory"),
     "bad dtype": (["{model}", "--data", "good.jsonl", "--dtype", "int4"], "bfloat16"),
     "bad column": (["{model}", "--data", "good.jsonl", "--column", "x"], "FIELD=COLUMN"),

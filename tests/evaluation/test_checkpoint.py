@@ -13,7 +13,7 @@ from oracles.evaluation_oracle import oracle_losses, rewrite, save_adapter, unme
 from oracles.runs import read_jsonl
 from spice_select.config import EMBEDDED_MODEL
 from spice_select.errors import ConfigError, ModelError
-from spice_select.evaluation.checkpoint import find_checkpoint, load_checkpoint
+from spice_select.evaluation.checkpoint import find_checkpoint, load_weights
 from spice_select.evaluation.heldout import row_losses
 from spice_select.pool.examples import read_pool
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def load(name, dtype="float32"):
-    return load_checkpoint(name, CPU, dtype)
+    return load_weights(find_checkpoint(name), CPU, dtype)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +120,12 @@ MISTAKES = {
     "another rank": (other_base(r=5), "the adapter cannot be loaded"),
     "unknown kind": (other_base(peft_type="NOVEL"), "the adapter cannot be loaded"),
     "no weights": (lambda d: (d / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is missing"),
-    "base directory gone": (other_base(base_model_name_or_path="./gone"), "'./gone' back, or correct 'base_model"),
-    "base not on this machine": (other_base(base_model_name_or_path="some/base"), "its base model cannot be had"),
+    "base directory gone": (other_base(base_model_name_or_path="./gone"), "Restore './gone', or correct 'base_model"),
+    "base not on this machine": (other_base(base_model_name_or_path="some/base"), "its base model cannot be loaded"),
     "no base": (other_base(base_model_name_or_path=None), "names no base model"),
     "broken config": (lambda d: (d / "adapter_config.json").write_text("{"), "cannot be read as JSON"),
     "broken record": (record("[1"), "finetune.json: cannot be read as JSON"),
-    "record without model": (record("[1]"), "field 'model' names no base"),
+    "record without model": (record("[1]"), "is not a JSON object"),
     "broken tokenizer": (lambda d: (d / "tokenizer_config.json").write_text("{"), "damaged tokenizer"),
 }
 
@@ -145,7 +145,7 @@ def test_damaged_adapters(damaged, name):
     [
         ("./nowhere", "nowhere"),
         ("someone/some-model", "some-model"),
-        ("{empty}", "neither adapter_config.json nor config.json"),
+        ("{empty}", "no config.json inside"),
         ("{config}", "config"),
     ],
 )

@@ -42,7 +42,7 @@ TEMPORARY = ".spice-"
 SPARED = ("manifest.json", "report.html", "run.yaml", "README.md")
 """Files of a run that name its directory or hold seconds."""
 
-GOING_ON = "give the same command again (run: with --resume)"
+GOING_ON = "repeat the same command (for `run`, with --resume)"
 """What a command says when a signal ends it."""
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}

@@ -34,7 +34,7 @@ def write(name: str, content: str):
 
 
 def edit(name: str, **values: object):
-    """Set fields of a JSON file; None takes one out."""
+    """Set fields of a JSON file; None removes one."""
 
     def make(place: Path) -> None:
         content = json.loads((place / name).read_text())
@@ -49,7 +49,7 @@ def cut(name: str, keep: int):
 
 
 def no_text(place: Path) -> None:
-    """An id whose bytes are no UTF-8, in a sound Parquet file."""
+    """Write an id that is not UTF-8 into an otherwise valid Parquet file."""
     path = place / "run" / "scores.parquet"
     table = pq.read_table(path)
     ids = pc.cast(
@@ -59,7 +59,7 @@ def no_text(place: Path) -> None:
 
 
 def flipped(place: Path) -> None:
-    """One number of a Gram matrix is another."""
+    """Change one value of a Gram matrix."""
     path = place / "run" / "checkpoint" / "gram-000000.safetensors"
     gram = load_file(path)["gram"].clone()
     gram[2, 3] += 100.0
@@ -194,7 +194,7 @@ PLACES = {
     "finetune on torn rows": (cut("run/train.parquet", 200), ["finetune", "run", "--output", "out"], ["train.parquet"]),
     "finetune on odd options": (write("run/run.yaml", "model: [1]"), ["finetune", "run", "--output", "out"], ["model"]),
     "evaluate nowhere": (nothing, ["evaluate", "absent/x/y", "--data", "p.jsonl"], ["absent"]),
-    "evaluate a run": (nothing, ["evaluate", "run", "--data", "p.jsonl"], ["run", "no checkpoint"]),
+    "evaluate a run": (nothing, ["evaluate", "run", "--data", "p.jsonl"], ["run", "no config.json"]),
     "evaluate nothing": (nothing, ["evaluate", "MODEL"], ["nothing to measure"]),
     "evaluate on nowhere": (nothing, ["evaluate", "MODEL", "--data", "absent.jsonl"], ["absent.jsonl"]),
     "evaluate into a folder": (
@@ -243,7 +243,7 @@ def test_pickles_in_arrays_are_not_read(place, monkeypatch, capsys):
 
 
 def test_an_audit_runs_no_code_that_a_manifest_allows(place, tiny_model, monkeypatch, capsys):
-    """Whoever wrote the run's directory may have asked for the model's own code; only the flag allows it."""
+    """A run's directory may ask for the model's own code; only the flag allows it."""
     model = place / "model"
     shutil.copytree(tiny_model, model)
     (model / "modeling_x.py").write_text(

@@ -32,7 +32,7 @@ LINKED = {
 
 
 def move_behind_a_link(path: Path) -> None:
-    """Put what is at `path` elsewhere, and a link to it there."""
+    """Move `path` elsewhere, and put a link to it in its place."""
     elsewhere = path.parent.parent / f"elsewhere-{path.name}"
     path.mkdir(parents=True, exist_ok=True)
     shutil.move(path, elsewhere)
@@ -41,7 +41,7 @@ def move_behind_a_link(path: Path) -> None:
 
 
 def begin_study(place: Path, model: str) -> None:
-    """A study that only lacks its results."""
+    """A study that lacks only its results."""
     from spice_select.progress import NoProgress
     from spice_select.study.config import StudyConfig
     from spice_select.study.run import identity_of, read_study, write_json
@@ -99,7 +99,7 @@ def test_a_resumed_run_refuses_a_store_behind_a_link(place, tiny_model):
 
 
 def test_a_link_is_no_checkpoint_that_waits_to_be_moved_in(place):
-    """What a killed `finetune` left is a folder of its own."""
+    """The remains of a killed `finetune` must be a folder, not a link."""
     finished = place / "good"
     finished.mkdir()
     record = {"format": "spice-select-finetune", "version": 1, "files": ["finetune.json"]}

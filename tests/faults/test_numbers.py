@@ -295,7 +295,7 @@ def spoiled_training(places, on_bad):
     with torch.no_grad():
         proxy.model.get_input_embeddings().weight[BROKEN] = math.nan
     rows = [Spoiled(example, BROKEN if place in places else 1) for place, example in enumerate(examples)]
-    optimizer = ProxyOptimizer.create(proxy, 1e-2, 3)
+    optimizer = ProxyOptimizer(proxy, 1e-2, 3)
     losses = optimizer.train_on(rows, 4, on_bad=on_bad)
     return proxy, optimizer, losses, rows
 
@@ -312,7 +312,7 @@ def test_a_training_step_goes_on_without_its_bad_rows():
     assert set(told[0].values()) == {"its loss is not finite"}
     other, again, _, _ = spoiled_training(set(), lambda bad: pytest.fail(str(bad)))
     fresh = tiny_proxy("llama")
-    expected = ProxyOptimizer.create(fresh, 1e-2, 3)
+    expected = ProxyOptimizer(fresh, 1e-2, 3)
     with torch.no_grad():
         fresh.model.get_input_embeddings().weight[BROKEN] = math.nan
     steps = [expected.train_on([rows[i] for i in step], 4)[0] for step in ([0, 2, 3], [8, 9])]
@@ -326,7 +326,7 @@ def test_a_training_step_that_may_not_skip_changes_nothing():
     before = weights_of(proxy).clone()
     with torch.no_grad():
         proxy.model.get_input_embeddings().weight[BROKEN] = math.inf
-    optimizer = ProxyOptimizer.create(proxy, 1e-2, 3)
+    optimizer = ProxyOptimizer(proxy, 1e-2, 3)
     with pytest.raises(ModelError, match="row 0: its loss is not finite"):
         optimizer.train_on([Spoiled(example, BROKEN) for example in random_examples(2, seed=1)], 2)
     assert torch.equal(weights_of(proxy), before) and optimizer.steps == 0

@@ -1,4 +1,4 @@
-"""A power cut can undo names and contents that were not flushed: commands must write in an order that it cannot hurt.
+"""A power cut can undo names and contents that were not flushed: commands must write in an order that survives it.
 
 A disk may lose, or put down in any order, whatever was not flushed. So a file must be flushed before it takes its final
 name, its folder after that, and the mark of completeness must be seen to be gone before what it stands for goes.
@@ -59,7 +59,7 @@ def journal(tmp_path, monkeypatch):
 
 
 def check(entries):
-    """The law, over a list of calls by one process."""
+    """Check the law over a list of calls by one process."""
     unflushed, names, marks = {}, set(), set()
     renamed = 0
     for number, (event, *paths) in enumerate(entries):

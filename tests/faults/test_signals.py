@@ -1,8 +1,9 @@
-"""SIGTERM, SIGINT and SIGHUP end a command as Ctrl-C does: with an exit code of its own, and how to go on."""
+"""SIGTERM, SIGINT and SIGHUP end a command as Ctrl-C does: with its own exit code, and a line on how to continue."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,19 +38,19 @@ def pool(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_says_how_to_go_on(number, code, tmp_path, tiny_model, pool):
-    """That it goes on to the same subset is held by `kills.py`, where SIGTERM and SIGINT are sent, too."""
+def test_a_stopped_run_says_how_to_continue(number, code, tmp_path, tiny_model, pool):
+    """`kills.py` sends SIGTERM and SIGINT too, and shows that the run then finds the same subset."""
     process = begin("run", pool, "--model", tiny_model, *FAST, "--output", tmp_path / "r")
     wait_for(tmp_path / "r" / "checkpoint" / "pool-000003.json", process)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
     said = error[error.index("spice-select:") :].splitlines()
-    assert len(said) == 1 and "is whole" in said[0] and "(run: with --resume)" in said[0], error
-    assert not list((tmp_path / "r").rglob(".spice-*")), "nothing is left lying about"
+    assert len(said) == 1 and "are complete" in said[0] and "(for `run`, with --resume)" in said[0], error
+    assert not list((tmp_path / "r").rglob(".spice-*")), "a temporary file is left"
 
 
-def test_stopped_gradients_say_that_the_same_command_goes_on(tmp_path, tiny_model):
+def test_stopped_gradients_say_that_the_same_command_continues(tmp_path, tiny_model):
     pool = write_jsonl(tmp_path / "p.jsonl", chat_rows(2000))
     place = tmp_path / "s"
     process = begin("gradients", pool, "--model", tiny_model, "--output", place, "--dim", "64", "--lora-rank", "2")
@@ -57,7 +58,7 @@ def test_stopped_gradients_say_that_the_same_command_goes_on(tmp_path, tiny_mode
     process.send_signal(signal.SIGHUP)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGHUP
-    assert "stopped by SIGHUP" in error and "give the same command again" in error and "Traceback" not in error
+    assert "stopped by SIGHUP" in error and "repeat the same command" in error and "Traceback" not in error
 
 
 def test_a_stopped_evaluation_keeps_what_was_measured(tmp_path, tiny_model):
@@ -68,8 +69,31 @@ def test_a_stopped_evaluation_keeps_what_was_measured(tmp_path, tiny_model):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143, error
-    assert "give the same command again" in error and "Traceback" not in error
+    assert "repeat the same command" in error and "Traceback" not in error
     assert not json.loads(kept.read_text())["complete"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_process_that_waits_for_a_peer_ends(number, tmp_path, tiny_model, pool):
+    """The peer never comes, and torch.distributed waits for it without running Python code."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    process = begin("run", pool, "--model", tiny_model, "--output", tmp_path / "r", **launch)
+    deadline = time.monotonic() + 120
+    while not listens(port) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)  # from the opened port to the wait
+    process.send_signal(number)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == -number, error
+    assert not (tmp_path / "r").exists()
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_signal_that_the_shell_has_switched_off_stays_off(tmp_path, tiny_model, pool):

@@ -1,4 +1,4 @@
-"""Full and read-only disks, two writers: the right message, nothing lost, and the same result when it is mended.
+"""Full and read-only disks, two writers: the right message, nothing lost, and the same result once corrected.
 
 On disks of their own (tmpfs) where the system lets them be mounted; a limit on the size of files stands in elsewhere.
 """
@@ -45,7 +45,7 @@ def pool(tmp_path_factory):
 
 
 class Notes(NoProgress):
-    """What a command says on its way."""
+    """Collects a command's notes."""
 
     def __init__(self):
         self.said = []
@@ -138,7 +138,7 @@ def test_files_that_may_not_grow_are_told_like_a_full_disk(tmp_path, tiny_model,
 
 @contextmanager
 def as_nobody(folder):
-    """For the block this process has no right but what permissions give it, as users have and root has not."""
+    """In the block, permissions bind this process even if it runs as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -216,7 +216,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_holds_nothing(t
 
 
 def test_a_lock_whose_holder_has_just_removed_it_lets_one_writer_in(tmp_path):
-    """Between an open and a lock the file may become another: whoever then holds the old one must not go in."""
+    """Between open and lock the file may be replaced: a lock on the old file must not count."""
     inside, most, wrong = [], [0], []
 
     def write():
@@ -262,11 +262,11 @@ def test_a_checkpoint_whose_move_was_cut_is_completed(tmp_path, tiny_model, pool
 
 
 class EnoughError(Exception):
-    """What was waited for was said."""
+    """The command reported what it waited for."""
 
 
 class UntilResumed(NoProgress):
-    """Ends a run that has said that it goes on with so many pools."""
+    """Ends a run once it has reported how many pools it resumes from."""
 
     def __init__(self, kept):
         self.awaited = f"resuming: {kept} of"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.gradient_oracle import random_examples, tiny_proxy
-from spice_select.gradients.fitting import halving
+from spice_select.gradients.memory import halving
 from spice_select.gradients.projection import Projection, project_rows
 
 

@@ -6,6 +6,7 @@ imported, and the order of a set of strings. Tests that look at these, at signal
 """
 
 import atexit
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import datasets.config
 import numpy as np
+from huggingface_hub import constants, hf_api
 from torch.distributed import TCPStore
 
 from spice_select.cli import main
@@ -143,9 +146,18 @@ def _run(words: list[str], cwd: Path, env: dict[str, str], streams: tuple[Path, 
     finalizers: Any = weakref.finalize
     finalizers._registry.clear()
     finalizers._registered_with_atexit = False
+    if "HF_ENDPOINT" in env:
+        _read_hub_variables()
     os.chdir(cwd)
     sys.argv = words
     try:
         main()
     finally:
         atexit._run_exitfuncs()
+
+
+def _read_hub_variables() -> None:
+    """The hub's libraries read their variables when they are imported: read them again in the forked process."""
+    importlib.reload(constants)
+    importlib.reload(datasets.config)
+    hf_api.api.endpoint = constants.ENDPOINT

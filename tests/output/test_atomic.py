@@ -1,4 +1,4 @@
-"""Laws of output.atomic: the target holds the old content or the whole new one; nothing else is left."""
+"""Laws of files.atomic: the target holds the old content or the whole new one; nothing else is left."""
 
 import os
 import stat
@@ -83,7 +83,7 @@ def test_a_writer_that_removed_its_file_is_an_error_and_leaves_the_target(tmp_pa
 
 
 def test_the_temporary_file_lies_beside_the_target(tmp_path: Path) -> None:
-    """A rename is atomic only inside one file system, and a sibling is the one path sure to be in it."""
+    """A rename is atomic only inside one file system, and only a sibling is certain to be in it."""
     with replacing(tmp_path / "f") as temporary:
         assert temporary.parent == tmp_path
         assert not (tmp_path / "f").exists()

@@ -16,7 +16,7 @@ MEASURED = ["norm", "base", "gain", "epsilon", "conflict", "score"]
 
 
 def record_of(number: int, rows: list[int], picks: list[int], measured: bool) -> PoolRecord:
-    """A record whose measures say which row and which measure they are of."""
+    """A record whose values encode their row and measure."""
     columns = {name: [row + 0.1 * i for row in rows] for i, name in enumerate(MEASURED)}
     measures = Measures(**columns, alpha=1.0, information=1.0, random_information=1.0, bound=1.0, certificate=1.0,
                         bound_source="", curvature=0.0) if measured else None  # fmt: skip
@@ -49,7 +49,7 @@ def told_by(line, records) -> dict:
 @settings(deadline=None)
 @given(order=st.permutations(range(12)), sizes=st.lists(st.integers(0, 5), max_size=4), measured=st.booleans())
 def test_scores_say_of_each_row_what_its_record_does(order, sizes, measured):
-    """Rows of no record are there too, with nothing known."""
+    """Rows of no record are listed too, with null measures."""
     lines, records = lines_of(12), records_of(order, sizes, measured)
     assert scores_table(lines, records).to_pylist() == [told_by(line, records) for line in lines]
 
@@ -61,7 +61,7 @@ def many():
 
 
 def test_scores_of_many_rows_are_one_table(tmp_path, many):
-    """The file's parts are the table."""
+    """The written file holds the table of `scores_table`."""
     order = np.random.default_rng(0).permutation(len(many)).tolist()
     records = records_of(order, [40_000, 20_000], measured=False)
     write_scores(tmp_path / "scores.parquet", many, records)
@@ -74,7 +74,7 @@ def test_scores_of_many_rows_are_one_table(tmp_path, many):
 
 
 def test_lines_of_many_rows_come_back(tmp_path, many):
-    """As they were written, all, some or one; with the norms beside them."""
+    """Lines read back equal those written: all, some or one, and their norms."""
     norms = torch.arange(len(many), dtype=torch.float64)
     write_rows(tmp_path / "rows.parquet", many, norms)
     lines = read_lines(tmp_path / "rows.parquet", "")

@@ -92,7 +92,7 @@ def test_what_a_kill_leaves_at_the_very_start_is_no_obstacle(tmp_path, left):
 
 
 def test_a_kill_at_any_moment_of_clear_leaves_an_unfinished_run_or_none(tmp_path, monkeypatch):
-    """Every removal in turn is the last one."""
+    """A kill after each removal in turn."""
     files = {**RUN, "selected.jsonl": "", "figures/gain.svg": "", "checkpoint/gradients/manifest.json": "{}"}
     files |= {f"checkpoint/pool-00000{i}.json": "{}" for i in range(3)}
 
@@ -122,7 +122,7 @@ def test_a_kill_at_any_moment_of_clear_leaves_an_unfinished_run_or_none(tmp_path
 
 
 def test_processes_of_one_run_change_the_directory_when_all_have_verified_it(tmp_path):
-    """The main process starts the run; the others see it started."""
+    """The main process starts the run; the others find it started."""
     place, barrier, seen = tmp_path / "run", threading.Barrier(3), []
 
     def process(rank):

@@ -103,7 +103,7 @@ def labels_of(ids: list[int], trained: list[bool]) -> list[int]:
 def test_a_table_trains_exactly_as_the_pool_did(
     tmp_path_factory: pytest.TempPathFactory, chats: list[Conversation]
 ) -> None:
-    """Tokens and targets after a round trip through the file are those that the selection saw."""
+    """Tokens and targets after a round trip through the file are those of the selection."""
     tokenizer = chatml_with_tools()
     found = training_dataset(saved(tmp_path_factory.mktemp("run"), *chats), tokenizer, 10_000)
     encoded = Encoder(tokenizer).encode([Renderer(tokenizer).render(chat) for chat in chats])
@@ -113,7 +113,7 @@ def test_a_table_trains_exactly_as_the_pool_did(
 
 @pytest.mark.parametrize("family", ["chatml", "llama3", "chatml-generation", "plain"])
 def test_the_targets_are_the_assistants_text_and_its_end_of_turn(tmp_path: Path, family: str) -> None:
-    """Against an oracle that knows neither this code nor the pool's."""
+    """Against an oracle that shares no code with this module or the pool."""
     tokenizer = tokenizer_of(family)
     chats = [CHAT, MULTI]
     found = training_dataset(saved(tmp_path, *(Conversation(chat) for chat in chats)), tokenizer)
@@ -181,7 +181,7 @@ def test_tools_and_arguments_are_json_text() -> None:
 
 
 def llamafactory_accepts(roles: list[str]) -> bool:
-    """LLaMA-Factory's rule, walked turn by turn: a system message may open; then it is always the other's turn."""
+    """LLaMA-Factory's rule: after an optional system message, user and assistant turns alternate."""
     if roles and roles[0] == "system":
         roles = roles[1:]
     asking = True

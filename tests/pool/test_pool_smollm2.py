@@ -40,10 +40,15 @@ def test_mask_equals_the_marker_oracle(tokenizer, texts):
     assert example.trained.tolist() == trained
 
 
-def test_default_system_prompt_and_pad_token(tokenizer):
+def test_default_system_prompt_and_end_of_turn(tokenizer):
+    """The token that ends a turn is trained, also where it is the padding token.
+
+    Older transformers read no padding token from a GGUF file. Nothing here depends on it: batches are padded with 0
+    where no token is trained, and TRL and lm-eval choose another token where there is none.
+    """
     (example,) = read_pool([[{"prompt": "Hi", "response": "Yo"}]], tokenizer, PoolOptions()).examples
     before, answer, after = segments(example, tokenizer)
     assert "SmolLM" in before[0]
     assert answer == ("Yo<|im_end|>", True)
     assert after == ("\n", False)
-    assert tokenizer.pad_token == "<|im_end|>"
+    assert tokenizer.pad_token in (None, "<|im_end|>")

@@ -9,7 +9,7 @@ from oracles.gradient_oracle import random_examples, tiny_proxy
 from spice_select.config import RunConfig
 from spice_select.proxy.lora import TOKENS_OF_A_PASS
 from spice_select.schedule.batching import MOST_TOKENS, USED, fitting_budget, with_token_budget
-from spice_select.schedule.pool_gradients import _with_smaller_batches
+from spice_select.schedule.candidate_pools import with_smaller_batches
 
 
 @given(
@@ -17,7 +17,7 @@ from spice_select.schedule.pool_gradients import _with_smaller_batches
     st.integers(0, 1 << 38),
 )  # fmt: skip
 def test_the_budget_fits_and_twice_as_much_would_not(fixed, per_token, small, more, room):
-    """Where memory grows evenly, as it does."""
+    """Memory grows linearly with the tokens of a pass."""
     large = small + more
     points = ((small, fixed + per_token * small), (large, fixed + per_token * large))
     budget = fitting_budget(*points, room)
@@ -32,11 +32,11 @@ def test_one_row_that_cannot_be_cut_is_measured_against_nothing():
 
 
 def test_smaller_batches_are_really_smaller():
-    """One halving may change no batch; it goes on until one does, and ends where each row is alone."""
+    """One halving may change no batch: halve until one changes; None where each batch is a single row."""
     proxy = replace(tiny_proxy("llama"), token_budget=65_536)
     lengths = [200] * 60 + [150] * 60
     seen = [proxy.batches(lengths)]
-    while (proxy := _with_smaller_batches(proxy, lengths)) is not None:
+    while (proxy := with_smaller_batches(proxy, lengths)) is not None:
         seen.append(proxy.batches(lengths))
         assert seen[-1] != seen[-2]
     assert len(seen[0]) < len(seen[1]) and len(seen[-1]) == 120

@@ -1,4 +1,4 @@
-"""Laws of the store: the same bytes however it was filled, no wrong number read from a damaged one, rows by number."""
+"""Laws of the store: the same bytes however it is filled, a damaged file is named and never read, rows by number."""
 
 import hashlib
 import json
@@ -173,7 +173,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_named_and_made_good(name, store, whole):
-    """Opening sees what is missing, cut or out of place; `check` sees every byte; nothing is mended unasked.
+    """Opening sees what is missing, cut or out of place; `check` sees every byte; nothing is repaired.
 
     Filling again restores every byte once the files that it names are deleted.
     """
@@ -194,7 +194,7 @@ def test_damage_is_named_and_made_good(name, store, whole):
 
 
 def fill_as_advised(store: Path) -> list[Path]:
-    """Fill the store, deleting each file that is said to be damaged; returns those files."""
+    """Fill the store, deleting each file that an error names as damaged; returns those files."""
     named = []
     while True:
         try:

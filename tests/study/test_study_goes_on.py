@@ -1,4 +1,4 @@
-"""What a study that goes on keeps, makes anew and refuses; on a tiny model, in this process."""
+"""What a continued study keeps, computes again and refuses; on a tiny model, in this process."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ RANDOM = {"random": {"method": "random"}}
 
 
 class Notes(NoProgress):
-    """Keeps what is noted."""
+    """Collects notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -51,7 +51,7 @@ def result(directory: Path, cell: str) -> dict:
 def test_a_cell_whose_options_change_is_made_anew_and_so_is_what_follows_it(
     tiny_model, chat_pool, heldout, tmp_path
 ) -> None:
-    """Nothing measured is lost: with the old options back, all is found again."""
+    """No measurement is lost: with the old options back, nothing is computed again."""
 
     def run(budget: int) -> tuple[dict, dict, list[str]]:
         follows = {"method": "random", "equal_tokens_to": "long"}
@@ -79,13 +79,13 @@ def test_a_cell_whose_options_change_is_made_anew_and_so_is_what_follows_it(
 
 
 def test_a_damaged_record_is_named(tiny_model, chat_pool, heldout, tmp_path) -> None:
-    """A cell's, and that of losses."""
+    """The record of a cell, and the file of losses."""
     study = study_of(tiny_model, chat_pool, heldout)
     run_study(study, tmp_path, NoProgress())
     for pattern, content in (("tuned/*/heldout.json", '{"a": "x"}'), ("cells/*/cell.json", "{}")):
         (path,) = tmp_path.glob(pattern)
         path.write_text(content)
-        with pytest.raises(OutputError, match=rf"{path.name}: is damaged .* delete it and run the study again"):
+        with pytest.raises(OutputError, match=rf"(?s){path.name}: is damaged .*Delete it and run the study again"):
             run_study(study, tmp_path, NoProgress())
         path.unlink()
         run_study(study, tmp_path, NoProgress())
@@ -122,7 +122,7 @@ def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> No
 def test_a_budget_beyond_the_pool_is_found_before_anything_is_written(
     budget, tiny_model, chat_pool, heldout, tmp_path
 ) -> None:
-    """The message names the cell."""
+    """The error names the cell."""
     study = study_of(tiny_model, chat_pool, heldout, cells={**RANDOM, "big": {"method": "longest", "budget": budget}})
     with pytest.raises(ConfigError, match="cell 'big': budget"):
         run_study(study, tmp_path / "out", NoProgress())
@@ -130,7 +130,7 @@ def test_a_budget_beyond_the_pool_is_found_before_anything_is_written(
 
 
 def test_held_out_prompts_that_are_in_the_pool_are_counted(chat_pool, tmp_path) -> None:
-    """Whatever the answers; other prompts do not count."""
+    """Prompts alone are compared, without their answers."""
     pool = read_pool([chat_pool], byte_tokenizer())
     rows = chat_rows(57)[:3]
     for row in rows:

@@ -54,7 +54,7 @@ def results(directory: Path) -> dict[str, dict]:
 
 
 def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool, heldout, tmp_path) -> None:
-    """Killed when the first cell was done, then started again: the same files as a study left alone, nothing redone."""
+    """A study killed after its first cell and run again ends in the files of an undisturbed one; nothing is redone."""
     study = write_study(tmp_path / "study.yaml", tiny_model)
     alone = spice(*command(study, chat_pool, heldout, tmp_path / "alone"))
     assert alone.returncode == 0, alone.stderr
@@ -165,7 +165,7 @@ def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, c
     ],
 )
 def test_mistakes_in_a_study_are_named(content, message, tmp_path) -> None:
-    """The message leads to the key, in one line."""
+    """The error names the key, in one line."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as error:
@@ -175,7 +175,7 @@ def test_mistakes_in_a_study_are_named(content, message, tmp_path) -> None:
 
 
 def test_plain_values_are_read_as_meant(tmp_path) -> None:
-    """One file without a list, and budgets as numbers."""
+    """A file may stand without a list, and a budget may be a number."""
     path = tmp_path / "study.yaml"
     path.write_text("{pool: a.jsonl, heldout: [b.jsonl], budget: 0.5, cells: {random: {budget: 100}}}")
     study = load_study(path)
@@ -186,12 +186,12 @@ def test_plain_values_are_read_as_meant(tmp_path) -> None:
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.name)
 def test_the_studies_of_the_project_load(path) -> None:
-    """Each names a baseline and options that exist."""
+    """Every example has a valid baseline and valid options."""
     assert load_study(path).cells
 
 
 def test_a_study_without_data_says_what_to_add(tiny_model, tmp_path) -> None:
-    """Neither pool nor held-out rows are guessed."""
+    """Pool and held-out rows must be named."""
     study = write_study(tmp_path / "study.yaml", tiny_model)
     done = spice("study", study, "--output", tmp_path / "o")
     assert done.returncode == 2

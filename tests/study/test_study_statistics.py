@@ -25,7 +25,7 @@ def test_the_interval_covers_the_mean_in_95_of_100_draws(count: int) -> None:
 
 
 def test_a_single_value_settles_nothing() -> None:
-    """Its interval is unbounded, so no difference is ever said to exclude zero."""
+    """The interval of one seed is unbounded, so no difference is marked as excluding zero."""
     assert interval([5.0]).half is None
     results = [CellResult(cell, 0, 1, 5, {"a": loss}) for cell, loss in (("random", 4.0), ("spice", 3.0))]
     text = markdown(lines(results, Sources({"a": "x"}, {"x": 1}), "random"), "random", 5.0, [])
@@ -50,7 +50,7 @@ def test_pairs_take_out_what_both_share() -> None:
 
 
 def test_averages_by_source() -> None:
-    """Macro: every source alike. In proportion: by the pool's shares, among the sources that were measured."""
+    """Macro: every source counts the same. In proportion: by the pool's shares, among the measured sources."""
     sources = Sources({"a": "x", "b": "x", "c": "y"}, {"x": 60, "y": 20, "z": 20})
     losses = {"a": 1.0, "b": 3.0, "c": 6.0}
     assert sources.macro(losses) == statistics.fmean([2.0, 6.0])
@@ -59,7 +59,7 @@ def test_averages_by_source() -> None:
 
 
 def test_without_a_common_source_the_proportions_stay_empty() -> None:
-    """No number stands in the columns, and the macro loss is there all the same."""
+    """The columns are empty, and the macro loss is still there."""
     results = [CellResult(cell, 0, 1, 5, {"a": 4.0}) for cell in ("random", "spice")]
     sources = Sources({"a": "x"}, {"other": 1})
     table = lines(results, sources, "random")
@@ -74,7 +74,7 @@ def test_without_a_common_source_the_proportions_stay_empty() -> None:
 
 
 def test_remarks_name_the_sources_of_one_side_alone() -> None:
-    """Nothing is said where both sides hold the same sources."""
+    """There is no remark where both sides hold the same sources."""
     assert Sources({"a": "x", "b": "y", "c": "x"}, {"x": 1, "y": 1}).remarks() == []
     weightless, missing = Sources({"a": "x", "b": "new"}, {"x": 3, "z": 1}).remarks()
     assert weightless.endswith(": new.")

@@ -14,27 +14,13 @@ from spice_select.stopwatch import Stopwatch
 
 
 def finish_run(
-    result: RunResult,
-    target: Target,
-    origin: Mapping[str, Any],
-    progress: Progress,
-    watch: Stopwatch,
-    *,
+    result: RunResult, target: Target, origin: Mapping[str, Any], progress: Progress, watch: Stopwatch, *,
     page: bool = True,
-) -> None:
-    """Write all files of a finished run to `result.output`, which holds its checkpoint.
+) -> None:  # fmt: skip
+    """Write all files of a finished run to `result.output`, which holds its checkpoint; `page` writes the report too.
 
-    Args:
-        result: what was chosen.
-        target: the model that trainers' files name.
-        origin: for the manifest: `model`, and `store` if the gradients come from one.
-        progress: receives a note if the page fails.
-        watch: receives seconds by stage; the manifest lists those before the page.
-        page: whether to write the report's page and figures.
-
-    Raises:
-        OutputError: a file cannot be written.
-
+    `target` is the model that trainers' files name, `origin` the manifest's `model` and, for a pick, `store`. Raises
+    `OutputError` where a file cannot be written; a page that fails is only noted.
     """
     assert result.output is not None
     write_run(

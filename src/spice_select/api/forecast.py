@@ -1,7 +1,7 @@
-"""`forecast`, `forecast_gradients`, `forecast_finetune`: the time, memory and disk that the real call would take.
+"""`forecast`, `forecast_gradients`, `forecast_finetune`: time, memory and disk space of the real call (`--dry-run`).
 
-The same functions stand behind `--dry-run`. A few batches, from the longest rows to the shortest, are computed as the
-real call computes them; time is taken to grow with their padded tokens. Nothing is written.
+A few batches, from the longest rows to the shortest, are computed as the real call computes them; time is assumed to
+grow with their padded tokens. Nothing is written.
 """
 
 import json
@@ -35,49 +35,34 @@ from spice_select.store.layout import shard_rows
 from spice_select.store.reading import GradientStore
 from spice_select.training.callback import Steps
 from spice_select.training.data import Data
-from spice_select.training.plan import BatchSplit, TrainingOptions, of_main_process, plan_training, read_rows
-from spice_select.training.trainer import load_adapted, train
+from spice_select.training.plan import BatchSplit, TrainingOptions, plan_training, read_rows
+from spice_select.training.trainer import OUT_OF_MEMORY, load_adapted, train
 
 TIMED = 3
 """Batches, or optimizer steps, that are timed."""
 
 REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
-FINETUNE_REMEDY = "Lower --rows-at-once or --max-length, or use --dtype bfloat16."
-
-STATE_BYTES = 3 * 4
-"""Of a trained parameter, all in float32: the parameter itself and AdamW's two moments."""
+STATE_BYTES = 3 * 4  # of a trained parameter: the float32 value and AdamW's two moments
 
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where a container finds its own memory limit, by either version of Linux control groups."""
+"""A container's own memory limit, by either version of Linux control groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a call takes.
+    """What a call needs."""
 
-    Attributes:
-        rows: usable rows of the pool.
-        tokens: of these rows.
-        trained_tokens: targets of the loss among them.
-        seconds: by stage; empty where no model runs.
-        memory: peak in bytes, of the process or, on a GPU, of its tensors; None where no model runs.
-        available: bytes of memory that the device can provide.
-        disk: bytes that the output directory holds at most.
-        remedy: what to change where memory is short.
-
-    """
-
-    rows: int
-    tokens: int
-    trained_tokens: int
-    seconds: dict[str, float]
-    memory: int | None
-    available: int
-    disk: int
-    remedy: str = REMEDY
+    rows: int  # usable rows of the pool
+    tokens: int  # of these rows
+    trained_tokens: int  # targets of the loss among them
+    seconds: dict[str, float]  # by stage; empty where no model runs
+    memory: int | None  # peak in bytes, of the process or, on a GPU, of its tensors; None where no model runs
+    available: int  # bytes of memory that the device can provide
+    disk: int  # bytes of the output directory, at most
+    remedy: str = REMEDY  # what to change where memory is short
 
     def lines(self) -> list[str]:
-        """One line for people, and a warning where memory is short."""
+        """The forecast in one line, and a warning where memory is short."""
         disk = f"up to {self.disk / 1e6:,.1f} MB on disk"
         if self.memory is None:
             return [f"forecast: {disk}"]
@@ -97,12 +82,7 @@ def forecast(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `select` would take for the same arguments, in one process.
-
-    Raises:
-        SpiceSelectError: as `select`.
-
-    """
+    """What `select` needs for the same arguments, in one process. Raises as `select`."""
     reporter = progress or NoProgress()
     prepared = prepare(as_list(pools), merged_config(config, options), reporter)
     config, pool = prepared.config, prepared.pool
@@ -113,7 +93,9 @@ def forecast(
     with explain_out_of_memory(REMEDY):
         proxy = _merged_proxy(prepared, reporter)
         if config.method in WITHOUT_GRADIENTS:
-            return _forecast_losses(prepared, proxy, disk)
+            rows = range(len(pool.examples))
+            per_token, tokens, memory = _measure(prepared, proxy, [rows], lambda members: two_losses(members, proxy))
+            return _forecast(prepared, {"losses": per_token * tokens}, memory, disk)
         if config.pool_size == "all":
             return _forecast_store(prepared, proxy, disk, warm_up=True)
         return _forecast_candidate_pools(prepared, proxy, disk, budget)
@@ -127,12 +109,7 @@ def forecast_gradients(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `compute_gradients` would take for a new store, in one process.
-
-    Raises:
-        SpiceSelectError: as `compute_gradients`.
-
-    """
+    """What `compute_gradients` needs for a new store, in one process. Raises as `compute_gradients`."""
     if proxy_of is not None:
         GradientStore.open(proxy_of)
     reporter = progress or NoProgress()
@@ -143,13 +120,8 @@ def forecast_gradients(
 
 
 def forecast_finetune(data: Data, *, progress: Progress | None = None, **options: Any) -> Forecast:
-    """What `finetune` would take for the same arguments, from a few optimizer steps. Needs the extra `train`.
-
-    Raises:
-        SpiceSelectError: as `finetune`.
-
-    """
-    plan, reporter = plan_training(data, TrainingOptions(**options)), of_main_process(progress)
+    """What `finetune` needs for the same arguments, by a few optimizer steps. Raises as `finetune`."""
+    plan, reporter = plan_training(data, TrainingOptions(**options)), progress or NoProgress()
     tokenizer, rows = read_rows(plan, reporter)
     adapted = load_adapted(plan, reporter)
     adapted.to(plan.device)
@@ -157,23 +129,22 @@ def forecast_finetune(data: Data, *, progress: Progress | None = None, **options
     lengths, one_pass = rows.lengths, plan.recipe.model_copy(update={"epochs": 1.0})
     longest_first = sorted(range(rows.rows), key=lambda row: -lengths[row])
 
-    def train_on(members: Sequence[int], split: BatchSplit) -> float:
-        """Seconds of one pass over `members`."""
+    def seconds_of(members: Sequence[int], split: BatchSplit) -> float:
         timed = replace(plan, recipe=one_pass, split=split)
         return train(adapted, tokenizer, rows.dataset.select(members), timed, Steps(NoProgress(), 0, 0))
 
     width = plan.split.rows_at_once
-    train_on(longest_first[:width], BatchSplit(width, 1))  # allocates memory and compiles kernels
+    seconds_of(longest_first[:width], BatchSplit(width, 1))  # allocates memory and compiles kernels
     sample = _spread(longest_first, TIMED * plan.recipe.batch_size)
-    seconds = train_on(sample, plan.split) * plan.recipe.epochs * rows.tokens / sum(lengths[row] for row in sample)
+    seconds = seconds_of(sample, plan.split) * plan.recipe.epochs * rows.tokens / sum(lengths[row] for row in sample)
     parameters = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     memory = _peak_memory(plan.device) + STATE_BYTES * parameters
     counts, disk = (rows.rows, rows.tokens, rows.trained_tokens), 4 * parameters + 100 * len(tokenizer)
-    return Forecast(*counts, {"fine-tuning": seconds}, memory, _available_memory(plan.device), disk, FINETUNE_REMEDY)
+    return Forecast(*counts, {"fine-tuning": seconds}, memory, _available_memory(plan.device), disk, OUT_OF_MEMORY)
 
 
 def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
-    """The proxy as gradients are computed with it."""
+    """The proxy in the state in which gradients are computed."""
     report_pool(prepared.pool, prepared.config, "nothing is written", progress)
     proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
     merge(proxy)
@@ -181,23 +152,16 @@ def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
     return proxy
 
 
-def _forecast_losses(prepared: Prepared, proxy: Proxy, disk: int) -> Forecast:
-    """Two forward passes over each batch, for instruction-following difficulty."""
-    rows = range(len(prepared.pool.examples))
-    per_token, tokens, memory = _measure(prepared, proxy, [rows], lambda members: two_losses(members, proxy))
-    return _forecast(prepared, {"losses": per_token * tokens}, memory, disk)
-
-
 def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: bool) -> Forecast:
     """Projected gradients of all rows."""
     config, count = prepared.config, len(prepared.pool.examples)
     projection = Projection(proxy.factors, config.dim, config.seed)
     size = shard_rows(proxy.device, count, config.dim)
+    shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
 
     def project(members: Sequence[Example]) -> None:
         project_rows(proxy.model, proxy.layers, members, [range(len(members))], projection)
 
-    shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
     per_token, tokens, memory = _measure(prepared, proxy, shards, project)
     trained = config.warmup_steps * config.update_batch_size * prepared.pool.total_tokens / count if warm_up else 0.0
     seconds = {"gradients": per_token * tokens, "proxy training": per_token * trained}
@@ -206,7 +170,7 @@ def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: boo
 
 
 def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budget: int) -> Forecast:
-    """Gradients of all candidate pools, and the training of the proxy in between."""
+    """Gradients of all candidate pools, and the training of the proxy between them."""
     config, lengths = prepared.config, prepared.pool.examples.tokens
     assert isinstance(config.pool_size, int)
     pools = cut_pools(len(lengths), config.pool_size, budget, config.seed)
@@ -232,10 +196,10 @@ def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budge
 def _measure(
     prepared: Prepared, proxy: Proxy, groups: Iterable[Sequence[int]], run: Callable[[Sequence[Example]], object]
 ) -> tuple[float, int, int]:
-    """Time `run` on a few of the batches into which each of the `groups` of rows is cut.
+    """Time `run` on a few of the batches of the `groups` of rows.
 
     Returns:
-        Seconds of `run` for a padded token, padded tokens of all batches, and peak memory in bytes.
+        Seconds of `run` per padded token, padded tokens of all batches, and peak memory in bytes.
 
     """
     examples, lengths = prepared.pool.examples, prepared.pool.examples.tokens.tolist()
@@ -276,7 +240,7 @@ def _text_bytes(prepared: Prepared) -> int:
 
 
 def _results_bytes(prepared: Prepared, budget: int) -> int:
-    """The texts in the checkpoint, the chosen rows twice (as they were, and for trainers), lines and the report."""
+    """The texts in the checkpoint, the chosen rows twice (as read, and for trainers), tables and the report."""
     pool, texts = prepared.pool, _text_bytes(prepared)
     wanted = prepared.config.budget_tokens
     share = budget / len(pool.examples) if wanted is None else wanted / max(1, pool.trained_tokens)
@@ -285,7 +249,7 @@ def _results_bytes(prepared: Prepared, budget: int) -> int:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """The most bytes that this process, or on a GPU its tensors, have held so far."""
+    """The most bytes that this process, or on a GPU its tensors, have held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,9 +1,4 @@
-"""`pick`: choose from a gradient store, as often as wanted.
-
-from spice_select import compute_gradients, pick
-compute_gradients("pool.jsonl", output="store")
-result = pick("store", budget="10%", output="chosen")
-"""
+"""`pick`: choose from a gradient store that `compute_gradients` wrote, as often as wanted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +11,7 @@ from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.distributed.process_group import barrier, process_group
 from spice_select.errors import ConfigError, OutputError
-from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_stores
+from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
@@ -56,32 +51,27 @@ def pick(
     watch, reporter = Stopwatch(), progress or NoProgress()
     if existing == "resume":
         raise ConfigError("a pick takes little time and cannot be resumed; choose refuse or overwrite.")
-    source = store if isinstance(store, GradientStore) else _open(store, options)
+    if not isinstance(store, GradientStore):
+        store = GradientStore.open(store, pick_device(str(options.get("device", "auto"))))
     with process_group() as ranks:
         if output is None:
-            return _choose(source, options, reporter, watch, ranks)
+            return _choose(store, options, reporter, watch, ranks)
         directory = Path(output)
         given = [] if options.get("given") is None else [Path(options["given"])]
-        refuse_own_stores(directory, [source.path, *given])
+        refuse_own_inputs(directory, [], [store.path, *given])
         with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
-            result = replace(_choose(source, options, reporter, watch, ranks), output=directory)
+            result = replace(_choose(store, options, reporter, watch, ranks), output=directory)
             # The digest is that of the store's manifest, which lists the digests of all other files.
-            about_store = {"path": str(source.path.resolve()), "sha256": file_digest(source.path / MANIFEST)}
-            checkpoint, identity = (
-                Checkpoint(directory / CHECKPOINT),
-                {"store": about_store, **result.config.model_dump()},
-            )
+            about_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
+            identity = {"store": about_store, **result.config.model_dump()}
+            checkpoint = Checkpoint(directory / CHECKPOINT)
             opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
             if ranks.rank == 0:
                 checkpoint.save_record(result.records[0])
-                target = Target(source.about["hub_name"], result.config.max_length, source.about["end_of_turn"])
-                finish_run(result, target, {"model": source.about["model"], "store": about_store}, reporter, watch)
+                target = Target(store.about["hub_name"], result.config.max_length, store.about["end_of_turn"])
+                finish_run(result, target, {"model": store.about["model"], "store": about_store}, reporter, watch)
             barrier(ranks)
     return result
-
-
-def _open(store: str | Path, options: dict[str, Any]) -> GradientStore:
-    return GradientStore.open(store, pick_device(str(options.get("device", "auto"))))
 
 
 def _choose(
@@ -94,13 +84,12 @@ def _choose(
     with watch.time("selection"):
         record = choose_from_store(store, config, given, progress, ranks)
     progress.note(f"{len(record.picks):,} picks; {store.bytes_read / 1e6:,.0f} MB of features were read")
-    chosen = [*store.chats(chosen_rows([record]))]
-    summary = summarise(listing.lines, [record], record.quota)
+    chosen, summary = store.chats(chosen_rows([record])), summarise(listing.lines, [record])
     return RunResult(config, listing, [*chosen], [record], summary, None, watch.seconds)
 
 
 def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progress) -> RunConfig:
-    """All options of a choice: those of the store, and the `options` of the pick."""
+    """All options of a choice: those of the store, and those of the pick."""
     if options.get("method", "spice") not in GREEDY:
         raise ConfigError(
             f"method {options['method']}: pick chooses by {' and '.join(GREEDY)}; for other methods use "

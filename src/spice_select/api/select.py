@@ -18,7 +18,7 @@ from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import GREEDY, WITHOUT_MODEL, RunConfig
 from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
-from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs, refuse_own_stores
+from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
@@ -72,23 +72,16 @@ def select(
 
 
 def _select(
-    inputs: list[PoolInput],
-    config: RunConfig,
-    directory: Path,
-    existing: Existing,
-    progress: Progress,
-    ranks: Ranks,
-    *,
-    page: bool,
-) -> RunResult:
+    inputs: list[PoolInput], config: RunConfig, directory: Path, existing: Existing, progress: Progress, ranks: Ranks,
+    *, page: bool,
+) -> RunResult:  # fmt: skip
     watch = Stopwatch()
     with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
         with watch.time("reading"):
             prepared = prepare(inputs, config, progress)
             budget, given = plan(prepared, progress)
         config, pool, listing = prepared.config, prepared.pool, prepared.pool.listing()
-        refuse_own_inputs(directory, [file.path for file in pool.files])
-        refuse_own_stores(directory, [] if given is None else [given.path])
+        refuse_own_inputs(directory, [file.path for file in pool.files], [] if given is None else [given.path])
         checkpoint, identity = Checkpoint(directory / CHECKPOINT), run_identity(prepared, ranks.size)
         if opened.state != "new":
             checkpoint.verify(identity)  # before time is spent on the model
@@ -101,7 +94,7 @@ def _select(
         else:
             records = choose(prepared, budget, proxy, given, checkpoint, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
-        summary = summarise(listing.lines, records, sum(record.quota for record in records))
+        summary = summarise(listing.lines, records)
         result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
@@ -115,9 +108,7 @@ def _select(
 def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | None]:
     """Report the pool; return the rows to keep at most, and the store of given rows, if any.
 
-    Raises:
-        ConfigError: budget, quota, excluded ids or given rows do not fit the pool.
-
+    Raises `ConfigError` where budget, quota, excluded ids or given rows do not fit the pool.
     """
     config, pool = prepared.config, prepared.pool
     budget, given = config.budget_rows(len(pool.examples), pool.trained_tokens), None

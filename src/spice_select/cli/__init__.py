@@ -5,11 +5,12 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import click
 
-from spice_select.cli.interruption import Interrupted, signals_interrupt
+from spice_select.cli.interruption import CONTINUE, Interrupted, signals_interrupt
 from spice_select.cli.printable import printable
 from spice_select.distributed.launch import process_count, process_rank
 from spice_select.errors import SpiceSelectError
@@ -17,26 +18,26 @@ from spice_select.errors import SpiceSelectError
 COMMANDS = {
     "run": ("run", "Choose the rows of a pool that are worth fine-tuning on."),
     "inspect": ("inspect", "Show how the model reads a pool, and which rows are unusable."),
-    "gradients": ("gradients", "Compute the gradients of a pool once, into a store."),
-    "pick": ("pick", "Choose rows from a store of gradients, as often as you like."),
-    "check": ("gradients", "Compare every file of a store with its checksum."),
-    "finetune": ("finetune", "Fine-tune a model on chosen rows."),
-    "evaluate": ("evaluate", "Measure a model on held-out rows or public tasks."),
-    "study": ("study", "Compare ways of choosing by fine-tuning on each choice."),
+    "gradients": ("store", "Compute the gradients of a pool once, into a store."),
+    "pick": ("store", "Choose rows from a store of gradients."),
+    "check": ("store", "Compare every file of a store with its checksum."),
+    "finetune": ("finetune", "Fine-tune a model on the chosen rows."),
+    "evaluate": ("evaluate", "Evaluate a model on held-out rows or public tasks."),
+    "study": ("study", "Compare methods by fine-tuning on the rows that each chooses."),
     "report": ("report", "Explain a choice: how good it is, and why each row is in it."),
     "audit": ("report", "List rows to review before training."),
     "compare": ("compare", "Compare the choices of several runs side by side."),
 }
-"""Each command's module, and its line in the overview; the module is imported when the command is used."""
+"""Each command's module and its line in the overview. A module is imported when its command is used."""
 
-EPILOG = "Start with:  spice-select inspect POOL   and then   spice-select run POOL --output DIR"
+EPILOG = "\b\nStart with:  spice-select inspect POOL\nand then:    spice-select run POOL --output DIR"
 
 
 class LazyGroup(click.Group):
-    """The commands of `COMMANDS`, of which only the one that is used is imported."""
+    """Imports only the command that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands, in the order in which they are used."""
+        """All commands, in the order in which they are used."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -62,7 +63,7 @@ def app() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one to three lines and exit code 2, a signal in its own code."""
+    """Run the command line. A user's mistake ends in one to three lines and exit code 2, a signal in its own code."""
     # TRL reports its use to the hub unless this is set before huggingface_hub is imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -71,16 +72,18 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
     except Interrupted as interruption:
-        _fail(str(interruption), interruption.exit_code)
+        number = signal.Signals(interruption.args[0])
+        how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
+        _fail(f"{how}. {CONTINUE}", 128 + number)  # the code by which shells report the signal
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except SpiceSelectError as error:
         _fail(str(error), 2)
     except MemoryError:
-        _fail("out of memory. What was written is whole; take fewer rows at a time, or a machine with more memory.", 1)
+        _fail("out of memory. Use fewer rows at a time, or a machine with more memory.", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; fix this and give the command again (run: with --resume).", 1)
+        _fail(f"{where}{error.strerror or error}. Fix this and repeat the command (for `run`, with --resume).", 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -12,7 +12,7 @@ from spice_select.cli.printable import printable
 from spice_select.errors import OutputError
 
 if TYPE_CHECKING:
-    from spice_select.report.content import ComparedRun, Comparison
+    from spice_select.report.content import Comparison
 
 EPILOG = """\b
 Examples:
@@ -43,15 +43,17 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
     if found.measured_by is not None:
         click.echo(printable(f"measured on the gradients of {found.measured_by}"))
     if output is not None:
-        written = write(found, Path(output))
-        click.echo(", ".join(str(path) for path in written))
+        click.echo(", ".join(map(str, write(found, Path(output)))))
 
 
 def _measures(comparison: "Comparison") -> "Table":
     table = _empty("run", "method", "rows", "tokens", "median", "U (nats)", "times random", "conflict")
     for run in comparison.runs:
+        u, by_chance, conflict = run.information, run.random_information, run.conflict
         counts = (f"{run.rows:,}", f"{run.tokens:,}", f"{run.median_tokens:g}")
-        table.add_row(Text(printable(run.name)), printable(run.method), *counts, *_measured(run))
+        times = f"{u / by_chance:.2f}" if u is not None and by_chance else "-"
+        measured = ("-" if u is None else f"{u:.2f}", times, "-" if conflict is None else f"{conflict:.4f}")
+        table.add_row(Text(printable(run.name)), run.method, *counts, *measured)
     return table
 
 
@@ -68,10 +70,3 @@ def _empty(first: str, *others: str) -> "Table":
     for heading in others:
         table.add_column(Text(heading), justify="right")
     return table
-
-
-def _measured(run: "ComparedRun") -> tuple[str, str, str]:
-    if run.information is None or run.random_information is None or run.conflict is None:
-        return "-", "-", "-"
-    times = f"{run.information / run.random_information:.2f}" if run.random_information > 0 else "-"
-    return f"{run.information:.2f}", times, f"{run.conflict:.4f}"

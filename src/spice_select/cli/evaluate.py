@@ -1,4 +1,4 @@
-"""`spice-select evaluate`: the held-out loss of a fine-tuned model, and of the public tasks if asked for."""
+"""`spice-select evaluate`: the held-out loss of a fine-tuned model, and its scores on public tasks."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from spice_select.cli.options import Command, SectionedCommand, given_options
+from spice_select.cli.options import Command, SectionedCommand, config_options, given_options
 from spice_select.errors import ConfigError, OutputError
 
 EPILOG = """\b
@@ -63,15 +63,15 @@ class EvaluateCommand(SectionedCommand):
         from spice_select.evaluation.tasks.benchmarks import BENCHMARKS
 
         rows = [
-            (name, f"{task.about} [{' or '.join(task.files)}{''.join(f', {stem}' for stem in task.shot_files)}]")
+            (name, f"{task.about} [{' or '.join(task.files)}{task.shot_file and f', {task.shot_file}'}]")
             for name, task in BENCHMARKS.items()
         ]
         with formatter.section("Names for --tasks [files that --task-data looks for: .jsonl, .json, .csv or .parquet]"):
             formatter.write_dl(rows)
 
 
-def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command], Command]:
-    """An option that takes a whole number from `least` on."""
+def _number(flag: str, default: int | None, least: int, text: str) -> Callable[[Command], Command]:
+    """An option that takes a whole number of at least `least`."""
     kind = click.IntRange(min=least)
     return click.option(flag, default=default, show_default=True, type=kind, metavar="INT", help=text)
 
@@ -79,15 +79,13 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
 @click.command("evaluate", cls=EvaluateCommand, epilog=EPILOG)
 @click.argument("checkpoint", metavar="CKPT")
 @click.option("--data", multiple=True, metavar="HELDOUT...", help="Held-out rows, in any form that `run` takes.")
-@click.option(
-    "--limit-per-source", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of each source."
-)
+@_number("--limit-per-source", None, 1, "Evaluate only this many first rows of each source.")
 @click.option("--against", metavar="CKPT2", help="Also evaluate CKPT2, and say whether CKPT differs on the same rows.")
 @_number("--resamples", 2000, 1, "Bootstrap draws behind the 95 % intervals.")
 @_number("--seed", 0, 0, "Seeds the draws and the tasks.")
 @click.option("--tasks", metavar="NAME,...", help="Public tasks to score CKPT on, e.g. arc_challenge,mmlu.")
 @click.option("--task-data", metavar="DIR", help="Directory with the tasks' files; without it, from the hub.")
-@click.option("--task-limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
+@_number("--task-limit", None, 1, "Score only this many first items of each task.")
 @_number("--task-batch", 8, 1, "Items of a task in one pass.")
 @click.option("--execute-code", is_flag=True, help="Let tasks run the programs that CKPT writes, on this machine.")
 @click.option("--device", default="auto", show_default=True, metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
@@ -96,14 +94,9 @@ def _number(flag: str, default: int, least: int, text: str) -> Callable[[Command
     help="Precision of the weights.",
 )  # fmt: skip
 @click.option("--revision", metavar="TEXT", help="Revision of CKPT, or of its base, on the hub; not of CKPT2.")
-@click.option("--trust-remote-code", is_flag=True, help="Allow the model repository's own Python code to run.")
 @_number("--token-budget", 2048, 1, "Padded tokens in one forward pass; changes speed and memory, not the result.")
-@click.option("--format", metavar="TEXT", help="Row format; found per file when not given.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="FIELD=COLUMN",
-    help="Field of the format -> column in the file. Repeatable.",
-)  # fmt: skip
-@click.option("--skip-invalid", is_flag=True, help="Leave rows out that cannot be used, instead of stopping.")
+@config_options("trust_remote_code", "format", "columns")
+@click.option("--skip-invalid", is_flag=True, help="Leave out rows that cannot be used, instead of stopping.")
 @_number("--max-length", 2048, 8, "Tokens kept of a row; longer ones are cut at the end.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE.json",
@@ -134,7 +127,7 @@ def evaluate_command(
         run.measure(checkpoint)
     finally:
         if output and run.content["checkpoint"]:
-            what = "written to" if run.content["complete"] else "what was measured before is in"
+            what = "written to" if run.content["complete"] else "finished parts are in"
             click.echo(f"{what} {output}", err=True)
 
 
@@ -151,10 +144,8 @@ def _check_output(path: Path, overwrite: bool, data: tuple[str, ...]) -> None:
     """Refuse what cannot or should not be written, before hours are spent. Raises `OutputError`."""
     if path.is_dir():
         raise OutputError(f"{path}: is a directory; --output takes a file, e.g. {path / 'evaluation.json'}.")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such directory; make it, or choose another --output.")
     if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path.parent}: cannot be written to; choose another --output.")
+        raise OutputError(f"{path.parent}: is missing or cannot be written to; make it, or choose another --output.")
     if path.resolve() in {Path(name).resolve() for name in data}:
         raise OutputError(f"{path}: is an input and would be replaced; choose another --output.")
     if path.exists() and not overwrite:

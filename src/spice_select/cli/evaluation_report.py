@@ -6,34 +6,29 @@ Imported when the command runs, since it imports torch.
 import json
 import sys
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from spice_select.cli.printable import printable
 from spice_select.cli.progress import progress_on
 from spice_select.evaluation.bootstrap import Interval, PairedDifference
-from spice_select.evaluation.checkpoint import FoundCheckpoint, find_checkpoint, load_weights
+from spice_select.evaluation.checkpoint import FoundCheckpoint, LoadedModel, find_checkpoint, load_weights
 from spice_select.evaluation.evaluate import Evaluation, evaluate_model, evaluation_json
 from spice_select.evaluation.heldout import HeldoutLoss, compare
-from spice_select.evaluation.tasks.prepare import PreparedTask, prepare_tasks
-from spice_select.evaluation.tasks.run import TaskResult, run_tasks
+from spice_select.evaluation.tasks.run import PreparedTask, TaskResult, prepare_tasks, run_tasks
 from spice_select.files.atomic import write_text
 from spice_select.pool.types import PoolOptions
+from spice_select.progress import Progress
 from spice_select.proxy.loading import pick_device
 
 HEADER = {"format": "spice-select-evaluation", "version": 1}
-PARTS: dict[str, Any] = {
-    "complete": False,
-    "checkpoint": None,
-    "fingerprint": None,
-    "heldout": None,
-    "tasks": {},
-    "against": None,
-}
+SETTINGS = ("limit_per_source", "token_budget", "resamples", "seed")
+PARTS = dict.fromkeys(("checkpoint", "fingerprint", "heldout"))
 
 
 class EvaluationRun:
@@ -45,7 +40,7 @@ class EvaluationRun:
         self.device = pick_device(values["device"])
         self.reading = PoolOptions(*(values[name] for name in ("format", "columns", "skip_invalid", "max_length")))
         self.console = Console(highlight=False)
-        self.content: dict[str, Any] = {**HEADER, **PARTS}
+        self.content: dict[str, Any] = {**HEADER, "complete": False, **PARTS, "tasks": {}, "against": None}
 
     def measure(self, checkpoint: str) -> None:
         """Find and check everything first; then measure, print and write one part after another.
@@ -54,36 +49,29 @@ class EvaluationRun:
             SpiceSelectError: what is wrong, and how to correct it; the parts measured before are in the file.
 
         """
-        values, trust = self.values, self.values["trust_remote_code"]
+        values, trust = self.values, bool(self.values["trust_remote_code"])
         found = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)
         other = find_checkpoint(values["against"], trust_remote_code=trust) if values["against"] else None
-        tasks = self._tasks() if values["tasks"] else []
+        tasks: list[PreparedTask] = []
+        if values["tasks"]:
+            data = Path(values["task_data"]) if values["task_data"] else None
+            names = list(dict.fromkeys(name.strip() for name in values["tasks"].split(",")))
+            tasks = prepare_tasks(names, data, values["task_limit"], values["execute_code"], values["seed"])
         first = self._measure_first(found, tasks)
         if first and other:  # the first model is freed by now: two need not fit into memory
             self._compare(first, other)
         self._write(complete=True)
 
-    def _tasks(self) -> list[PreparedTask]:
-        values = self.values
-        names = list(dict.fromkeys(name.strip() for name in values["tasks"].split(",")))
-        data = Path(values["task_data"]) if values["task_data"] else None
-        limit, execute_code = values["task_limit"], values["execute_code"]
-        return prepare_tasks(names, data=data, limit=limit, execute_code=execute_code, seed=values["seed"])
-
     def _measure_first(self, found: FoundCheckpoint, tasks: list[PreparedTask]) -> Evaluation | None:
-        evaluation, results = None, list[TaskResult]()
         with progress_on(sys.stderr) as progress:
-            progress.note(f"loading {found.name}")
-            loaded = load_weights(found, self.device, self.values["dtype"])
-            scores = run_tasks(loaded.model, loaded.tokenizer, tasks, self.values["task_batch"]) if tasks else iter(())
-            if self.values["data"]:
-                evaluation = evaluate_model(
-                    loaded, self.values["data"], self.reading, **self._settings(), progress=progress
-                )
+            loaded = self._load(found, progress)
+            scores = run_tasks(loaded.model, loaded.tokenizer, tasks, self.values["task_batch"]) if tasks else ()
+            evaluation = self._evaluate(loaded, progress) if self.values["data"] else None
         about = {"checkpoint": loaded.name, "fingerprint": loaded.fingerprint}
         if evaluation:
             self.console.print(loss_table(evaluation.heldout))
             self._write(**about, heldout=evaluation_json(evaluation))
+        results: list[TaskResult] = []
         try:
             for result in scores:
                 results.append(result)
@@ -95,17 +83,20 @@ class EvaluationRun:
 
     def _compare(self, first: Evaluation, other: FoundCheckpoint) -> None:
         with progress_on(sys.stderr) as progress:
-            progress.note(f"loading {other.name}")
-            loaded = load_weights(other, self.device, self.values["dtype"])
-            second = evaluate_model(loaded, self.values["data"], self.reading, **self._settings(), progress=progress)
+            second = self._evaluate(self._load(other, progress), progress)
         about = {"checkpoint": second.checkpoint, "fingerprint": second.fingerprint, "heldout": evaluation_json(second)}
         self._write(against=about | {"difference": None})
         difference = compare(first.heldout, second.heldout, self.values["resamples"], self.values["seed"])
         self._write(against=about | {"difference": asdict(difference)})
         self.console.print(Text(verdict(first, second, difference)), soft_wrap=True)
 
-    def _settings(self) -> dict[str, Any]:
-        return {name: self.values[name] for name in ("limit_per_source", "token_budget", "resamples", "seed")}
+    def _load(self, found: FoundCheckpoint, progress: Progress) -> LoadedModel:
+        progress.note(f"loading {found.name}")
+        return load_weights(found, self.device, self.values["dtype"])
+
+    def _evaluate(self, loaded: LoadedModel, progress: Progress) -> Evaluation:
+        limit, budget, resamples, seed = itemgetter(*SETTINGS)(self.values)
+        return evaluate_model(loaded, self.values["data"], self.reading, limit, budget, resamples, seed, progress)
 
     def _write(self, **parts: Any) -> None:
         """Add finished parts to the file, which is written whole each time."""
@@ -138,27 +129,26 @@ def task_table(results: list[TaskResult]) -> Table:
 
 
 def verdict(first: Evaluation, second: Evaluation, difference: PairedDifference) -> str:
-    """Whether the rows tell the two checkpoints apart."""
-    head = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
+    """Whether the rows distinguish the two checkpoints."""
+    text = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
     if difference.interval is None:
         single = next(source.source for source in first.heldout.sources if source.rows == 1)
-        return printable(
-            f"{head}; no interval and no verdict: source '{single}' has one row, and at least two are needed."
+        text += f"; no interval and no verdict: source '{single}' has one row, and at least two are needed."
+    else:
+        text += f" (95 %: {_shown(difference.interval)}); the interval "
+        better = first if difference.macro < 0 else second
+        excluded = difference.interval.excludes(0.0)
+        text += (
+            f"excludes zero: {better.checkpoint} predicts these sources better."
+            if excluded
+            else ("includes zero: these rows do not distinguish the two.")
         )
-    head = f"{head} (95 %: {_shown(difference.interval)}); the interval "
-    if not difference.interval.excludes(0.0):
-        return printable(f"{head}includes zero: these rows do not tell the two apart.")
-    better = first if difference.macro < 0 else second
-    return printable(f"{head}excludes zero: {better.checkpoint} predicts these sources better.")
+    return printable(text)
 
 
 def _table(left: list[str], right: list[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in left:
-        table.add_column(heading)
-    for heading in right:
-        table.add_column(heading, justify="right")
-    return table
+    columns = (Column(heading, justify="right") for heading in right)
+    return Table(*left, *columns, box=None, pad_edge=False)
 
 
 def _shown(interval: Interval | None) -> str:

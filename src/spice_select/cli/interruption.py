@@ -1,6 +1,6 @@
-"""SIGINT, SIGTERM and SIGHUP end a command the way Ctrl-C does: the stack unwinds, and one line says how to go on.
+"""SIGINT, SIGTERM and SIGHUP end a command: the stack unwinds, and one line says how to continue.
 
-Whatever this project writes is whole or absent at every moment, so a command may be interrupted anywhere.
+Every file of this project is complete or absent at any moment, so a command may be interrupted anywhere.
 """
 
 import signal
@@ -8,36 +8,34 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from spice_select.distributed.launch import process_count
 
-HOW_TO_GO_ON = "What was written is whole. To go on, give the same command again (run: with --resume)."
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CONTINUE = "Files written so far are complete. To continue, repeat the same command (for `run`, with --resume)."
 
 
 class Interrupted(BaseException):
-    """A signal asked the command to end."""
-
-    def __init__(self, number: int) -> None:
-        """`number` of the signal."""
-        name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        super().__init__(f"{name}. {HOW_TO_GO_ON}")
-        self.exit_code = 128 + number  # what shells give for a process that the signal ended
+    """A signal, whose number is the argument, asked the command to end."""
 
 
 @contextmanager
 def signals_interrupt() -> Generator[None]:
-    """Raise `Interrupted` where a signal arrives in the block; signals that the caller ignores (nohup) stay ignored."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    taken = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    """Raise `Interrupted` where a signal arrives in the block; signals that the caller ignores (nohup) stay ignored.
+
+    In a launch of several processes a signal ends the process at once: one that waits for another inside
+    torch.distributed runs no Python code, and so no handler.
+    """
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        for other in taken:  # launchers and closing terminals repeat themselves; a second Ctrl-C ends at once
+        for other in before:  # closing terminals repeat themselves; a second Ctrl-C ends at once
             signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else signal.SIG_IGN)
         raise Interrupted(number)
 
-    for number in taken:
-        signal.signal(number, interrupt)
+    for number in before:
+        signal.signal(number, interrupt if process_count() == 1 else signal.SIG_DFL)
     try:
         yield
     finally:
-        for number, handler in taken.items():
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,8 +11,7 @@ from spice_select.cli.printable import printable
 if TYPE_CHECKING:
     from spice_select.report.content import Audit, Findings
 
-NAMED = 8
-"""Rows of a group that are named."""
+NAMED = 8  # rows of a group that are named
 
 REPORT_EPILOG = """\b
 Examples:
@@ -67,8 +66,7 @@ def report_command(directory: str, embeddings: str | None) -> None:
     "--answers",
     is_flag=True,
     help="Look for likely wrong answers: evaluate every answer with the run's model, once after its prompt and once "
-    "alone. Takes about two thirds of the time that the gradients take. The losses stay in DIR for later audits and "
-    "reports.",
+    "alone. Takes about two thirds of the gradients' time. The losses stay in DIR for later audits and reports.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="With --answers: allow the model's own Python code to run.")
 def audit_command(directory: str, limit: int, same: float | None, answers: bool, trust_remote_code: bool) -> None:
@@ -89,23 +87,20 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
             measure_answers(run, progress, trust_remote_code=trust_remote_code)
     found = audit_of(run, SAME if same is None else same)
     if found is None:
-        raise ConfigError(
-            f"{directory}: method {run.config.method} computes no gradients, so there is nothing to audit."
-        )
+        method = run.config.method
+        raise ConfigError(f"{directory}: method {method} computes no gradients, so there is nothing to audit.")
     for note in run.missing:
         click.echo(printable(f"note: {note}"))
     _print(found, limit)
     if answers_known(run):
-        click.echo(f"\nlikely wrong answers: {found.suspects.total:,}")
-        _print_findings(found.suspects, limit)
+        _print_findings("likely wrong answers", found.suspects, limit)
     else:
         click.echo("\nlikely wrong answers: give --answers to look for them")
 
 
 def _print(audit: "Audit", limit: int) -> None:
     click.echo(printable(audit.scope))
-    click.echo(f"\nopposed to the picks: {audit.conflicts.total:,}")
-    _print_findings(audit.conflicts, limit)
+    _print_findings("opposed to the picks", audit.conflicts, limit)
     if audit.duplicates is None:
         click.echo("\nnear-duplicates: not known, because no gradients are available to compare")
     else:
@@ -115,11 +110,11 @@ def _print(audit: "Audit", limit: int) -> None:
             names = ", ".join(line.id for line in group.lines[:NAMED])
             click.echo(printable(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}"))
         _print_cut(audit.groups, limit, len(audit.duplicates))
-    click.echo(f"\noutliers: {audit.outliers.total:,}")
-    _print_findings(audit.outliers, limit)
+    _print_findings("outliers", audit.outliers, limit)
 
 
-def _print_findings(findings: "Findings", limit: int) -> None:
+def _print_findings(title: str, findings: "Findings", limit: int) -> None:
+    click.echo(f"\n{title}: {findings.total:,}")
     for finding in findings.listed[:limit]:
         others = f"; see {', '.join(other.id for other in finding.others)}" if finding.others else ""
         click.echo(printable(f"  {finding.line.id} ({finding.line.location}): {finding.reason}{others}"))

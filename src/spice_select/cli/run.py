@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, given_options
+from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, dry_run_option, given_options
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
 from spice_select.distributed.launch import is_main_process
@@ -17,28 +17,22 @@ EPILOG = """\b
 Examples:
   spice-select run pool.jsonl --output chosen
   spice-select run math.jsonl.gz chat.parquet --budget 5000 --model ./qwen --output chosen
-  spice-select run pool.jsonl --stop-ratio 0.5 --output chosen        SPICE+: the budget is a cap
+  spice-select run pool.jsonl --stop-ratio 0.5 --output chosen     SPICE+: the budget is an upper limit
   spice-select run pool.jsonl --method random --output baseline
-  spice-select run --config chosen/run.yaml --output again            replays a run
+  spice-select run --config chosen/run.yaml --output again         repeat a run
 """
 
 
 @click.command("run", cls=SectionedCommand, epilog=EPILOG)
 @click.argument("pools", nargs=-1, metavar="POOL...")
 @config_options(*(name for names in SECTIONS.values() for name in names))
-@click.option("--output", metavar="DIR", help="Where the results go.  [POOL's name with -selected]")
+@click.option("--output", metavar="DIR", help="Directory of the results.  [POOL's name with -selected]")
 @click.option(
     "--config", "config_file", metavar="FILE", help="YAML with any of these options; the command line takes precedence."
 )
-@click.option("--resume", is_flag=True, help="Continue an interrupted run; the subset is the same.")
-@click.option(
-    "--overwrite", is_flag=True, help="Replace an earlier run in DIR; its files are deleted before the new run starts."
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Report the time, memory and disk that the run needs, from a few timed batches, and stop.",
-)
+@click.option("--resume", is_flag=True, help="Continue an interrupted run; it chooses the same subset.")
+@click.option("--overwrite", is_flag=True, help="Delete an earlier run in DIR before the new run starts.")
+@dry_run_option
 @click.option("--print-config", is_flag=True, help="Print the resolved YAML and stop.")
 def run_command(
     pools: tuple[str, ...],
@@ -56,8 +50,8 @@ def run_command(
     A small proxy model makes the choice; the embedded default needs no download.
     """
     if resume and overwrite:
-        raise ConfigError("--resume continues a run and --overwrite replaces it; give one of the two.")
-    file = load_yaml(Path(config_file)) if config_file else RunFile()
+        raise ConfigError("--resume continues a run and --overwrite replaces it; give only one of them.")
+    file = load_yaml(Path(config_file)) if config_file else RunFile([], None, {})
     given = given_options(values)
     config = resolve(file.options, given, config_file or "command line")
     if config.trust_remote_code and not given.get("trust_remote_code"):
@@ -79,16 +73,13 @@ def run_command(
     from spice_select.cli.progress import progress_on
     from spice_select.cli.table import print_summary
 
-    if dry_run:
-        with progress_on(sys.stderr) as progress:
-            found = forecast(inputs, config, progress=progress)
-        if is_main_process():
-            click.echo("\n".join(found.lines()))
-        return
     existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     with progress_on(sys.stderr) as progress:
-        result = select(inputs, config, output=directory, existing=existing, progress=progress)
-    if is_main_process():
+        expected = forecast(inputs, config, progress=progress) if dry_run else None
+        result = None if dry_run else select(inputs, config, output=directory, existing=existing, progress=progress)
+    if expected and is_main_process():
+        click.echo("\n".join(expected.lines()))
+    if result and is_main_process():
         print_summary(result, directory)
 
 

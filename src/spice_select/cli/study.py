@@ -1,4 +1,4 @@
-"""`spice-select study`: which choice of rows helps, measured."""
+"""`spice-select study`: methods compared by the models fine-tuned on the rows they choose."""
 
 import sys
 from pathlib import Path
@@ -10,23 +10,23 @@ from spice_select.cli.printable import printable
 
 EPILOG = """\b
 study.yaml:
-  pool: [pool.jsonl]               what is selected from
-  heldout: [heldout.jsonl]         rows the loss is measured on, by source; keep them out of the pool
+  pool: [pool.jsonl]
+  heldout: [heldout.jsonl]         rows to measure the loss on, by source; keep them out of the pool
   budget: 10%
   seeds: 5
   recipe: {epochs: 2, batch_size: 8}
   cells:
     random: {method: random}
-    spice: {}                                                 what `run` does by default
-    spice-unit: {scale: unit, rank: 16}                       any option of run's score and schedule
+    spice: {}                                                 the defaults of `run`
+    spice-unit: {scale: unit, rank: 16}                       any option of the score and schedule of `run`
     random-tokens: {method: random, equal_tokens_to: spice}   as many trained tokens as that cell
   baseline: random
-  skip_invalid: true               leave out rows that cannot be used; format and columns as for run
-  on_bad_gradient: skip            go on without rows whose loss or gradient is not finite
-\b
-Cells with a frozen proxy (no update within the pool) share one computation of the gradients; a cell
-whose proxy is updated makes a whole run. You can interrupt a study at any time: the same command
-continues it. Cells and seeds may be added later; a cell whose options have changed is made anew.
+  skip_invalid: true               leave out unusable rows; format and columns as for `run`
+  on_bad_gradient: skip            leave out rows whose loss or gradient is not finite
+
+Cells with a frozen proxy (no update within the pool) share one computation of the gradients; a cell whose proxy is
+updated makes a whole run. You can interrupt a study at any time: the same command continues it. You may add cells and
+seeds later; a cell whose options have changed is computed again.
 """
 
 
@@ -35,7 +35,7 @@ continues it. Cells and seeds may be added later; a cell whose options have chan
 @click.option(
     "--output", required=True, metavar="DIR", help="Directory of the results; an unfinished study is continued."
 )
-@click.option("--pool", multiple=True, metavar="POOL", help="Select from this instead of the YAML's pool. Repeatable.")
+@click.option("--pool", multiple=True, metavar="POOL", help="Pool instead of the YAML's. Repeatable.")
 @click.option("--heldout", multiple=True, metavar="DATA", help="Held-out rows instead of the YAML's. Repeatable.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds instead of the YAML's.")
 def study_command(
@@ -52,6 +52,6 @@ def study_command(
     with progress_on(sys.stderr) as progress:
         table = run_study(study, Path(output), progress)
     console = Console(highlight=False)
-    console.print(printable(table), soft_wrap=True, markup=False)
     closing = f"{output}/table.md, loss.svg, tokens.svg; rows are in {output}/cells/, losses in {output}/tuned/"
-    console.print(closing, soft_wrap=True, markup=False)
+    for text in (printable(table), closing):
+        console.print(text, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Processes of one launch that work together, through torch.distributed; a single process does not touch it."""
+"""The processes of one launch work together through torch.distributed; a single process does not use it."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -12,6 +12,8 @@ from torch import Tensor
 from spice_select.distributed.launch import local_count, process_count, process_rank
 from spice_select.errors import ProcessError
 from spice_select.information.ranks import ALONE, Ranks
+
+_operations = cast(Any, dist)  # partly untyped
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another that is still computing; one that has died is noticed at once."""
@@ -35,38 +37,33 @@ def process_group() -> Generator[Ranks]:
     nccl = owner and own_gpu and dist.is_nccl_available()
     if owner:
         backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
-        _checked(lambda: dist.init_process_group(backend, timeout=PATIENCE))
+        _checked(dist.init_process_group, backend, timeout=PATIENCE)
     try:
         # A script's own group may lack a CPU backend and this timeout.
-        yield TorchRanks(None if owner else cast(Any, dist).new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
+        yield _TorchRanks(None if owner else _operations.new_group(backend="gloo", timeout=PATIENCE), direct=nccl)
     finally:
         if owner:
             dist.destroy_process_group()
 
 
-class TorchRanks(Ranks):
+class _TorchRanks(Ranks):
     """`Ranks` over a group of torch.distributed."""
 
     def __init__(self, group: Any, *, direct: bool) -> None:
         """Join `group` (None: the default one); `direct` sends GPU tensors without a copy on the CPU."""
         self._group, self._direct = group, direct
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def all_reduce_max(self, value: float) -> float:
-        """As `Ranks.all_reduce_max`."""
         return float(self._reduced(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
 
     def all_reduce_min(self, value: int) -> int:
-        """As `Ranks.all_reduce_min`."""
         return int(self._reduced(torch.tensor(value), dist.ReduceOp.MIN))
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """As `Ranks.all_reduce_sum`."""
         return self._reduced(tensor, dist.ReduceOp.SUM)
 
     def all_gather(self, part: Tensor) -> Tensor:
-        """As `Ranks.all_gather`."""
         sizes = torch.zeros(self.size, dtype=torch.int64)
         sizes[self.rank] = len(part)
         sizes = self.all_reduce_sum(sizes)
@@ -74,18 +71,17 @@ class TorchRanks(Ranks):
         padded = own.new_zeros(int(sizes.max()), *own.shape[1:])
         padded[: len(own)] = own
         found = [torch.empty_like(padded) for _ in range(self.size)]
-        _checked(lambda: cast(Any, dist).all_gather(found, padded, group=self._group))
+        _checked(_operations.all_gather, found, padded, group=self._group)
         return torch.cat([other[: int(size)] for other, size in zip(found, sizes, strict=True)]).to(part.device)
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
-        """As `Ranks.broadcast`."""
         result = self._sent(tensor)
-        _checked(lambda: cast(Any, dist).broadcast(result, owner, group=self._group))
+        _checked(_operations.broadcast, result, owner, group=self._group)
         return result.to(tensor.device)
 
     def _reduced(self, tensor: Tensor, operation: Any) -> Tensor:
         result = self._sent(tensor)
-        _checked(lambda: cast(Any, dist).all_reduce(result, operation, group=self._group))
+        _checked(_operations.all_reduce, result, operation, group=self._group)
         return result.to(tensor.device)
 
     def _sent(self, tensor: Tensor) -> Tensor:
@@ -94,14 +90,9 @@ class TorchRanks(Ranks):
 
 def all_gather_texts(ranks: Ranks, own: str) -> list[str]:
     """Everyone's text, in order of rank."""
-    if ranks.size == 1:
-        return [own]
-    raw = own.encode()
-    sizes = ranks.all_gather(torch.tensor([len(raw)]))
-    joined = ranks.all_gather(torch.frombuffer(bytearray(raw) or bytearray(1), dtype=torch.uint8)[: len(raw)])
-    ends = [int(end) for end in sizes.cumsum(0)]
-    whole = cast(Any, joined).numpy().tobytes()
-    return [whole[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+    raw = torch.tensor(list(own.encode()), dtype=torch.uint8)
+    sizes = cast("list[int]", ranks.all_gather(torch.tensor([len(raw)])).tolist())
+    return [bytes(cast("list[int]", text.tolist())).decode() for text in torch.split(ranks.all_gather(raw), sizes)]
 
 
 def barrier(ranks: Ranks) -> None:
@@ -109,11 +100,11 @@ def barrier(ranks: Ranks) -> None:
     ranks.all_reduce_min(0)
 
 
-def _checked(call: Callable[[], object]) -> None:
+def _checked(operation: Callable[..., object], *arguments: Any, **options: Any) -> None:
     try:
-        call()
+        operation(*arguments, **options)
     except (RuntimeError, ValueError) as error:  # torch.distributed raises both
         raise ProcessError(
             f"process {process_rank()} of {process_count()} lost the others ({str(error).splitlines()[0]:.120}).\n"
-            "What ended first says why, above; give the same command again, with --resume for a run."
+            "The error of the process that ended first is above; run the same command again, with --resume for a run."
         ) from error

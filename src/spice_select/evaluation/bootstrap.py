@@ -45,11 +45,8 @@ class PairedDifference:
 def source_means(groups: Mapping[str, Sequence[float]], resamples: int, seed: int) -> dict[str, Floats | None]:
     """Resampled and widened means of each source: [resamples] by name, each from a random stream of its own.
 
-    None for a source with one row, which does not show how rows of that source differ.
-
-    Raises:
-        ConfigError: `resamples` below 1, a negative seed, or no row at all.
-
+    None for a source with one row, which does not show how rows of that source differ. Raises `ConfigError` where
+    `resamples` is below 1, `seed` is negative, or there is no row.
     """
     if resamples < 1:
         raise ConfigError(f"resamples must be at least 1, not {resamples}.")
@@ -97,7 +94,7 @@ def macro_interval(means: Mapping[str, Floats | None]) -> Interval | None:
 
 
 def by_source(values: Mapping[str, float], sources: Mapping[str, str]) -> dict[str, list[float]]:
-    """Values by id, put together by the source of each id."""
+    """Group values by the source of their id."""
     groups: dict[str, list[float]] = {}
     for name, value in values.items():
         groups.setdefault(sources[name], []).append(value)
@@ -117,18 +114,9 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference:
-    """Compare two models on the same rows; pairing removes what makes a row hard for both.
+    """Compare two models by their losses of the same rows, by row id; `sources` names each row's source.
 
-    Args:
-        losses_a: loss by row id, in nats per token.
-        losses_b: the other model's, of the same ids.
-        sources: source by row id.
-        resamples: draws of the bootstrap.
-        seed: of the draws.
-
-    Raises:
-        ConfigError: the ids differ, or `resamples` or `seed` is out of range.
-
+    Pairing removes what makes a row hard for both. Raises `ConfigError` where the ids differ, and as `source_means`.
     """
     if losses_a.keys() != losses_b.keys():
         odd = sorted(losses_a.keys() ^ losses_b.keys())

@@ -4,7 +4,6 @@ A checkpoint is a directory of `spice-select finetune` (an adapter whose `finetu
 adapter directory (whose `adapter_config.json` names it), a full model's directory, a hub id, or the embedded model.
 """
 
-import json
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from spice_select.proxy.loading import (
     model_source,
     quiet,
 )
-from spice_select.proxy.weights import ADAPTER, refuse_pickled_adapter
+from spice_select.proxy.weights import ADAPTER, read_object, refuse_pickled_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,83 +37,45 @@ ADAPTER_CONFIG, FINETUNE, TOKENIZER_CONFIG = "adapter_config.json", "finetune.js
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in eval mode and its tokenizer.
-
-    Attributes:
-        model: merged, frozen, on its device.
-        tokenizer: the checkpoint's own, or its base's.
-        name: the checkpoint as it was named.
-        fingerprint: what pins the weights; for an adapter, its own and its base's, joined by "+".
-
-    """
+    """A merged, frozen model in eval mode on its device, and its tokenizer."""
 
     model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    name: str
-    fingerprint: str
+    tokenizer: "PreTrainedTokenizerBase"  # the checkpoint's own, or its base's
+    name: str  # as the user gave it
+    fingerprint: str  # what pins the weights; for an adapter, its own and its base's, joined by "+"
 
 
 @dataclass(frozen=True, slots=True)
 class FoundCheckpoint:
-    """A checkpoint whose files were found and, but for the weights, read.
+    """A checkpoint whose configuration and tokenizer were read, but not its weights."""
 
-    Attributes:
-        name: as it was named.
-        model: the model, or the base of the adapter.
-        adapter: the adapter, if it is one.
-        tokenizer: as in `LoadedModel`.
-        explanation: what precedes and what follows the reason where `model` cannot be loaded.
-
-    """
-
-    name: str
-    model: ModelSource
-    adapter: ModelSource | None
+    name: str  # as the user gave it
+    model: ModelSource  # the model, or the base of the adapter
+    adapter: tuple[ModelSource, PeftConfig] | None
     tokenizer: "PreTrainedTokenizerBase"
-    explanation: tuple[str, str]
-
-
-def load_checkpoint(
-    name: str | Path,
-    device: torch.device,
-    dtype: str,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> LoadedModel:
-    """Load a checkpoint; an adapter is merged into its base in `dtype`.
-
-    Args:
-        name: a directory, a hub id, or the embedded model's name.
-        device: where the model goes.
-        dtype: "float32" or "bfloat16".
-        revision: of a hub id; for an adapter, of its base, in place of the one it records.
-        trust_remote_code: let the model repository's own Python code run.
-
-    Raises:
-        ModelError: no such directory, not a model, the adapter's base cannot be had, a file is damaged, or the memory
-            does not suffice.
-        ConfigError: a revision of what is not on the hub.
-
-    """
-    return load_weights(find_checkpoint(name, revision=revision, trust_remote_code=trust_remote_code), device, dtype)
+    explanation: tuple[str, str]  # what precedes and what follows the reason where `model` cannot be loaded
 
 
 def find_checkpoint(
     name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> FoundCheckpoint:
-    """The quick part of `load_checkpoint`: find the files, read configurations and tokenizer."""
+    """Find a checkpoint's files, and read its configuration and tokenizer.
+
+    `name` is a directory, a hub id, or the embedded model's name. `revision` is that of a hub id; for an adapter, of
+    its base, in place of the one it records. `trust_remote_code` lets the model repository's own Python code run.
+
+    Raises:
+        ModelError: no such directory, not a model, the adapter's base cannot be found, or a file is damaged.
+        ConfigError: a revision of what is not on the hub.
+
+    """
     name, directory = str(name), Path(name).expanduser()
-    remedy = "Save the model and its tokenizer there again with save_pretrained."
-    if name == EMBEDDED_MODEL or not directory.is_dir():
-        remedy = "Name a directory of `spice-select finetune`, a model's directory, or a hub id that can be had."
-    elif (directory / ADAPTER_CONFIG).is_file():
+    if name != EMBEDDED_MODEL and (directory / ADAPTER_CONFIG).is_file():
         return _find_adapter(name, directory, revision, trust_remote_code)
-    elif not (directory / "config.json").is_file():
-        raise ModelError(
-            f"{name}: holds neither {ADAPTER_CONFIG} nor config.json, so it is no checkpoint.\n"
-            "Name a directory that `spice-select finetune` has finished, or one written by save_pretrained."
-        )
+    if name != EMBEDDED_MODEL and directory.is_dir():
+        remedy = "Name a directory of `spice-select finetune`, or one where save_pretrained wrote model and tokenizer."
+    else:
+        remedy = "Name a directory of `spice-select finetune`, a model's directory, or a hub id that can be reached."
     with _explained("", remedy):
         source = _source(name, revision, trust_remote_code, name)
         return FoundCheckpoint(name, source, None, load_tokenizer(source), ("", remedy))
@@ -125,66 +86,59 @@ def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote
     refuse_pickled_adapter(directory)
     if not (directory / ADAPTER).is_file():
         raise ModelError(f"{name}: {ADAPTER} is missing; the adapter was not saved whole. Save it again.")
-    _adapter_config(name, directory)
-    own = ModelSource(name, str(directory), {"trust_remote_code": trust_remote_code})
-    explanation = (f"{name}: its base model cannot be had. ", f"Bring '{base_name}' back, or correct {origin}.")
+    with _adapter_errors(name):
+        config = cast(PeftConfig, PeftConfig.from_pretrained(str(directory)))
+    if config.is_prompt_learning:
+        raise ModelError(f"{name}: a {config.peft_type} adapter cannot be merged into weights; use LoRA.")
+    adapter = ModelSource(name, str(directory), {"trust_remote_code": trust_remote_code})
+    explanation = (f"{name}: its base model cannot be loaded. ", f"Restore '{base_name}', or correct {origin}.")
     has_tokenizer = (directory / TOKENIZER_CONFIG).is_file()  # save_pretrained writes it with every tokenizer
     with _explained(*explanation):
         base = _source(base_name, revision or base_revision, trust_remote_code, f"{base_name}, the base of {name},")
         tokenizer = None if has_tokenizer else load_tokenizer(base)
     if tokenizer is None:
         with _explained("", f"Remove the damaged tokenizer files from {name} to use the base's, or save them again."):
-            tokenizer = load_tokenizer(own)
-    return FoundCheckpoint(name, base, own, tokenizer, explanation)
+            tokenizer = load_tokenizer(adapter)
+    return FoundCheckpoint(name, base, (adapter, config), tokenizer, explanation)
 
 
 def load_weights(found: FoundCheckpoint, device: torch.device, dtype: str) -> LoadedModel:
-    """The rest of `load_checkpoint`."""
+    """Load a checkpoint's weights in `dtype` ("float32" or "bfloat16"); an adapter is merged into its base.
+
+    Raises:
+        ModelError: weights are damaged, an adapter does not fit its base, or the memory does not suffice.
+
+    """
     remedy = "Use --dtype bfloat16, a device with more memory, or --device cpu."
     with explain_out_of_memory(remedy, f"loading {found.name} to {device}"):
         with _explained(*found.explanation):
-            model = load_model(found.model, dtype, device)
-            fingerprint = model_fingerprint(found.model)
+            model, fingerprint = load_model(found.model, dtype, device), model_fingerprint(found.model)
         if found.adapter is not None:
-            model = _merge(found.name, Path(found.adapter.location), model, device)
-            fingerprint = f"{model_fingerprint(found.adapter)}+{fingerprint}"
+            model = _merge(*found.adapter, model)
+            fingerprint = f"{model_fingerprint(found.adapter[0])}+{fingerprint}"
     return LoadedModel(model, found.tokenizer, found.name, fingerprint)
 
 
 def _base_of(directory: Path) -> tuple[str, str | None, str]:
-    """Name and revision of an adapter's base, and the file and field that say so."""
+    """Name and revision of an adapter's base, and the file and field that name it."""
     ours = (directory / FINETUNE).is_file()
     path, key = (directory / FINETUNE, "model") if ours else (directory / ADAPTER_CONFIG, "base_model_name_or_path")
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise ModelError(f"{path}: cannot be read as JSON; the checkpoint is damaged. Save it again.") from None
-    fields = cast(dict[str, Any], content) if isinstance(content, dict) else {}
+    fields = read_object(path)
     base, revision = fields.get(key), fields.get("revision")
     if not isinstance(base, str) or not base:
         raise ModelError(f"{path}: field '{key}' names no base model; write its directory or hub id there.")
     return base, revision if isinstance(revision, str) else None, f"'{key}' in {path}"
 
 
-def _adapter_config(name: str, directory: Path) -> PeftConfig:
-    with _adapter_errors(name):
-        config = cast(PeftConfig, PeftConfig.from_pretrained(str(directory)))
-    if config.is_prompt_learning:
-        raise ModelError(f"{name}: a {config.peft_type} adapter cannot be merged into weights; use LoRA.")
-    return config
-
-
-def _merge(name: str, directory: Path, model: "PreTrainedModel", device: torch.device) -> "PreTrainedModel":
-    config = _adapter_config(name, directory)
-    config.inference_mode = True
-    with _adapter_errors(name):
+def _merge(adapter: ModelSource, config: PeftConfig, model: "PreTrainedModel") -> "PreTrainedModel":
+    with _adapter_errors(adapter.name):
         adapted = PeftModel(model, config)
-        loaded = cast(Any, adapted.load_adapter(str(directory), "default", torch_device=str(device)))
+        loaded = cast(Any, adapted.load_adapter(adapter.location, "default", torch_device=str(model.device)))
         stray = [*loaded.missing_keys, *loaded.unexpected_keys]
         if stray:
             raise ModelError(
-                f"{name}: the adapter does not fit its base model: {len(stray)} weights are missing or too many, "
-                f"such as {stray[0]}.\nSave the adapter again, or name the base it was trained on."
+                f"{adapter.name}: the adapter does not fit its base model: {len(stray)} weights are missing or too "
+                f"many, such as {stray[0]}.\nSave the adapter again, or name the base it was trained on."
             )
         # safe_merge refuses a merged weight that is NaN or infinite.
         merged = cast("PreTrainedModel", cast(Any, adapted).merge_and_unload(safe_merge=True))
@@ -207,7 +161,7 @@ def _adapter_errors(name: str) -> Generator[None]:
 
 
 def _source(name: str, revision: str | None, trust_remote_code: bool, described: str) -> ModelSource:
-    """Where a model comes from; its configuration is read, and a revision of what has none is refused."""
+    """Find a model and read its configuration; refuse a revision of what is not on the hub."""
     source = model_source(resolve({}, {"model": name, "revision": revision, "trust_remote_code": trust_remote_code}))
     if revision is not None and "revision" not in source.arguments:
         raise ConfigError(f"revision '{revision}' is given, but {described} is no hub id; leave it out.")
@@ -226,7 +180,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _explained(prefix: str, remedy: str) -> Generator[None]:
-    """Keep what went wrong, and say what mends a checkpoint instead of what mends a run's --model."""
+    """Keep the reason of a `ModelError`, and replace its advice about --model by `remedy`."""
     try:
         yield
     except ModelError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.evaluation.bootstrap import RESAMPLES
-from spice_select.evaluation.checkpoint import LoadedModel, load_checkpoint
+from spice_select.evaluation.checkpoint import LoadedModel, find_checkpoint, load_weights
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
 from spice_select.pool.examples import PoolInput, PoolOptions, SourceFile, read_pool
 from spice_select.pool.sources import as_list
@@ -23,25 +23,14 @@ from spice_select.proxy.loading import pick_device
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A checkpoint's held-out loss and what it was measured on.
+    """A checkpoint's held-out loss and what it was measured on."""
 
-    Attributes:
-        checkpoint: as it was named.
-        fingerprint: what pins its weights.
-        files: the inputs, with their sha256.
-        rejected: rows left out because they cannot be used.
-        truncated: evaluated rows that `max_length` cut.
-        settings: what decides the figures besides model and data.
-        heldout: the losses.
-
-    """
-
-    checkpoint: str
-    fingerprint: str
-    files: list[SourceFile]
-    rejected: int
-    truncated: int
-    settings: dict[str, Any]
+    checkpoint: str  # as the user gave it
+    fingerprint: str  # what pins its weights
+    files: list[SourceFile]  # the inputs, with their sha256
+    rejected: int  # rows left out because they cannot be used
+    truncated: int  # evaluated rows that `max_length` cut
+    settings: dict[str, Any]  # what decides the figures besides model and data
     heldout: HeldoutLoss
 
 
@@ -72,10 +61,10 @@ def evaluate(
         dtype: of the weights, "float32" or "bfloat16".
         token_budget: padded tokens in one forward pass.
         max_length: tokens kept of a row.
-        format: of the rows; None finds it.
+        format: of the rows; None detects it.
         columns: field of the format -> column of the files.
         skip_invalid: leave bad rows out instead of stopping.
-        limit_per_source: evaluate the first so many rows of each source; None for all.
+        limit_per_source: how many first rows of each source to evaluate; None for all.
         revision: of a hub id, or of the hub id that is an adapter's base.
         trust_remote_code: let the model repository's own Python code run.
         resamples: draws of the bootstrap.
@@ -87,34 +76,24 @@ def evaluate(
 
     """
     reading = PoolOptions(format, dict(columns or {}), skip_invalid, max_length)
-    where = pick_device(device)
-    (progress or NoProgress()).note(f"loading {checkpoint}")
-    loaded = load_checkpoint(checkpoint, where, dtype, revision=revision, trust_remote_code=trust_remote_code)
-    return evaluate_model(
-        loaded,
-        data,
-        reading,
-        limit_per_source=limit_per_source,
-        token_budget=token_budget,
-        resamples=resamples,
-        seed=seed,
-        progress=progress,
-    )
+    where, reporter = pick_device(device), progress or NoProgress()
+    reporter.note(f"loading {checkpoint}")
+    found = find_checkpoint(checkpoint, revision=revision, trust_remote_code=trust_remote_code)
+    loaded = load_weights(found, where, dtype)
+    return evaluate_model(loaded, data, reading, limit_per_source, token_budget, resamples, seed, reporter)
 
 
 def evaluate_model(
     loaded: LoadedModel,
     data: PoolInput | Sequence[PoolInput],
     reading: PoolOptions,
-    *,
-    limit_per_source: int | None = None,
-    token_budget: int = 2048,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    progress: Progress | None = None,
+    limit_per_source: int | None,
+    token_budget: int,
+    resamples: int,
+    seed: int,
+    reporter: Progress,
 ) -> Evaluation:
-    """`evaluate` for a checkpoint that is loaded already."""
-    reporter = progress or NoProgress()
+    """`evaluate` for a model that is loaded already."""
     pool = limited(read_pool(as_list(data), loaded.tokenizer, reading), limit_per_source)
     reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
     if pool.rejected:

@@ -5,6 +5,7 @@ lowers. The headline is the macro mean, the mean of the sources' means, so that 
 one.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -46,44 +47,25 @@ class RowLoss:
 
 @dataclass(frozen=True, slots=True)
 class SourceLoss:
-    """One source, losses in nats per token.
-
-    Attributes:
-        source: its name.
-        rows: how many.
-        trained_tokens: of all its rows.
-        mean: of the rows' losses; every row counts the same.
-        token_mean: every token counts the same.
-        interval: of `mean`; None for a single row.
-
-    """
+    """One source, losses in nats per token."""
 
     source: str
     rows: int
-    trained_tokens: int
-    mean: float
-    token_mean: float
-    interval: Interval | None
+    trained_tokens: int  # of all its rows
+    mean: float  # of the rows' losses; every row counts the same
+    token_mean: float  # every token counts the same
+    interval: Interval | None  # of `mean`; None for a single row
 
 
 @dataclass(frozen=True, slots=True)
 class HeldoutLoss:
-    """Losses of all rows, in nats per token.
+    """Losses of all rows, in nats per token."""
 
-    Attributes:
-        rows: in the pool's order.
-        sources: by name.
-        macro: mean of the sources' means, the headline.
-        macro_interval: of `macro`; None where a source has a single row.
-        mean: over all rows.
-
-    """
-
-    rows: list[RowLoss]
-    sources: list[SourceLoss]
-    macro: float
-    macro_interval: Interval | None
-    mean: float
+    rows: list[RowLoss]  # in the pool's order
+    sources: list[SourceLoss]  # by name
+    macro: float  # mean of the sources' means, the headline
+    macro_interval: Interval | None  # of `macro`; None where a source has a single row
+    mean: float  # over all rows
 
 
 def heldout_loss(
@@ -94,15 +76,10 @@ def heldout_loss(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> HeldoutLoss:
-    """Evaluate a model in eval mode on every example of `pool`, read with this model's tokenizer.
+    """Evaluate a causal language model in eval mode on every example of `pool`, read with this model's tokenizer.
 
-    Args:
-        model: a causal language model.
-        pool: the held-out rows.
-        token_budget: padded tokens in one forward pass; changes speed and memory, not the result.
-        resamples: draws of the bootstrap.
-        seed: of the draws.
-        progress: receives the finished rows.
+    `token_budget`, the padded tokens of a forward pass, changes speed and memory, not the result; `resamples` and
+    `seed` are the bootstrap's.
 
     Raises:
         ModelError: the tokenizer does not fit the model, a loss is not finite, or the memory does not suffice.
@@ -113,17 +90,14 @@ def heldout_loss(
     _check_vocabulary(model, pool)
     reporter.begin("held-out loss", len(pool.examples), pool.total_tokens)
     losses = row_losses(model, pool.examples, token_budget, reporter.advance)
-    rows = [
-        RowLoss(example.id, example.row.source, example.trained_tokens, loss)
-        for example, loss in zip(pool.examples, losses, strict=True)
-    ]
-    odd = [example for example, loss in zip(pool.examples, losses, strict=True) if not np.isfinite(loss)]
-    if odd:
-        many = f" (nor that of {len(odd) - 1:,} others)" if len(odd) > 1 else ""
-        raise ModelError(
-            f"{odd[0].row.location}: the loss of row '{odd[0].id}' is not a finite number{many}.\n"
-            "The model's weights are damaged, or too coarse: try --dtype float32, or another checkpoint."
-        )
+    rows: list[RowLoss] = []
+    for example, loss in zip(pool.examples, losses, strict=True):
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"{example.row.location}: the loss of row '{example.id}' is not a finite number.\n"
+                "The model's weights are damaged, or too coarse: try --dtype float32, or another checkpoint."
+            )
+        rows.append(RowLoss(example.id, example.row.source, example.trained_tokens, loss))
     return summarise_losses(rows, resamples, seed)
 
 
@@ -133,17 +107,9 @@ def row_losses(
     token_budget: int,
     on_batch: Callable[[int, int], None],
 ) -> list[float]:
-    """Mean NLL over the trained tokens of each example, in nats, in the order given.
+    """Mean NLL over the trained tokens of each example, in nats, in the order of `examples`.
 
-    Args:
-        model: in eval mode.
-        examples: each with at least one trained token.
-        token_budget: padded tokens in one forward pass.
-        on_batch: called after each pass with the rows and (unpadded) tokens it did.
-
-    Raises:
-        ModelError: out of memory.
-
+    `on_batch` receives the rows and (unpadded) tokens of each forward pass. Raises `ModelError` when out of memory.
     """
     losses = [0.0] * len(examples)
     for places in token_budget_batches([len(example.input_ids) for example in examples], token_budget):
@@ -196,34 +162,31 @@ def compare(first: HeldoutLoss, second: HeldoutLoss, resamples: int = RESAMPLES,
     odd = next((row.id for row in first.rows if row.trained_tokens != tokens[row.id]), None)
     if odd is not None:
         raise ConfigError(
-            f"the two models cut row '{odd}' into different numbers of tokens, so their losses cannot be compared.\n"
+            f"the two models split row '{odd}' into different numbers of tokens, so their losses cannot be compared.\n"
             "Compare models that share a tokenizer and a chat template."
         )
     return difference
 
 
 def limited(pool: Pool, rows_per_source: int | None) -> Pool:
-    """`pool` with the first so many examples of each source, in the same order; None keeps all.
+    """The first `rows_per_source` examples of each source, in the pool's order; all for None.
 
-    Raises:
-        ConfigError: fewer than one row.
-
+    Raises `ConfigError` for fewer than one row.
     """
     if rows_per_source is None:
         return pool
     if rows_per_source < 1:
         raise ConfigError(f"limit_per_source must be at least 1, not {rows_per_source}.")
-    taken: dict[str, int] = {}
-    kept: list[int] = []
+    taken, kept = Counter[str](), list[int]()
     for line in pool.listing().lines:
-        taken[line.source] = taken.get(line.source, 0) + 1
+        taken[line.source] += 1
         if taken[line.source] <= rows_per_source:
             kept.append(line.index)
     return pool.only(kept)
 
 
 def _check_vocabulary(model: "PreTrainedModel", pool: Pool) -> None:
-    """A token the model has no embedding for would end in an index error deep inside. Raises `ModelError` instead."""
+    """Raise `ModelError` for a token that the model has no embedding for."""
     embedding = cast(object, model.get_input_embeddings())
     if not isinstance(embedding, nn.Embedding):
         return

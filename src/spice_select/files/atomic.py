@@ -31,12 +31,8 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 def replacing(path: Path) -> Generator[Path]:
     """Yield the path of an empty temporary file that takes `path`'s place if the block ends without an error.
 
-    For writers that need a file name (Parquet, safetensors). The file is in `path`'s directory, which must exist. The
-    block may write to it in any way but must close it.
-
-    Raises:
-        OutputError: the directory cannot be written to, its disk is full, or `path` is a directory.
-
+    For writers that need a file name (Parquet, safetensors); the block must close the file. Raises `OutputError` where
+    `path`'s directory is missing or cannot be written to, its disk is full, or `path` is a directory.
     """
     temporary = _new_file_beside(path)
     with _renamed(temporary, path):
@@ -48,19 +44,16 @@ def replacing(path: Path) -> Generator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Generator[Path]:
-    """Yield an empty folder beside `path` that takes its name if the block ends without an error.
+    """Yield an empty folder that takes the name `path`, which must be free, if the block ends without an error.
 
-    For writers of several files (save_pretrained). Nothing may be at `path`.
-
-    Raises:
-        OutputError: the directory cannot be written to, or its disk is full.
-
+    For writers of several files (save_pretrained). Raises `OutputError` where the directory cannot be written to or its
+    disk is full.
     """
     temporary = _temporary_name(path)
     with _renamed(temporary, path):
         temporary.mkdir()
         yield temporary
-        flush_folder(temporary)
+        _flush_folder(temporary)
 
 
 @contextmanager
@@ -80,7 +73,7 @@ def _renamed(temporary: Path, path: Path) -> Generator[None]:
     flush_directory(path.parent)
 
 
-def flush_folder(folder: Path) -> None:
+def _flush_folder(folder: Path) -> None:
     """Flush all files of `folder`, and give them the permissions of ordinary new files, which safetensors does not."""
     new = _new_file_beside(folder / "new")
     mode = stat.S_IMODE(new.stat().st_mode)

@@ -57,8 +57,7 @@ State = Literal["new", "begun", "complete"]
 class RunDirectory:
     """A directory that `opened_run` holds for one run.
 
-    `state` is "new" (nothing is there, or what is there is to be replaced), "begun" (resumed) or "complete" (resumed,
-    with nothing left to do).
+    `state` is "new" (empty, or its content will be replaced), "begun" (resumed) or "complete" (nothing left to do).
     """
 
     path: Path
@@ -69,13 +68,8 @@ class RunDirectory:
     def begin(self, start: Callable[[], None], verify: Callable[[], None]) -> None:
         """Make the directory ready for this run's files; nothing of an earlier run is changed before this call.
 
-        Args:
-            start: marks a new run as begun; the main process calls it after it has removed an earlier run.
-            verify: raises unless the run on disk is this one. Every process calls it.
-
-        Raises:
-            OutputError: from `verify`, or the directory cannot be written to.
-
+        The main process calls `start`, which marks a new run as begun, after it has removed an earlier run. Every
+        process calls `verify`, which raises `OutputError` unless the run on disk is this one.
         """
         if self.state != "new":
             verify()
@@ -83,7 +77,9 @@ class RunDirectory:
             return
         self._wait()  # the main process changes the directory when all have verified it
         if self._main:
-            _sweep(self.path)
+            for path in [*self.path.glob(TEMPORARY_PATTERN), *(self.path / CHECKPOINT).glob(TEMPORARY_PATTERN)]:
+                if path.is_file():  # folders are those of `finetune`, which may write into a run's directory
+                    path.unlink(missing_ok=True)
             if self.state == "new":
                 clear(self.path)
                 start()
@@ -100,15 +96,8 @@ def opened_run(
 
     All that is created is the directory and its lock. Both are gone after the block if nothing else was written.
 
-    Args:
-        directory: need not exist.
-        existing: what to do with a run that is there.
-        main: whether this process is the one that writes.
-        wait: returns when every process of the run has called it.
-
-    Raises:
-        OutputError: see `inspect_output`; another process is writing there, or the directory cannot be written to.
-
+    `main` is whether this process is the one that writes; `wait` returns when every process of the run has called it.
+    Raises as `inspect_output`, or `OutputError` where another process is writing or the directory cannot be written to.
     """
     with ExitStack() as stack:
         state = inspect_output(directory, existing)
@@ -135,10 +124,7 @@ def _created(directory: Path) -> Generator[None]:
 
 
 def inspect_output(directory: Path, existing: Existing) -> State:
-    """Decide, without changing anything, whether a run may write to `directory`.
-
-    Returns:
-        See `RunDirectory`.
+    """Decide, without changing anything, whether a run may write to `directory`; returns its `RunDirectory.state`.
 
     Raises:
         OutputError: the directory holds a run and `existing` is "refuse", or it holds something else; or a folder that
@@ -178,50 +164,26 @@ def _only_remains(directory: Path) -> bool:
 
 
 def refuse_links(directory: Path, *folders: str) -> None:
-    """Refuse to write through links in a directory that somebody else may have made.
-
-    Raises:
-        OutputError: one of `folders`, relative to `directory`, is a link, so files of others may lie behind it.
-
-    """
+    """Raise `OutputError` if one of `folders`, relative to `directory`, is a link: other files may lie behind it."""
     for folder in folders:
         path = directory / folder
         if path.is_symlink():
             raise OutputError(f"{path}: is a link, not a folder of its own; remove it, or choose another directory.")
 
 
-def refuse_own_inputs(directory: Path, inputs: Iterable[str]) -> None:
-    """Refuse to replace the files that a run reads.
-
-    Raises:
-        OutputError: an input lies where the run would write.
-
-    """
+def refuse_own_inputs(directory: Path, inputs: Iterable[str], stores: Iterable[Path]) -> None:
+    """Raise `OutputError` if the run would replace a file, or remove a gradient store, that it reads."""
     own = {os.path.realpath(directory / name) for name in FILES}
     for path in inputs:
         if os.path.realpath(path) in own:
             raise OutputError(f"{path}: is an input and would be replaced by this run; choose another --output.")
-
-
-def refuse_own_stores(directory: Path, stores: Iterable[Path]) -> None:
-    """Refuse to remove the gradient stores that a run or a pick reads.
-
-    Raises:
-        OutputError: a store lies in the directory.
-
-    """
     for store in stores:
         if store.resolve().is_relative_to(directory.resolve()):
             raise OutputError(f"{directory}: holds the store {store}, which would be removed; choose another --output.")
 
 
 def clear(directory: Path) -> None:
-    """Remove an earlier run's files, and nothing else in the directory.
-
-    Raises:
-        OutputError: a folder of the run is a link; nothing is removed.
-
-    """
+    """Remove an earlier run's files, and nothing else in the directory. Raises as `refuse_links`, before any change."""
     refuse_links(directory, CHECKPOINT, FIGURES)
     # The mark of completeness goes first, that of a begun run last: a kill or a power cut in between leaves a directory
     # that is recognised as an unfinished run.
@@ -237,26 +199,13 @@ def clear(directory: Path) -> None:
         figures.rmdir()  # unless other files are in it
     if checkpoint.is_dir():
         for path in checkpoint.iterdir():
-            if path.name != IDENTITY:
-                _remove(path)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != IDENTITY:
+                path.unlink()
         flush_directory(checkpoint)
         (checkpoint / IDENTITY).unlink(missing_ok=True)
         checkpoint.rmdir()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _sweep(directory: Path) -> None:
-    """Remove temporary files that a killed process left behind."""
-    for folder in (directory, directory / CHECKPOINT):
-        for path in folder.glob(TEMPORARY_PATTERN):
-            if path.is_file():  # folders are those of `finetune`, which may write into a run's directory
-                path.unlink(missing_ok=True)
 
 
 def sweep_folders(directory: Path) -> None:
@@ -269,12 +218,7 @@ def sweep_folders(directory: Path) -> None:
 
 
 def ensure_writable(directory: Path) -> None:
-    """Create the directory and write a file there as a test, before anything expensive is computed.
-
-    Raises:
-        OutputError: it cannot be created or written to.
-
-    """
+    """Create the directory and write a file there as a test; raises `OutputError` where that fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # A unique name, because other processes may test or sweep the same directory at this moment.

@@ -31,11 +31,8 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 def sole_writer(directory: Path, lock: Path | None = None) -> Generator[None]:
     """Keep other commands from writing in `directory` during the block; the lock file is in it unless given.
 
-    A file system without locks gives no such protection; the block runs all the same.
-
-    Raises:
-        OutputError: another process is writing there; the message names it. Or the directory cannot be written to.
-
+    A file system without locks gives no protection; the block still runs. Raises `OutputError` where another process is
+    writing, which the message names, or where the directory cannot be written to.
     """
     path = lock or directory / LOCK
     with _opened(path) as descriptor:
@@ -61,17 +58,10 @@ def sole_writer(directory: Path, lock: Path | None = None) -> Generator[None]:
 def claimed(
     directory: Path, name: str, *, wait: bool = True, on_wait: Callable[[str], None] | None = None
 ) -> Generator[bool]:
-    """Claim the work `name` in `directory` for the block.
+    """Claim the work `name` in `directory`, which exists, for the block; yields whether it is held.
 
-    Args:
-        directory: exists; the lock file is in its folder `CLAIMS`.
-        name: what is claimed.
-        wait: wait where another process holds the claim; otherwise yield False at once.
-        on_wait: receives the holder's name before a wait.
-
-    Raises:
-        OutputError: the lock file cannot be made, or its file system has no locks.
-
+    While another process holds the claim this one waits, after `on_wait` received the holder's name, or without `wait`
+    yields False at once. Raises `OutputError` where the lock file cannot be made or its file system has no locks.
     """
     path = directory / CLAIMS / name
     with _opened(path) as descriptor:
@@ -102,7 +92,7 @@ def _opened(path: Path) -> Generator[int]:
     except OSError as error:
         raise OutputError(
             f"{path.parent}: cannot be written to ({error.strerror}).\n"
-            "Make room or get the right to write there, and give the same command again."
+            "Make room or get the right to write there, and run the same command again."
         ) from error
     try:
         yield descriptor

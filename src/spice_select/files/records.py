@@ -13,12 +13,7 @@ _SHOWN = 60  # characters of a value
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A file's JSON object.
-
-    Raises:
-        OutputError: the file cannot be read or holds no JSON object; the message ends with `remedy`.
-
-    """
+    """A file's JSON object; raises `OutputError`, which ends with `remedy`, where there is none."""
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -28,8 +23,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
+def write_json(path: Path, content: object) -> None:
+    """Write lists, dicts, texts and numbers as JSON, whole or not at all."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -39,7 +34,8 @@ def damage_reported(path: Path, remedy: str, *errors: type[Exception]) -> Genera
     try:
         yield
     except errors as error:
-        raise OutputError(f"{path}: is damaged ({_first_line(error)}).\n{remedy}") from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise OutputError(f"{path}: is damaged ({reason}).\n{remedy}") from None
 
 
 def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -51,7 +47,3 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

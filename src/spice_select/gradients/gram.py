@@ -93,7 +93,6 @@ def pool_gram(
     memory_bytes: int,
     held: HeldGradients,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
-    held_as: torch.dtype | None = None,
 ) -> Tensor:
     """Gram matrix of the per-sample gradients of `rows` with respect to the factors of `layers`.
 
@@ -105,22 +104,19 @@ def pool_gram(
         memory_bytes: ceiling for gradients held between batches.
         held: where they are held; give the same to every pool.
         on_batch: called with each finished batch (only in the last pass over the pool).
-        held_as: type of the gradients held between batches, by default the model's; bfloat16 halves them, and its
-            rounding errors are independent and average out of the inner products.
 
     Returns:
         K [m, m] float64 on CPU. Row and column of a row whose loss or gradient is not finite hold its mark
         (`gradients/finite.py`): NaN or infinity.
 
     """
-    kept = held_as or model.dtype
-    groups = layer_groups(layers, rows_held(batches), memory_bytes, kept)
+    groups = layer_groups(layers, rows_held(batches), memory_bytes, model.dtype)
     device = next(model.parameters()).device
     total = torch.zeros((len(rows), len(rows)), dtype=torch.float64)
     losses_of_batches: list[Tensor] = []  # left on the device, so that nothing waits for it
     for index, group in enumerate(groups):
         members = {name: layers[name] for name in group}
-        accumulator = GramAccumulator(factors_of(members), batches, device, held, kept)
+        accumulator = GramAccumulator(factors_of(members), batches, device, held, model.dtype)
         for batch in batches:
             with captured(layers, accumulator.add, members):
                 losses = response_losses(model, collate([rows[i] for i in batch], device))
@@ -150,26 +146,13 @@ def layer_groups(
     groups: list[list[str]] = [[]]
     used = 0
     for name, layer in layers.items():
-        size = _held_bytes(layer, held, held_as)
+        size = held * held_as.itemsize * sum(factor.weight.numel() for factor in layer.factors.values())
         if groups[-1] and used + size > memory_bytes:
             groups.append([])
             used = 0
         groups[-1].append(name)
         used += size
     return groups
-
-
-def most_held_bytes(
-    layers: Mapping[str, AdaptedLayer], batches: Sequence[Sequence[int]], memory_bytes: int, held_as: torch.dtype
-) -> int:
-    """Most bytes of gradients that are held between the batches of a pool."""
-    held = rows_held(batches)
-    groups = layer_groups(layers, held, memory_bytes, held_as)
-    return max(sum(_held_bytes(layers[name], held, held_as) for name in group) for group in groups)
-
-
-def _held_bytes(layer: AdaptedLayer, held: int, held_as: torch.dtype) -> int:
-    return held * held_as.itemsize * sum(factor.weight.numel() for factor in layer.factors.values())
 
 
 def inner_products(x: Tensor) -> Tensor:

@@ -55,11 +55,6 @@ class Batch:
     targets: Tensor  # [n] int64, the trained tokens
     counts: Tensor  # [b] float32, trained tokens of each row
 
-    @property
-    def size(self) -> int:
-        """Number of rows b."""
-        return self.input_ids.shape[0]
-
 
 def collate(rows: Sequence[TokenRow], device: torch.device) -> Batch:
     """Pad `rows` on the right to the longest, mark the places that predict trained tokens, and send all to `device`."""
@@ -91,7 +86,7 @@ def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     with _output_layer_only_at(model, batch), sdpa_kernel(ATTENTION):
         logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits.squeeze(0)  # [n, V]
     nll = cast(Tensor, _TokenNll.apply(logits, batch.targets))
-    total = torch.zeros(batch.size, dtype=nll.dtype, device=nll.device).index_add(0, batch.owner, nll)
+    total = torch.zeros_like(batch.counts).index_add(0, batch.owner, nll)
     return total / batch.counts.clamp(min=1)
 
 

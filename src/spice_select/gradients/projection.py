@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from spice_select.gradients.capture import AdaptedLayer, captured
 from spice_select.gradients.finite import marked_squared_norms
-from spice_select.gradients.fitting import halving
 from spice_select.gradients.loss import TokenRow, collate, response_losses
+from spice_select.gradients.memory import halving
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,14 +29,7 @@ class Projection:
     """A linear map of all factors' gradients to d dimensions."""
 
     def __init__(self, factors: Mapping[str, nn.Linear], dim: int, seed: int):
-        """Draw signs and offsets.
-
-        Args:
-            factors: name -> layer whose weight gradients are projected.
-            dim: d, at least 1.
-            seed: other seeds give independent maps.
-
-        """
+        """Draw signs and offsets for the weight gradients of `factors`; d is `dim`, and other seeds are independent."""
         self.dim = dim
         self._signs: dict[str, Tensor] = {}
         self._offsets: dict[str, int] = {}
@@ -56,20 +49,6 @@ class Projection:
         rest = signed[:, whole:]
         folded[:, : rest.shape[1]] += rest
         return folded.roll(self._offsets[name], dims=1)
-
-
-class _BatchSink:
-    """Features and squared norms of one batch, summed over factors as they arrive."""
-
-    def __init__(self, projection: Projection, size: int, device: torch.device):
-        self.features = torch.zeros(size, projection.dim, device=device)
-        self.squared_norms = torch.zeros(size, device=device)
-        self.losses = torch.zeros(size, device=device)
-        self._projection = projection
-
-    def add(self, name: str, gradients: Tensor) -> None:
-        self.features += self._projection(name, gradients)
-        self.squared_norms += gradients.float().square().sum(dim=1)
 
 
 def project_rows(
@@ -104,25 +83,28 @@ def project_rows(
     """
     device = next(model.parameters()).device
 
-    def project(batch: Sequence[int]) -> list[tuple[Sequence[int], _BatchSink]]:
-        sink = _BatchSink(projection, len(batch), device)
-        with captured(layers, sink.add):
+    def project(batch: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        features = torch.zeros(len(batch), projection.dim, device=device)
+        squared_norms = torch.zeros(len(batch), device=device)
+
+        def add(name: str, gradients: Tensor) -> None:
+            features.add_(projection(name, gradients))
+            squared_norms.add_(gradients.float().square().sum(dim=1))
+
+        with captured(layers, add):
             losses = response_losses(model, collate([rows[i] for i in batch], device))
             losses.sum().backward()
-        sink.losses = losses.detach()
-        return [(batch, sink)]
+        return [(features, squared_norms, losses.detach())]
 
-    done: list[tuple[Sequence[int], _BatchSink]] = []
+    done: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in batches:
         done += halving(project, batch)
         on_batch(batch)
     # Only here does this process wait for the device.
-    features = torch.zeros(len(rows), projection.dim)
-    squared_norms, losses = torch.zeros(len(rows)), torch.zeros(len(rows))
-    for batch, sink in done:
-        features[list(batch)] = sink.features.cpu()
-        squared_norms[list(batch)] = sink.squared_norms.cpu()
-        losses[list(batch)] = sink.losses.cpu()
+    place = torch.tensor([row for batch in batches for row in batch]).argsort()
+    features, squared_norms, losses = (
+        torch.cat([part.cpu() for part in parts])[place] for parts in zip(*done, strict=True)
+    )
     overflowed = ~torch.isfinite(features.square().sum(dim=1))
     squared_norms = marked_squared_norms(squared_norms.masked_fill(overflowed, torch.inf), losses)
     features[~torch.isfinite(squared_norms)] = 0.0

@@ -1,8 +1,7 @@
 """The files beside `train.parquet` with which each trainer fine-tunes on it unchanged, and the run's README.
 
-Contract: pure text. All files name the data by its bare file name, so the commands are run from the run's directory and
-the directory can be moved. The three trainers get the same `Recipe`, with its defaults: LoRA on all linear layers with
-a cosine schedule, as `finetune` trains too.
+Contract: pure text. All files name the data by its bare file name: the commands run in the run's directory, which can
+be moved. The three trainers get the default `Recipe`, as `finetune` does: LoRA on all linear layers, cosine schedule.
 """
 
 # pyarrow ships no annotations
@@ -28,13 +27,9 @@ _ROWS = 4  # on a device at once
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The model to fine-tune.
+    """The model to fine-tune: its hub name or path, and the tokens of a row that are kept.
 
-    Attributes:
-        model: hub name or path.
-        max_length: tokens of a row that are kept.
-        end_of_turn: the token that ends its assistant turns, if that is not its tokenizer's eos token.
-
+    `end_of_turn` is the token that ends its assistant turns, if that is not its tokenizer's eos token.
     """
 
     model: str
@@ -45,7 +40,10 @@ class Target:
 def trainer_files(target: Target, summary: Summary, table: pa.Table) -> dict[str, str]:
     """Name and text of every file that goes beside `train.parquet`; `table` is that of `training_table`."""
     recipe = Recipe()
-    chats = ([_without_nulls(message) for message in messages] for messages in table["messages"].to_pylist())
+    chats = (
+        [{key: value for key, value in one.items() if value is not None} for one in messages]
+        for messages in table["messages"].to_pylist()
+    )
     values = {
         "target": target, "recipe": recipe, "summary": summary, "data": TRAIN_FILE, "dataset": DATASET_NAME,
         "rows": _ROWS, "accumulation": recipe.batch_size // _ROWS,
@@ -78,11 +76,6 @@ def dataset_info(table: pa.Table) -> dict[str, Any]:
             "tags": {f"{name}_tag": value for name, value in tags.items()},
         }
     }
-
-
-def _without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message without the nulls that a table's columns fill in."""
-    return {key: value for key, value in message.items() if value is not None}
 
 
 def _yaml(entry: Mapping[str, Any]) -> str:

@@ -29,21 +29,12 @@ from spice_select.row_tables import line_tables
 MEASURED = ("norm", "base", "gain", "epsilon", "conflict", "score")
 
 SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("location", pa.string()),
-        ("pool", pa.int32()),
-        ("rank", pa.int32()),
-        ("picked", pa.bool_()),
-        *((name, pa.float64()) for name in MEASURED),
-        ("tokens", pa.int32()),
-        ("trained_tokens", pa.int32()),
-        ("problem", pa.string()),
-    ],
+    [("index", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("location", pa.string()),
+     ("pool", pa.int32()), ("rank", pa.int32()), ("picked", pa.bool_()),
+     *((name, pa.float64()) for name in MEASURED),
+     ("tokens", pa.int32()), ("trained_tokens", pa.int32()), ("problem", pa.string())],
     metadata={"spice_select.format_version": "1"},
-)
+)  # fmt: skip
 
 
 def write_scores(path: Path, lines: Sequence[Line], records: Sequence[PoolRecord]) -> None:

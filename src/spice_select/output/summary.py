@@ -1,4 +1,4 @@
-"""The figures a person wants at the end of a run, from its records; shown by the terminal, kept in the manifest."""
+"""The figures of a finished run, from its records; the terminal shows them, the manifest keeps them."""
 
 import statistics
 from array import array
@@ -12,7 +12,7 @@ from spice_select.pool.types import Line
 
 @dataclass(frozen=True, slots=True)
 class SourceShare:
-    """What one source brought and what was kept of it; tokens are trained tokens."""
+    """Rows and trained tokens of one source, and how many of them were kept."""
 
     source: str
     rows: int
@@ -38,7 +38,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run in figures; `not_finite` counts rows that could not be chosen for their loss or gradient."""
+    """A finished run in figures; `not_finite` counts rows whose loss or gradient is not finite."""
 
     rows: int
     budget: int
@@ -51,14 +51,14 @@ class Summary:
     quality: Quality | None
 
 
-def summarise(lines: Sequence[Line], records: Sequence[PoolRecord], budget: int) -> Summary:
+def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
     """Figures of the selection that `records` describe."""
     picked = {row for record in records for row in record.picked_rows}
     lengths = array("i", (line.trained_tokens for line in lines))
     kept_lengths = [lengths[row] for row in picked]
     return Summary(
         rows=len(lines),
-        budget=budget,
+        budget=sum(record.quota for record in records),
         kept=len(picked),
         early_stops=sum(record.stopped_early for record in records),
         not_finite=sum(len(record.bad) for record in records),

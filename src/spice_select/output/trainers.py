@@ -1,10 +1,9 @@
 """The selected rows as TRL, LLaMA-Factory and Axolotl read them: one table for all three, and its masks.
 
-Contract: `train.parquet` holds the selection in one schema whatever formats the pool had, and each trainer
-reads that file. Parquet, not JSON lines: the trainers' JSON loader settles the columns on the first 10 MB and
-fails when tools or tool calls first appear later. Nested values that differ from row to row (tool schemas,
-arguments of calls) are JSON text, the one form that all three accept. Nothing here touches the disk but
-`training_dataset`, which reads.
+Contract: `train.parquet` holds the selection in one schema for all formats of a pool, and each trainer reads that file.
+Parquet, not JSON lines: the trainers' JSON loader infers the columns from the first 10 MB and fails when tools or tool
+calls first appear later. Nested values that differ from row to row (tool schemas, arguments of calls) are JSON text,
+the one form that all three accept. Only `training_dataset` touches the disk; it reads.
 """
 
 # pyarrow ships no annotations
@@ -27,7 +26,7 @@ from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
 
 TRAIN_FILE = "train.parquet"
-IGNORED = -100  # the label of a token that is no target, as PyTorch's cross entropy has it
+IGNORED = -100  # PyTorch's label of a token that is no target
 
 _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
 _CALL = pa.struct([("type", pa.string()), ("id", pa.string()), ("function", _FUNCTION)])
@@ -41,28 +40,22 @@ _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
 def training_row(conversation: Conversation, row_id: str, source: str) -> dict[str, Any]:
-    """Build one row of `train.parquet`.
+    """One row of `train.parquet`: `id`, `source`, `messages`, and `tools` (JSON text, or None).
 
-    Returns:
-        `id`, `source`, `messages`, and `tools` (JSON text, or None). A message has `role`, `content` (absent
-        only beside tool calls), its further keys whose value is text, `tool_calls` if it has any, and `train`
-        = False if it is an assistant's message that is context and no target.
-
+    A message has `role`, `content` (absent only beside tool calls), its further keys whose value is text, `tool_calls`
+    if it has any, and `train` = False if it is an assistant's message that is context and no target.
     """
-    messages = [
-        _message(message, context=index in conversation.untrained)
-        for index, message in enumerate(conversation.messages)
-    ]
+    messages = [_message(one, context=i in conversation.untrained) for i, one in enumerate(conversation.messages)]
     tools = None if conversation.tools is None else _json(conversation.tools)
     return {"id": row_id, "source": source, "messages": messages, "tools": tools}
 
 
 def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Put rows of `training_row` into the table that is written to `train.parquet`, in the same order.
+    """The table of `train.parquet` from rows of `training_row`, in the same order.
 
-    `tools`, and each key of the messages beyond `role` and `content`, is there only if some row needs it.
-    If there are tool calls or messages not to train, the column `llamafactory` holds every row as
-    `llamafactory_turns` puts it, because LLaMA-Factory understands neither in `messages`.
+    `tools`, and each key of the messages beyond `role` and `content`, is there only if some row needs it. If there are
+    tool calls or messages not to train, the column `llamafactory` holds every row as `llamafactory_turns` gives it,
+    because LLaMA-Factory understands neither in `messages`.
     """
     found = {key for row in rows for message in row["messages"] for key in message}
     keys = ["role", "content", *sorted(found - {"role", "content"})]
@@ -78,12 +71,11 @@ def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def llamafactory_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Put a row's messages as LLaMA-Factory's `sharegpt` reader wants them.
+    """A row's messages in the form that LLaMA-Factory's `sharegpt` reader expects.
 
     Tool calls become the role `function_call`, with the calls as JSON text. The list is empty, which makes
-    LLaMA-Factory skip the row, when it could not train exactly the assistant's turns: the chat, after a
-    system message, does not alternate between user (or tool) and assistant, or some assistant message is
-    context only.
+    LLaMA-Factory skip the row, when it could not train exactly the assistant's turns: the chat, after a system message,
+    does not alternate between user (or tool) and assistant, or some assistant message is context only.
     """
     turns = [_turn(message) for message in messages]
     chat = turns[1:] if turns[0]["role"] == "system" else turns
@@ -96,9 +88,9 @@ def llamafactory_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
 def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int = 2048) -> datasets.Dataset:
     """Tokenise `train.parquet` for a trainer, with loss on the assistant's tokens and nothing else.
 
-    For TRL's `SFTTrainer` (its `assistant_only_loss` needs a template with generation marks, which many lack)
-    and for LLaMA-Factory's `tokenized_path`. The targets are those that the selection was made with: the
-    assistant's text and its end-of-turn token, in every turn that is trained.
+    For TRL's `SFTTrainer` (its `assistant_only_loss` needs a template with generation marks, which many lack) and for
+    LLaMA-Factory's `tokenized_path`. The targets are those of the selection: the assistant's text and its end-of-turn
+    token, in every turn that is trained.
 
     Args:
         path: the `train.parquet` of a run.
@@ -111,11 +103,10 @@ def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_l
     Raises:
         OutputError: the file cannot be read as a training file.
         PoolError: the model's chat template refuses a row; the message names it.
-        TemplateError: the chat template cannot say which tokens are the assistant's.
+        TemplateError: the chat template does not show which tokens are the assistant's.
 
     """
-    renderer, encoder = Renderer(tokenizer), Encoder(tokenizer)
-    renderings: list[Rendering] = []
+    renderer, renderings = Renderer(tokenizer), list[Rendering]()
     for row in _read(Path(path)):
         try:
             renderings.append(renderer.render(_conversation(row)))
@@ -123,7 +114,7 @@ def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_l
             raise PoolError(f"{path}, row '{row['id']}': {problem.reason}") from problem
     ids: list[list[int]] = []
     labels: list[list[int]] = []
-    for encoded in encoder.encode(renderings):
+    for encoded in Encoder(tokenizer).encode(renderings):
         tokens: list[int] = encoded.input_ids[:max_length].tolist()
         targets: list[bool] = encoded.trained[:max_length].tolist()
         if any(targets):
@@ -164,7 +155,7 @@ def _turn(message: Message) -> dict[str, str]:
 
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
-    """Undo `training_row`."""
+    """The conversation of a row of `training_row`."""
     messages = openai_messages(row["messages"], "messages")
     context = frozenset(index for index, message in enumerate(messages) if message.pop("train", True) is False)
     return Conversation(messages, parse_tools(row.get("tools"), "tools"), context)

@@ -31,7 +31,7 @@ FORMAT_VERSION = 1
 POOL_MEASURES = (
     "alpha", "information", "random_information", "bound", "bound_source", "certificate", "curvature",
 )  # fmt: skip
-"""What the manifest says of each pool, beside its counts."""
+"""What the manifest holds of each pool, beside its counts."""
 
 
 def write_run(
@@ -47,20 +47,8 @@ def write_run(
 ) -> None:
     """Write every file of a finished run but its report; the manifest comes last and marks the run complete.
 
-    Args:
-        directory: exists and holds nothing of another run.
-        config: the run's options.
-        pool: the rows the choice was made from.
-        chosen: the chosen rows, in the pool's order.
-        records: the finished pools.
-        summary: of the records.
-        target: the model that trainers' files name.
-        watch: the time of each stage goes into the manifest, that of writing included.
-        origin: further fields of the manifest: `model`, and `store` where the gradients come from one.
-
-    Raises:
-        OutputError: a file cannot be written.
-
+    `chosen` are the chosen rows in the order of `pool`; the manifest takes over `origin` and the seconds of `watch`.
+    Raises `OutputError` where a file cannot be written.
     """
     with watch.time("writing"):
         write_jsonl(directory / "selected.jsonl", (chat.row.data for chat in chosen))
@@ -73,21 +61,9 @@ def write_run(
         for name, text in trainer_files(target, summary, table).items():
             write_text(directory / name, text)
         write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
-    write_json(directory / MANIFEST, manifest(config, pool, records, summary, watch.seconds, origin))
-
-
-def manifest(
-    config: RunConfig,
-    pool: Listing,
-    records: Sequence[PoolRecord],
-    summary: Summary,
-    seconds: Mapping[str, float],
-    origin: Mapping[str, Any],
-) -> dict[str, Any]:
-    """`manifest.json`, format version 1: what was run, on which data and model, with what result and certificate."""
     totals = {"tokens": pool.total_tokens, "trained_tokens": pool.trained_tokens, "truncated": pool.truncated,
               "rejected": len(pool.rejected)}  # fmt: skip
-    return {
+    manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": config.model_dump(),
@@ -96,8 +72,9 @@ def manifest(
         "inputs": [asdict(file) for file in pool.files],
         "totals": {**totals, **asdict(summary)},
         "pools": [_pool(record) for record in records],
-        "seconds": {key: round(value, 3) for key, value in seconds.items()},
+        "seconds": {key: round(value, 3) for key, value in watch.seconds.items()},
     }
+    write_json(directory / MANIFEST, manifest)
 
 
 def write_training_table(path: Path, chosen: Sequence[Chat]) -> pa.Table:
@@ -109,23 +86,13 @@ def write_training_table(path: Path, chosen: Sequence[Chat]) -> pa.Table:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line, with all fields of each row.
-
-    Raises:
-        OutputError: a value has no JSON form, or the file cannot be written.
-
-    """
+    """One JSON object a line, with all fields of each row; raises `OutputError` where a value has no JSON form."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         stream.writelines(plain_json(row) + "\n" for row in rows)
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The same rows as a table.
-
-    Raises:
-        OutputError: a field holds values of different types, which a Parquet column cannot.
-
-    """
+    """The same rows as a table; raises `OutputError` where a field's values differ in type."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     try:
         table = pa.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
@@ -134,7 +101,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     except (pa.ArrowException, OverflowError) as error:
         raise OutputError(
             f"{path.name}: the rows do not share one schema ({str(error).splitlines()[0]}).\n"
-            "Give the command again without --parquet (run: with --resume); selected.jsonl holds any mixture."
+            "Run the command again without --parquet (run: with --resume); selected.jsonl holds any mixture."
         ) from None
 
 
@@ -143,13 +110,7 @@ def _rejected(row: Rejection) -> dict[str, Any]:
 
 
 def _pool(record: PoolRecord) -> dict[str, Any]:
-    counts = {
-        "pool": record.pool,
-        "rows": len(record.rows),
-        "not_finite": len(record.bad),
-        "quota": record.quota,
-        "picked": len(record.picks),
-        "stopped_early": record.stopped_early,
-        "seconds": round(record.seconds, 3),
-    }
+    counts = {"pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "quota": record.quota,
+              "picked": len(record.picks), "stopped_early": record.stopped_early,
+              "seconds": round(record.seconds, 3)}  # fmt: skip
     return counts | {name: getattr(record.measures, name) for name in POOL_MEASURES if record.measures is not None}

@@ -20,8 +20,7 @@ from transformers.utils import peft_utils
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
-from spice_select.proxy.converted import converted_model
-from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, embedded_model_file
+from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 
 if TYPE_CHECKING:
@@ -30,17 +29,12 @@ if TYPE_CHECKING:
 
 _CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 
+_PINNED = (".json", ".safetensors", ".bin", ".gguf", ".jinja", ".txt", ".model", ".py")
+
 LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    ImportError,
-    KeyError,
-    RuntimeError,
-    AttributeError,
-    TypeError,
-    SafetensorError,
-    StrictDataclassError,
-)
+    OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError, TypeError,
+    SafetensorError, StrictDataclassError,
+)  # fmt: skip
 """What transformers raises on a damaged or incomplete model."""
 
 
@@ -99,11 +93,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         ModelError: it cannot be loaded.
 
     """
-    with quiet():
-        tokenizer: PreTrainedTokenizerBase = _load(
-            source, "tokenizer", cast(Callable[..., Any], AutoTokenizer.from_pretrained)
-        )
-    return tokenizer
+    return _load(source, "tokenizer", cast(Any, AutoTokenizer).from_pretrained, source.arguments)
 
 
 def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bfloat16"]:
@@ -120,18 +110,14 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
         ModelError: it cannot be loaded, is not a causal language model, or has no weights but pickles.
 
     """
-    precision = getattr(torch, resolved_dtype(dtype, device))
-
-    def load(location: str, **arguments: Any) -> Any:
-        return AutoModelForCausalLM.from_pretrained(location, dtype=precision, use_safetensors=True, **arguments)
-
     if Path(source.location).is_dir():
         if source.name != EMBEDDED_MODEL:
             refuse_pickles(Path(source.location))
     else:
         _refuse_hub_adapter(source)
-    with quiet(), _no_conversion():
-        model: PreTrainedModel = _load(source, "model", load)
+    arguments = source.arguments | {"dtype": getattr(torch, resolved_dtype(dtype, device)), "use_safetensors": True}
+    with _no_conversion():
+        model: PreTrainedModel = _load(source, "model", cast(Any, AutoModelForCausalLM).from_pretrained, arguments)
     _unmark_gguf(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
@@ -141,13 +127,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
 def _refuse_hub_adapter(source: ModelSource) -> None:
     """Keep transformers from putting an adapter of the repository, which may be a pickle, on whatever base it names."""
     find = cast(Callable[..., str | None], peft_utils.find_adapter_config_file)  # pyright: ignore[reportUnknownMemberType]
-
-    def adapter_of(repository: str, *, revision: str | None, **_: object) -> str | None:
-        return find(repository, revision=revision)
-
-    with quiet():
-        adapter: str | None = _load(source, "configuration", adapter_of)
-    if adapter is not None:
+    if _load(source, "configuration", find, {"revision": source.arguments["revision"]}) is not None:
         raise ModelError(
             f"'{source.name}' holds an adapter (adapter_config.json), and --model takes a whole model.\n"
             "Name its base, or merge it and save the model: merge_and_unload().save_pretrained(DIR)."
@@ -189,28 +169,21 @@ def model_fingerprint(source: ModelSource) -> str:
         return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
     directory = Path(source.location).expanduser()
     if not directory.is_dir():
-        with quiet():
-            return f"commit:{_load(source, 'configuration', _commit)}"
+        arguments = {"filename": "config.json", "revision": source.arguments["revision"]}
+        config: str = _load(source, "configuration", cast(Callable[..., str], hf_hub_download), arguments)
+        return f"commit:{Path(config).parent.name}"  # the folder of its files in the hub's cache
     digest = hashlib.sha256()
-    for path in sorted(
-        p
-        for p in directory.iterdir()
-        if p.suffix in (".json", ".safetensors", ".bin", ".gguf", ".jinja", ".txt", ".model", ".py")
-    ):
+    for path in sorted(path for path in directory.iterdir() if path.suffix in _PINNED):
         digest.update(path.name.encode())
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
 
 
-def _commit(repository: str, *, revision: str | None, **_: object) -> str:
-    """The commit of a revision of a hub repository: the folder of its files in the hub's cache."""
-    return Path(hf_hub_download(repository, "config.json", revision=revision)).parent.name
-
-
-def _load(source: ModelSource, what: str, loader: Callable[..., Any]) -> Any:
+def _load(source: ModelSource, what: str, loader: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     try:
-        return loader(source.location, **source.arguments)
+        with quiet():
+            return loader(source.location, **arguments)
     except LOADING_ERRORS as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if "cannot be loaded with `safetensors`" in reason:
@@ -236,9 +209,8 @@ def _no_conversion() -> Generator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_CONVERSION]
-        else:
+        del os.environ[_CONVERSION]
+        if before is not None:
             os.environ[_CONVERSION] = before
 
 

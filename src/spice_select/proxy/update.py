@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -28,26 +27,15 @@ def refuse(bad: Mapping[int, str]) -> None:
     raise ModelError(f"a training step of the proxy is not finite ({rows or 'the sum over its rows'}).")
 
 
-@dataclass(slots=True)
 class ProxyOptimizer:
     """AdamW with a linear warm-up of the learning rate; `steps` counts optimizer steps since the start of the run."""
 
-    proxy: Proxy
-    learning_rate: float
-    lr_warmup_steps: int
-    adamw: torch.optim.AdamW
-    steps: int = 0
-
-    @classmethod
-    def create(cls, proxy: Proxy, learning_rate: float, lr_warmup_steps: int) -> "ProxyOptimizer":
-        """A fresh optimizer over the proxy's factors."""
-        weights = [layer.weight for layer in proxy.factors.values()]
-        return cls(
-            proxy,
-            learning_rate,
-            lr_warmup_steps,
-            torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0),
-        )
+    def __init__(self, proxy: Proxy, learning_rate: float, lr_warmup_steps: int) -> None:
+        """Start over the proxy's factors."""
+        self.proxy, self.learning_rate, self.lr_warmup_steps = proxy, learning_rate, lr_warmup_steps
+        self.weights = {name: factor.weight for name, factor in proxy.factors.items()}
+        self.adamw = torch.optim.AdamW(self.weights.values(), lr=learning_rate, weight_decay=0.0)
+        self.steps = 0
 
     def train_on(
         self, rows: Sequence[TokenRow], batch_size: int, ranks: Ranks = ALONE, on_bad: OnBad = refuse
@@ -65,20 +53,17 @@ class ProxyOptimizer:
 
         """
         with trainable(self.proxy):
-            starts = range(0, len(rows), batch_size)
-            places = (range(start, min(start + batch_size, len(rows))) for start in starts)
-            all_losses = [self._step({place: rows[place] for place in step}, ranks, on_bad) for step in places]
-        losses = [loss for loss in all_losses if loss is not None]
+            steps = (range(s, min(s + batch_size, len(rows))) for s in range(0, len(rows), batch_size))
+            losses = [self._step({place: rows[place] for place in step}, ranks, on_bad) for step in steps]
         with torch.no_grad():
-            for layer in self.proxy.factors.values():  # another kind of processor may round sums differently
-                layer.weight.copy_(ranks.broadcast(layer.weight.detach(), 0))
-        return losses
+            for weight in self.weights.values():  # another kind of processor may round sums differently
+                weight.copy_(ranks.broadcast(weight.detach(), 0))
+        return [loss for loss in losses if loss is not None]
 
     def _step(self, rows: Mapping[int, TokenRow], ranks: Ranks, on_bad: OnBad) -> float | None:
         """One optimizer step on `rows`, by place; its loss, or None where it was skipped."""
         loss = self._backward([*rows.values()], ranks)
-        weights = [layer.weight for layer in self.proxy.factors.values()]
-        norm = float(torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM))
+        norm = self._clip_gradients()
         if not ranks.all_reduce_min(int(math.isfinite(loss) and math.isfinite(norm))):
             self.adamw.zero_grad(set_to_none=True)
             bad = self._bad_among(rows, ranks)
@@ -104,12 +89,15 @@ class ProxyOptimizer:
                 flags[number] = 1
                 continue
             loss.backward()
-            weights = [layer.weight for layer in self.proxy.factors.values()]
-            flags[number] = 0 if math.isfinite(float(torch.nn.utils.clip_grad_norm_(weights, 1.0))) else 2
+            flags[number] = 0 if math.isfinite(self._clip_gradients()) else 2
             self.adamw.zero_grad(set_to_none=True)
         reasons = {1: LOSS, 2: GRADIENT}
-        flag_of_each = cast(list[int], ranks.all_reduce_sum(flags).tolist())
+        flag_of_each = cast("list[int]", ranks.all_reduce_sum(flags).tolist())
         return {place: reasons[flag] for place, flag in zip(rows, flag_of_each, strict=True) if flag}
+
+    def _clip_gradients(self) -> float:
+        """Clip the gradients' norm, and return what it was."""
+        return float(torch.nn.utils.clip_grad_norm_(self.weights.values(), MAX_GRADIENT_NORM))
 
     def _backward(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:
         """Set the weights' gradients to those of the step's loss, and return that loss; the same in all processes."""
@@ -125,35 +113,32 @@ class ProxyOptimizer:
         return float(ranks.all_reduce_sum(total))
 
     def _sum_gradients(self, ranks: Ranks) -> None:
-        weights = [layer.weight for layer in self.proxy.factors.values()]
+        weights = [*self.weights.values()]
         own = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         summed = ranks.all_reduce_sum(torch.cat([gradient.flatten() for gradient in own]))
-        start = 0
-        for weight in weights:
-            weight.grad = summed[start : start + weight.numel()].view_as(weight)
-            start += weight.numel()
+        for weight, part in zip(weights, torch.split(summed, [w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
 
     def state(self) -> dict[str, Tensor]:
         """Factors and moments by name, for `restore`."""
-        tensors = {f"weight.{name}": layer.weight.detach() for name, layer in self.proxy.factors.items()}
-        for name, layer in self.proxy.factors.items():
-            moments = self.adamw.state.get(layer.weight, {})
-            tensors |= {f"{key}.{name}": value.detach() for key, value in moments.items()}
+        tensors = {f"weight.{name}": weight.detach() for name, weight in self.weights.items()}
+        for name, weight in self.weights.items():
+            tensors |= {f"{key}.{name}": value.detach() for key, value in self.adamw.state.get(weight, {}).items()}
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
         """Put back what `state` gave."""
         self.steps = steps
-        for name, layer in self.proxy.factors.items():
+        for name, weight in self.weights.items():
             with torch.no_grad():
-                layer.weight.copy_(tensors[f"weight.{name}"])
+                weight.copy_(tensors[f"weight.{name}"])
             moments = {
-                key: tensors[f"{key}.{name}"].to(layer.weight.device if key != "step" else "cpu")
+                key: tensors[f"{key}.{name}"].to(weight.device if key != "step" else "cpu")
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}.{name}" in tensors
             }
             if moments:
-                self.adamw.state[layer.weight] = moments
+                self.adamw.state[weight] = moments
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Likely wrong answers: rows whose prompt does not make the answer more likely to the model.
 
 The model reads each row twice, the answer after its prompt and the answer alone. Its own prompt makes an answer
-easier to predict; that of another answer does not. The losses are kept in `checkpoint/answers.json`, format version 1:
+easier to predict; that of another answer does not. They are stored in `checkpoint/answers.json`, format version 1:
 `losses`, by id, mean NLL of the answer [after its prompt, alone], in nats per token. A loss is null where it is not
 finite, and for an answer of one token alone; such a row is never listed.
 """
@@ -62,7 +62,7 @@ def measure_answers(run: FinishedRun, progress: Progress, *, trust_remote_code: 
 
 
 def suspects_of(run: FinishedRun) -> list[Finding]:
-    """Rows whose answers look wrong, by what `measure_answers` kept; nothing where it has not run.
+    """Rows whose answers look wrong, by the losses that `measure_answers` stored; nothing where it has not run.
 
     A row is listed where loss after the prompt / loss alone >= `SUSPICIOUS`. Rows are in the order of
     (ratio - 1) * sqrt(trained tokens), highest first: of two equal ratios that of the longer answer is more certain.
@@ -107,10 +107,9 @@ def _read_losses(run: FinishedRun) -> Mapping[str, tuple[float, float]]:
         if content["format_version"] != FORMAT_VERSION:
             raise OutputError(f"{path}: has format version {content['format_version']}; delete it and audit again.")
         pairs = cast("dict[str, tuple[float | None, float | None]]", content["losses"])
-        return {name: (_number(one), _number(other)) for name, (one, other) in pairs.items()}
+        return {
+            name: (math.nan if one is None else float(one), math.nan if other is None else float(other))
+            for name, (one, other) in pairs.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

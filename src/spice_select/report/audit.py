@@ -28,16 +28,15 @@ Numbers = npt.NDArray[np.float64]
 def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
     """Every list, worst first; None where no gradient was computed and no answer was checked.
 
-    Args:
-        run: that has finished.
-        same: least cosine of two near-duplicates.
-
+    `same` is the least cosine of two near-duplicates.
     """
     if all(record.measures is None for record in run.records) and not answers_known(run):
         return None
     duplicates = _duplicates(run, same)
     suspects = suspects_of(run)
-    outliers = [*_without_gradient(run), *_outliers(run)]
+    bad = [row for record in run.records for row in record.bad]
+    unusable = [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]
+    outliers = [*unusable, *_outliers(run)]
     return Audit(
         scope=_scope(run),
         conflicts=_conflicts(run),
@@ -77,17 +76,11 @@ def _conflicts(run: FinishedRun) -> Findings:
     """Rows with a conflict above 0, the largest first, with the picks that they oppose most."""
     opposed = [(row, value) for row, value in _of_rows(run, "conflict").items() if value > 0]
     opposed.sort(key=lambda item: (-item[1], item[0]))
-    worst = opposed[:LISTED]
-    near = neighbours_of([row for row, _ in worst], run.pools, run.lines)
-    listed = [
-        Finding(
-            run.lines[row],
-            value,
-            f"its gradient points away from the mean of the picks (cosine {-value:.3f})",
-            near.get(row, ([], []))[1],
-        )
-        for row, value in worst
-    ]
+    near = neighbours_of([row for row, _ in opposed[:LISTED]], run.pools, run.lines)
+    listed: list[Finding] = []
+    for row, value in opposed[:LISTED]:
+        reason = f"its gradient points away from the mean of the picks (cosine {-value:.3f})"
+        listed.append(Finding(run.lines[row], value, reason, near.get(row, ([], []))[1]))
     return Findings(len(opposed), listed)
 
 
@@ -100,11 +93,6 @@ def _duplicates(run: FinishedRun, same: float) -> list[DuplicateGroup]:
     ]
     groups.sort(key=lambda group: (-len(group[0]), group[0]))
     return [DuplicateGroup(len(rows), [run.lines[row] for row in rows[:SHOWN]], least) for rows, least in groups]
-
-
-def _without_gradient(run: FinishedRun) -> list[Finding]:
-    bad = [bad for record in run.records for bad in record.bad]
-    return [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]
 
 
 def _outliers(run: FinishedRun) -> list[Finding]:

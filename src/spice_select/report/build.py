@@ -33,10 +33,7 @@ LONGEST_TEXT = 2000  # most characters of a prompt or a response, even where the
 def build(directory: Path, progress: Progress, embeddings: Path | None = None) -> SelectionReport:
     """Compute the report of a finished run.
 
-    Args:
-        directory: of the run.
-        progress: receives a note for each part.
-        embeddings: a .npy file with a vector for every usable row, in the order of scores.parquet.
+    `embeddings` is a .npy file with a vector for every usable row, in the order of scores.parquet.
 
     Raises:
         OutputError: the directory holds no finished run, or a file is damaged.
@@ -136,9 +133,9 @@ def _rows_of_page(run: FinishedRun, audit: Audit | None) -> list[int]:
 def _audited(audit: Audit | None) -> list[int]:
     if audit is None:
         return []
-    lists = (audit.conflicts, audit.outliers, audit.suspects)
-    lines = [finding.line for findings in lists for finding in findings.listed]
-    return [line.index for line in [*lines, *(line for group in audit.duplicates or [] for line in group.lines)]]
+    findings = [*audit.conflicts.listed, *audit.outliers.listed, *audit.suspects.listed]
+    duplicates = [line.index for group in audit.duplicates or [] for line in group.lines]
+    return [*(finding.line.index for finding in findings), *duplicates]
 
 
 def _longest_text(rows: Sequence[int], texts: Mapping[int, Turns]) -> int:
@@ -169,9 +166,6 @@ def _facts(run: FinishedRun, theory: Theory | None) -> list[tuple[str, str, str]
     facts.append(("certificate", f"at least {theory.certificate:.1%}", best))
     chance = next((rival.information for rival in theory.rivals if rival.name == RANDOM_ROWS), 0.0)
     if chance > 0:
-        ratio, beside = (
-            theory.compared / chance,
-            f"{theory.compared:,.1f} nats, random rows {chance:,.1f}; high is good",
-        )
-        facts.append(("information", f"{ratio:.2f} times random", beside))
+        beside = f"{theory.compared:,.1f} nats, random rows {chance:,.1f}; high is good"
+        facts.append(("information", f"{theory.compared / chance:.2f} times random", beside))
     return facts

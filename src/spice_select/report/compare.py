@@ -46,13 +46,12 @@ def compare(directories: Sequence[Path]) -> Comparison:
     runs, names = [open_run(directory) for directory in directories], _names(directories)
     for name, run in zip(names[1:], runs[1:], strict=True):
         _refuse_other_rows(names[0], runs[0], name, run)
-    judge = next((run for run in runs if run.pools), None)
+    measured_by, judge = next(((name, run) for name, run in zip(names, runs, strict=True) if run.pools), (None, None))
     settings, picked = _settings([run.config for run in runs]), [run.picked for run in runs]
     compared = [_compared(*each, judge, picked) for each in zip(names, runs, settings, strict=True)]
     notes = ["No run has gradients, so information and conflict are not known."]
-    if judge is not None:
-        notes = _limits(judge, names[runs.index(judge)], picked)
-    measured_by = None if judge is None else names[runs.index(judge)]
+    if judge is not None and measured_by is not None:
+        notes = _limits(judge, measured_by, picked)
     return Comparison(len(runs[0].lines), measured_by, compared, _sources(runs), notes)
 
 
@@ -133,9 +132,8 @@ def _followed(pool: PoolGradients, picks: Sequence[int], penalty: float) -> tupl
 def _settings(configs: Sequence[RunConfig]) -> list[str]:
     """The options in which the runs differ, for each run."""
     dumps: list[dict[str, Any]] = [config.model_dump() for config in configs]
-    differing = [
-        key for key in dumps[0] if key not in NOT_SETTINGS and len({repr(values[key]) for values in dumps}) > 1
-    ]
+    keys = [key for key in dumps[0] if key not in NOT_SETTINGS]
+    differing = [key for key in keys if len({repr(values[key]) for values in dumps}) > 1]
     return [", ".join(f"{key.replace('_', '-')} {values[key]}" for key in differing) for values in dumps]
 
 

@@ -84,13 +84,7 @@ def language(text: str) -> str:
 def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int) -> list[Diversity]:
     """On unscaled gradients, in each candidate pool separately, averaged with the number of kept rows as weight.
 
-    Args:
-        pools: each with the places of its kept rows.
-        seed: of the draws.
-
-    Returns:
-        One for each measure; nothing where no row with a direction is kept.
-
+    `pools` come with the places of their kept rows. Empty where no row with a direction is kept.
     """
     draws = -(-DRAWS // max(1, len(pools)))
     found: list[tuple[int, Tensor]] = []
@@ -104,13 +98,7 @@ def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int
 
 
 def embedding_diversity(path: Path, rows: int, picked: Sequence[int], seed: int) -> list[Diversity]:
-    """On vectors that the user supplies, one for each usable row, among all rows at once.
-
-    Args:
-        path: a .npy file [rows, d] of real numbers, in the order of scores.parquet.
-        rows: that the run used.
-        picked: numbers of those that were chosen.
-        seed: of the draws.
+    """On vectors that the user supplies, among all rows at once; `path` is a .npy file [rows, d].
 
     Raises:
         ConfigError: the file cannot be read, or does not hold one finite vector for each row.
@@ -181,9 +169,8 @@ def _read_vectors(path: Path, rows: int) -> npt.NDArray[Any]:
         )
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
-        raise ConfigError(
-            f"{path}: vector {int(np.argmin(finite))} is not finite; correct it and write the file again."
-        )
+        first = int(np.argmin(finite))
+        raise ConfigError(f"{path}: vector {first} is not finite; correct it and write the file again.")
     return vectors
 
 

@@ -162,9 +162,8 @@ def open_run(directory: Path) -> FinishedRun:
     if store is None and not missing and config.method not in WITHOUT_GRADIENTS:
         gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
         if gone:
-            missing.append(
-                f"The Gram matrices of {gone} of {len(records)} candidate pools are missing ({CHECKPOINT}/)."
-            )
+            pools = f"{gone} of {len(records)} candidate pools"
+            missing.append(f"The Gram matrices of {pools} are missing ({CHECKPOINT}/).")
     if store is None and not (checkpoint.directory / TEXTS).exists():
         missing.append(f"The texts of the rows are missing ({CHECKPOINT}/{TEXTS}).")
     return FinishedRun(directory, config, lines, records, store, missing)
@@ -199,9 +198,6 @@ def _open_store(
             GradientStore.open(config.given)
         return GradientStore.open(place)
     except (OutputError, ConfigError, OSError, ValueError, TypeError, KeyError) as error:
-        missing.append(f"The gradients cannot be read: {_first_line(error)}")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        missing.append(f"The gradients cannot be read: {reason}")
         return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

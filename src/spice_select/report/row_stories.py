@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from spice_select.choices import PoolRecord
 from spice_select.information.diversity import unit_rows
 from spice_select.pool.messages import Conversation, Message
 from spice_select.pool.types import Line
@@ -50,6 +49,7 @@ def stories_of(run: FinishedRun, rows: Sequence[int], texts: Mapping[int, Turns]
     stories: list[RowStory] = []
     for row in rows:
         record, place = places.get(row, (None, 0))
+        measures = None if record is None else record.measures
         overlaps, opposes = near.get(row, ([], []))
         text = texts.get(row, Turns("", ""))
         stories.append(
@@ -59,7 +59,7 @@ def stories_of(run: FinishedRun, rows: Sequence[int], texts: Mapping[int, Turns]
                 response=_short(text.response, most),
                 pool=None if record is None else record.pool,
                 rank=ranks.get(row),
-                **_measures(record, place),
+                **{name: getattr(measures, name)[place] if measures else None for name in _MEASURES},
                 overlaps=overlaps,
                 opposes=opposes,
             )
@@ -100,11 +100,6 @@ def _named(cosines: Tensor, rows: Tensor, lines: Sequence[Line]) -> list[Neighbo
     """Those of positive cosine."""
     pairs = zip(cast("list[int]", rows.tolist()), cast("list[float]", cosines.tolist()), strict=True)
     return [Neighbour(row, lines[row].id, cosine) for row, cosine in pairs if cosine > 0]
-
-
-def _measures(record: PoolRecord | None, place: int) -> dict[str, float | None]:
-    measures = None if record is None else record.measures
-    return {name: None if measures is None else getattr(measures, name)[place] for name in _MEASURES}
 
 
 def _content(message: Message) -> str:

@@ -24,9 +24,7 @@ Measured = Sequence[tuple[PoolRecord, Measures]]
 def theory_of(run: FinishedRun, notes: list[str]) -> Theory | None:
     """Evaluate everything; rivals and Theorem 4 only in pools whose gradients are available, as `notes` then says.
 
-    Returns:
-        None where no gradient was computed or nothing was picked.
-
+    None where no gradient was computed or nothing was picked.
     """
     measured = [(record, record.measures) for record in run.records if record.measures is not None and record.picks]
     if not measured:
@@ -64,7 +62,7 @@ def curve(values: Sequence[Sequence[float]]) -> Curve:
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Rank correlation, ties given their mean rank; None where it is not defined (a constant, fewer than 3 pairs)."""
+    """Rank correlation, where ties share their mean rank; None for fewer than 3 pairs or a constant."""
     if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
         return None
     return float(pd.Series(one).rank().corr(pd.Series(other).rank()))
@@ -89,11 +87,8 @@ def _correlations(measured: Measured) -> list[Correlation]:
     found: list[Correlation] = []
     for moment, places in moments.items():
         rows = [(measures, i) for (_, measures), some in zip(measured, places, strict=True) for i in some]
-        conflict = [measures.conflict[i] for measures, i in rows]
-        others = {
-            "gain": [measures.gain[i] for measures, i in rows],
-            "|epsilon|": [abs(measures.epsilon[i]) for measures, i in rows],
-        }
+        conflict, gain = ([getattr(measures, name)[i] for measures, i in rows] for name in ("conflict", "gain"))
+        others = {"gain": gain, "|epsilon|": [abs(measures.epsilon[i]) for measures, i in rows]}
         for name, values in others.items():
             value, paper = spearman(conflict, values), PAPER[name] if moment == "at each pick" else None
             if value is not None:

@@ -17,7 +17,7 @@ from spice_select.progress import Progress
 NAMED = 3
 """Most rows that a message names."""
 
-REMEDY = "Try --dtype float32 or another --model, remove such rows, or continue without them: --on-bad-gradient skip."
+_REMEDY = "Try --dtype float32 or another --model, remove such rows, or continue without them: --on-bad-gradient skip."
 
 
 def bad_row(row: Example | Line, reason: str) -> BadRow:
@@ -35,17 +35,12 @@ def bad_rows(rows: Sequence[Example] | Sequence[Line], squared_norms: Tensor) ->
 def stop_or_report(
     bad: Sequence[BadRow], config: RunConfig, progress: Progress, doing: str = "cannot be chosen"
 ) -> None:
-    """Stop at bad rows; if `config` says to skip them, report them.
-
-    Raises:
-        ModelError: names the first ones.
-
-    """
+    """Raise `ModelError`, which names the first bad row, or report the rows if `config` says to skip them."""
     if not bad:
         return
     if config.on_bad_gradient == "stop":
         more = f" The same holds for {len(bad) - 1:,} other rows of this pool." if len(bad) > 1 else ""
-        raise ModelError(f"{_named(bad[0])}.{more}\n{REMEDY}")
+        raise ModelError(f"{_named(bad[0])}.{more}\n{_REMEDY}")
     some = "; ".join(map(_named, bad[:NAMED]))
     rest = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
     progress.note(f"{len(bad):,} {'row' if len(bad) == 1 else 'rows'} {doing}: {some}{rest}")
@@ -54,19 +49,14 @@ def stop_or_report(
 def stop_or_report_step(
     rows: Sequence[Example], bad: Mapping[int, str], label: str, config: RunConfig, progress: Progress
 ) -> None:
-    """As `stop_or_report`, for a training step of the proxy; without a bad row, the step itself overflowed.
-
-    Raises:
-        ModelError: names the rows; the step alone where each of them is finite.
-
-    """
+    """As `stop_or_report`, for a training step of the proxy; without a bad row, the step itself overflowed."""
     found = [bad_row(rows[place], reason) for place, reason in bad.items()]
     stop_or_report(found, config, progress, f"are left out of a step of the {label}")
     if found:
         return
     if config.on_bad_gradient == "stop":
         raise ModelError(
-            f"{label}: the gradient of a step is not finite, though that of each of its rows is.\n{REMEDY}"
+            f"{label}: the gradient of a step is not finite, though that of each of its rows is.\n{_REMEDY}"
         )
     progress.note(f"{label}: a step was left out, its gradient was not finite")
 

@@ -21,7 +21,7 @@ from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.proxy.lora import TOKENS_OF_A_PASS, Proxy
 
 MOST_TOKENS = 65_536
-"""Beyond this no pass becomes quicker by being larger."""
+"""Larger passes are no quicker."""
 
 USED = 0.8
 """Part of the free memory that passes may take, less held gradients; the rest is what the allocator wastes."""
@@ -31,7 +31,7 @@ FILE = "token_budget.json"
 
 
 class _AllTrained:
-    """The first tokens of a row, every one trained: the most memory that so many can need."""
+    """The first tokens of a row, all of them trained: the most memory that so many tokens can need."""
 
     def __init__(self, row: TokenRow, tokens: int) -> None:
         self.input_ids: npt.NDArray[np.int32] = row.input_ids[:tokens]
@@ -41,12 +41,8 @@ class _AllTrained:
 def with_token_budget(proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], directory: Path | None) -> Proxy:
     """`proxy` with the token budget of `config`.
 
-    Args:
-        proxy: as loaded.
-        config: `token_budget` is a number or auto.
-        examples: the rows there are; the longest are measured with.
-        directory: where one process measures and all, now and later, find the number; None keeps nothing.
-
+    A measurement runs the longest of `examples`. One process measures and keeps the number in `directory`, where all
+    find it, now and later; None keeps nothing.
     """
     if isinstance(config.token_budget, int):
         return replace(proxy, token_budget=config.token_budget)
@@ -62,13 +58,9 @@ def with_token_budget(proxy: Proxy, config: RunConfig, examples: Sequence[TokenR
 
 
 def fitting_budget(small: tuple[int, int], large: tuple[int, int], room: int) -> int:
-    """The largest power of two of tokens that fits, at most `MOST_TOKENS`.
+    """The largest power of two of tokens that fits into `room` bytes, at most `MOST_TOKENS`.
 
-    Args:
-        small: padded tokens of a pass, and the bytes it took.
-        large: the same of a larger one; memory is taken to grow evenly.
-        room: bytes there are.
-
+    `small` and `large` are padded tokens of a pass and the bytes it took; memory is taken to grow linearly.
     """
     if large[0] <= small[0]:  # a single row of one token: all its memory may grow
         return fitting_budget((0, 0), large, room)
@@ -92,8 +84,8 @@ def _measured(proxy: Proxy, examples: Sequence[TokenRow], held_bytes: int) -> in
     return fitting_budget(small, large, room)
 
 
-def _drop(_: str, __: Tensor) -> None:
-    """What a gradient is for does not matter here."""
+def _ignore(_: str, __: Tensor) -> None:
+    """A gradient's value does not matter here, only its memory."""
 
 
 def _bytes_of(proxy: Proxy, rows: Sequence[_AllTrained]) -> tuple[int, int]:
@@ -101,6 +93,6 @@ def _bytes_of(proxy: Proxy, rows: Sequence[_AllTrained]) -> tuple[int, int]:
     before = torch.cuda.memory_allocated(proxy.device)
     torch.cuda.reset_peak_memory_stats(proxy.device)
     batch = collate(rows, proxy.device)
-    with captured(proxy.layers, _drop):
+    with captured(proxy.layers, _ignore):
         response_losses(proxy.model, batch).sum().backward()
     return batch.input_ids.numel(), torch.cuda.max_memory_allocated(proxy.device) - before

@@ -1,5 +1,6 @@
 """What a selection over all rows may contain: rows, trained tokens, quotas by source; and which rows are excluded."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,7 @@ from spice_select.schedule.bad_rows import bad_rows
 
 
 def limit_of(config: RunConfig, lines: Sequence[Line]) -> Limit:
-    """The limit that budget and quota set on rows `lines`.
-
-    Raises:
-        ConfigError: it cannot be met; the message says which part.
-
-    """
+    """The limit that budget and quota set on rows `lines`; raises `ConfigError` where it cannot be met."""
     tokens = [line.trained_tokens for line in lines]
     most = config.budget_rows(len(lines), sum(tokens))
     try:
@@ -69,13 +65,9 @@ def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progres
 def choosable(
     config: RunConfig, lines: Sequence[Line], squared_norms: Tensor, progress: Progress
 ) -> tuple[list[int], list[BadRow]]:
-    """Places of the rows that may be picked, and the rows that cannot be although nobody excluded them.
+    """Places of the rows that may be picked, and the rows that are not excluded but cannot be picked.
 
-    Args:
-        config: names the excluded rows, if any.
-        lines: of all rows.
-        squared_norms: [n], marked (`gradients/finite.py`) where the loss or gradient is not finite.
-        progress: receives a note about the latter.
+    `squared_norms` [n] are marked (`gradients/finite.py`) where the loss or gradient is not finite.
 
     Raises:
         ConfigError: as `without_excluded`.
@@ -105,32 +97,25 @@ def lines_at(lines: Sequence[Line], places: Sequence[int]) -> Sequence[Line]:
 
 def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimit:
     sources = sorted({line.source for line in lines})
-    for name in config.quota:
-        if name not in sources:
-            raise ConfigError(
-                f"quota {name}={config.quota[name]}: no such source; the pool's sources are {', '.join(sources[:20])}."
-            )
-    number = {name: place for place, name in enumerate(sources)}
-    groups = torch.tensor([number[line.source] for line in lines])
-    floors, ceilings = [0] * len(sources), [most] * len(sources)
+    sizes = Counter(line.source for line in lines)
+    floors, ceilings = dict.fromkeys(sources, 0), dict.fromkeys(sources, most)
     for name, text in config.quota.items():
-        low, high = parse_quota(text)
-        held = sum(line.source == name for line in lines)
-        floors[number[name]] = low.least(most) if low else 0
-        ceilings[number[name]] = high.most(most) if high else most
-        _check(name, text, floors[number[name]], ceilings[number[name]], held)
-    if sum(floors) > most:
-        raise ConfigError(f"quota: the shares ask for at least {sum(floors)} rows, the budget is {most}; lower them.")
-    room = sum(min(c, int((groups == g).sum())) for g, c in enumerate(ceilings))
+        if name not in sizes:
+            raise ConfigError(f"quota {name}={text}: no such source; the pool's sources are {', '.join(sources[:20])}.")
+        (low, high), held = parse_quota(text), sizes[name]
+        floor = floors[name] = low.least(most) if low else 0
+        ceiling = ceilings[name] = high.most(most) if high else most
+        if floor > ceiling:
+            raise ConfigError(f"quota {name}={text}: the minimum, {floor} rows, exceeds the maximum, {ceiling}.")
+        if floor > held:
+            raise ConfigError(f"quota {name}={text}: asks for {floor} rows, but the source has {held}; lower it.")
+    least, room = sum(floors.values()), sum(min(ceilings[name], sizes[name]) for name in sources)
+    if least > most:
+        raise ConfigError(f"quota: the shares ask for at least {least} rows, the budget is {most}; lower them.")
     if room < most:
         raise ConfigError(
             f"quota: the shares leave room for {room} rows, the budget is {most}; raise them or lower it."
         )
-    return GroupLimit(most, groups, floors, ceilings)
-
-
-def _check(name: str, text: str, floor: int, ceiling: int, held: int) -> None:
-    if floor > ceiling:
-        raise ConfigError(f"quota {name}={text}: the minimum, {floor} rows, exceeds the maximum, {ceiling}.")
-    if floor > held:
-        raise ConfigError(f"quota {name}={text}: asks for {floor} rows, but the source has {held}; lower it.")
+    number = {name: place for place, name in enumerate(sources)}
+    groups = torch.tensor([number[line.source] for line in lines])
+    return GroupLimit(most, groups, list(floors.values()), list(ceilings.values()))

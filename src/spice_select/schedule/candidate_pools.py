@@ -11,15 +11,18 @@ run continues from the newest state and returns the identical subset.
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
+from spice_select.amounts import GIB
 from spice_select.choices import PoolRecord
 from spice_select.config import RunConfig
 from spice_select.distributed.process_group import all_gather_texts
 from spice_select.errors import OutputError
-from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
+from spice_select.gradients.memory import explain_out_of_memory, out_of_memory
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.examples import Example
 from spice_select.progress import Progress
@@ -28,11 +31,12 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.pick_in_pool import empty_record, pick_among_usable
-from spice_select.schedule.pool_gradients import PoolGradients
+from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.proxy_training import REMEDY, update, warm_up
 from spice_select.stopwatch import Stopwatch
+
+ROW_TOO_LARGE = "A single row does not fit: lower --max-length, or choose another --model."
 
 
 def choose_in_candidate_pools(
@@ -60,12 +64,12 @@ def choose_in_candidate_pools(
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     records = {record.pool: record for record in _gather(checkpoint.records().values(), ranks)[0]}
     sized = with_token_budget(proxy, config, examples, checkpoint.directory)
-    optimizer = ProxyOptimizer.create(sized, config.learning_rate, config.lr_warmup_steps)
-    cycles = _Cycles(examples, config, optimizer, checkpoint, progress, watch, ranks, records)
-    cycles.report_start(len(pools))
-    members = cut_cycles(pools, config.update_every)
-    for cycle, of_cycle in enumerate(members):
-        cycles.run(cycle, of_cycle, last=cycle == len(members) - 1)
+    optimizer = ProxyOptimizer(sized, config.learning_rate, config.lr_warmup_steps)
+    run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records)
+    run.report_start(len(pools))
+    cycles = cut_cycles(pools, config.update_every)
+    for number, cycle in enumerate(cycles):
+        run.choose_in_cycle(number, cycle, last=number == len(cycles) - 1)
     ordered = [records[pool.index] for pool in pools]
     refuse_empty_choice(ordered)
     return ordered
@@ -78,7 +82,7 @@ def _gather(own: Iterable[PoolRecord], ranks: Ranks) -> list[list[PoolRecord]]:
 
 
 @dataclass(slots=True)
-class _Cycles:
+class _Run:
     examples: Sequence[Example]
     config: RunConfig
     optimizer: ProxyOptimizer
@@ -89,6 +93,7 @@ class _Cycles:
     records: dict[int, PoolRecord]
     proxy_at: int | None = None  # the cycle at whose start the proxy in memory stands
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
+    held: HeldGradients = field(default_factory=HeldGradients)
 
     def report_start(self, pools: int) -> None:
         """Report how much there is to do, and how much of it an earlier run did."""
@@ -101,7 +106,7 @@ class _Cycles:
     def _tokens(self, rows: Iterable[int]) -> int:
         return sum(len(self.examples[row].input_ids) for row in rows)
 
-    def run(self, cycle: int, pools: list[CandidatePool], *, last: bool) -> None:
+    def choose_in_cycle(self, cycle: int, pools: list[CandidatePool], *, last: bool) -> None:
         """Bring the proxy to the cycle's start if that is needed, and choose in the pools not yet done."""
         saved = self._saved_proxy()
         missing = [pool for pool in pools if pool.index not in self.records]
@@ -114,11 +119,10 @@ class _Cycles:
             self._bring_proxy_to(cycle, saved)
         own = missing[self.ranks.rank :: self.ranks.size]
         if own:
-            gradients = PoolGradients(self.optimizer.proxy, self.config.gradient_memory, self.progress)
             with merged(self.optimizer.proxy):
                 for pool in own:
-                    self._choose(pool, gradients)
-            self.optimizer.proxy = gradients.proxy
+                    self._choose_in_pool(pool)
+            self.held = HeldGradients()  # free for the proxy's training
         self._exchange([pool.index for pool in own])
         self.unused_picks = [row for pool in pools for row in self.records[pool.index].picked_rows]
 
@@ -155,21 +159,63 @@ class _Cycles:
             picks = self.unused_picks
             update(self.optimizer, self.examples, picks, cycle, self.config, self.progress, self.ranks)
 
-    def _choose(self, pool: CandidatePool, gradients: PoolGradients) -> None:
-        record = self._pick(pool, gradients) if pool.quota else empty_record(pool)
+    def _choose_in_pool(self, pool: CandidatePool) -> None:
+        """Choose in one pool and save its record; a pool without a quota needs no gradients."""
+        if pool.quota:
+            rows, start = [self.examples[i] for i in pool.rows], time.perf_counter()
+            with explain_out_of_memory(REMEDY), self.watch.time("gradients"):
+                gram = self._gram(rows, report_passes=pool.index == 0)
+            seconds = time.perf_counter() - start
+            with self.watch.time("selection"):
+                record, usable = pick_among_usable(pool, gram, rows, self.config, seconds)
+            stop_or_report(record.bad, self.config, self.progress)  # before anything is kept
+            self.checkpoint.save_gram(pool.index, usable)
+        else:
+            record = PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
+            self.progress.advance(len(pool.rows), self._tokens(pool.rows))
         self.checkpoint.save_record(record)
         self.records[pool.index] = record
-        if not pool.quota:
-            self.progress.advance(len(pool.rows), self._tokens(pool.rows))
 
-    def _pick(self, pool: CandidatePool, gradients: PoolGradients) -> PoolRecord:
-        rows = [self.examples[i] for i in pool.rows]
-        start = time.perf_counter()
-        with explain_out_of_memory(REMEDY), self.watch.time("gradients"):
-            gram = gradients.gram(rows, report_passes=pool.index == 0)
-        seconds = time.perf_counter() - start
-        with self.watch.time("selection"):
-            record, usable = pick_among_usable(pool, gram, rows, self.config, seconds)
-        stop_or_report(record.bad, self.config, self.progress)  # before anything is kept
-        self.checkpoint.save_gram(pool.index, usable)
-        return record
+    def _gram(self, rows: Sequence[Example], *, report_passes: bool) -> Tensor:
+        """Gram matrix [m, m] float64 of the gradients of `rows`; batches shrink when a GPU's memory does not suffice.
+
+        Raises:
+            ModelError: a single row exceeds the GPU's memory.
+
+        """
+        lengths = [len(row.input_ids) for row in rows]
+        memory = int(self.config.gradient_memory * GIB)
+        counted: set[int] = set()
+
+        def advance(batch: Sequence[int]) -> None:
+            new = set(batch) - counted  # a batch passes several times when memory is short
+            counted.update(new)
+            self.progress.advance(len(new), sum(lengths[i] for i in new))
+
+        while True:
+            proxy = self.optimizer.proxy
+            batches = proxy.batches(lengths)
+            if report_passes:
+                passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
+                if passes > 1:
+                    needed = f"gradients need {passes} passes over each pool"
+                    self.progress.note(f"{needed}; a larger --gradient-memory needs fewer")
+            try:
+                return pool_gram(proxy.model, proxy.layers, rows, batches, memory, self.held, advance)
+            except torch.OutOfMemoryError as error:
+                smaller = with_smaller_batches(proxy, lengths)
+                if smaller is None:
+                    raise out_of_memory(ROW_TOO_LARGE) from error
+            torch.cuda.empty_cache()
+            self.optimizer.proxy = smaller
+            self.progress.note(f"out of memory: continuing with {smaller.token_budget:,} tokens per pass")
+
+
+def with_smaller_batches(proxy: Proxy, lengths: Sequence[int]) -> Proxy | None:
+    """`proxy` with its token budget halved until the batches change; None if every batch is already a single row."""
+    before, smaller = proxy.batches(lengths), proxy
+    if all(len(batch) == 1 for batch in before):
+        return None
+    while smaller.batches(lengths) == before:
+        smaller = replace(smaller, token_budget=max(1, smaller.token_budget // 2))
+    return smaller

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ from spice_select.choices import PoolRecord
 from spice_select.errors import OutputError
 from spice_select.files.atomic import write_bytes, write_text
 from spice_select.files.directory import IDENTITY
-from spice_select.files.records import differences
+from spice_select.files.records import damage_reported, differences, read_json
 
 FORMAT_VERSION = 1
 
@@ -35,7 +35,7 @@ STORE = "gradients"
 TEXTS = "texts.parquet"
 """Where a run without a store keeps its rows with their texts."""
 
-
+OVERWRITE = "Start again with --overwrite."
 _RECORD = TypeAdapter(PoolRecord)
 
 
@@ -60,14 +60,11 @@ class Checkpoint:
             OutputError: names what differs.
 
         """
-        path = self.directory / IDENTITY
-        saved = _read_json(path)
         wanted = json.loads(_dump({"format_version": FORMAT_VERSION, **identity}))
-        differing = differences(saved, wanted)
-        if differing:
+        if differing := differences(read_json(self.directory / IDENTITY, OVERWRITE), wanted):
             raise OutputError(
                 f"{self.directory.parent}: the run to resume had other settings: {differing}.\n"
-                "Give the same ones, or start again with --overwrite or another --output."
+                "Use the same ones, or start again with --overwrite or another --output."
             )
         self._run_digest()
 
@@ -76,14 +73,14 @@ class Checkpoint:
         found: dict[int, PoolRecord] = {}
         own = self._run_digest()
         for path in sorted(self.directory.glob("pool-*.json")):
+            content = read_json(path, OVERWRITE)
+            if content.pop("run", own) != own:
+                continue  # written by a process that outlived an earlier run in this directory
             try:
-                content = _read_json(path)
-                if content.pop("run", own) != own:
-                    continue  # written by a process that outlived an earlier run in this directory
                 record = _checked(content)
             except (KeyError, TypeError, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
-                raise OutputError(f"{path}: is not a pool record ({reason}); start again with --overwrite.") from error
+                raise OutputError(f"{path}: is not a pool record ({reason}).\n{OVERWRITE}") from error
             found[record.pool] = record
         return found
 
@@ -97,7 +94,7 @@ class Checkpoint:
         It is read once: if another run begins here later, it does not take this process's records for its own.
         """
         if not self._known:
-            identity = _dump(_read_json(self.directory / IDENTITY))
+            identity = _dump(read_json(self.directory / IDENTITY, OVERWRITE))
             self._known = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return self._known
 
@@ -119,10 +116,8 @@ class Checkpoint:
         path = self.directory / gram_name(pool)
         if not path.exists():
             return None
-        try:
+        with damage_reported(path, "Delete it to continue without it.", SafetensorError, KeyError, OSError):
             return load(path.read_bytes())["gram"]
-        except (SafetensorError, KeyError, OSError) as error:
-            raise OutputError(f"{path}: is damaged ({error}); delete it to continue without it.") from error
 
     def proxy_cycle(self) -> int | None:
         """The cycle whose starting proxy is saved, if any."""
@@ -144,11 +139,11 @@ class Checkpoint:
 
         """
         path = self.directory / f"proxy-{cycle:06d}.safetensors"
-        try:
+        with damage_reported(path, OVERWRITE, SafetensorError, KeyError, ValueError, OSError):
             content = path.read_bytes()
-            return load(content), _steps(content)
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise OutputError(f"{path}: is damaged ({error}); start again with --overwrite.") from error
+            # A safetensors file opens with the header's length (8 bytes, little-endian) and the header, JSON.
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            return load(content), int(header["__metadata__"]["steps"])
 
     def drop_proxy(self) -> None:
         """Delete the saved proxy, which a complete run does not need."""
@@ -171,23 +166,12 @@ def gram_name(pool: int) -> str:
     return f"gram-{pool:06d}.safetensors"
 
 
-def _steps(content: bytes) -> int:
-    # A safetensors file opens with the header's length (8 bytes, little-endian) and the header, JSON.
-    length = int.from_bytes(content[:8], "little")
-    return int(json.loads(content[8 : 8 + length])["__metadata__"]["steps"])
-
-
 def _dump(data: dict[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
 def _checked(content: dict[str, Any]) -> PoolRecord:
-    """The record that a file holds.
-
-    Raises:
-        ValueError: types, numbers of values or places do not fit each other.
-
-    """
+    """The record that a file holds; raises `ValueError` where types, lengths or places do not fit each other."""
     record = _RECORD.validate_python(PoolRecord.from_json(content))
     for name, places, end in (("rows", record.rows, None), ("picks", record.picks, len(record.rows))):
         if min(places, default=0) < 0 or len(set(places)) < len(places) or (end and max(places, default=-1) >= end):
@@ -198,13 +182,3 @@ def _checked(content: dict[str, Any]) -> PoolRecord:
         if any(len(values) != len(record.rows) for values in per_row):
             raise ValueError("its measures do not have one value per row")
     return record
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: cannot be read ({error}); start again with --overwrite.") from error
-    if not isinstance(content, dict):
-        raise OutputError(f"{path}: is not a JSON object; start again with --overwrite.")
-    return cast("dict[str, Any]", content)

@@ -28,19 +28,8 @@ def choose(
 ) -> list[PoolRecord]:
     """Choose `budget` rows of the pool; what `checkpoint` holds of it already is not computed again.
 
-    Args:
-        prepared: pool and options.
-        budget: rows to pick, at most.
-        proxy: fresh, with seeded adapters; None for a method without a model.
-        given: store of rows that are in the training set already, if any.
-        checkpoint: where progress is kept.
-        progress: receives rows and notes.
-        watch: receives seconds by stage.
-        ranks: the processes that share the work.
-
-    Returns:
-        One record per pool.
-
+    `proxy` is fresh, with seeded adapters, or None for a method without a model; `given` is the store of the rows that
+    are in the training set already. Returns one record per pool.
     """
     config, examples = prepared.config, prepared.pool.examples
     if config.method in WITHOUT_GRADIENTS:
@@ -49,8 +38,8 @@ def choose(
     assert proxy is not None
     if config.pool_size != "all":
         return choose_in_candidate_pools(examples, budget, config, proxy, checkpoint, progress, watch, ranks)
-    place = checkpoint.directory / STORE
     refuse_links(checkpoint.directory, STORE)
+    place = checkpoint.directory / STORE
     extract_gradients(prepared, proxy, place, progress, watch, given)
     with watch.time("selection"):
         store = GradientStore.open(place, prepared.device)

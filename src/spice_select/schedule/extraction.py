@@ -1,4 +1,4 @@
-"""The gradients of the one-shot form: a frozen proxy, every row's gradient projected and stored once.
+"""The gradients of a choice among all rows: a frozen proxy, every row's gradient projected and stored once.
 
 Any number of processes fill one store; `whole_pool` chooses from it.
 """
@@ -13,9 +13,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spice_select.config import RunConfig
-from spice_select.errors import ConfigError, OutputError
+from spice_select.errors import ConfigError
 from spice_select.files.locks import make_once
-from spice_select.files.records import differences
+from spice_select.files.records import damage_reported, differences
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import Pool
@@ -39,19 +39,14 @@ ROW_TOO_LARGE = (
 
 
 def open_given(config: RunConfig, identity: Mapping[str, Any], of: str, device: torch.device) -> GradientStore | None:
-    """The store of the rows that are in the training set already; it must be comparable with one of `identity`.
-
-    Raises:
-        ConfigError: its features were computed in another way than those `of` the pool.
-
-    """
+    """The store of the rows that are in the training set already, if any. Raises as `refuse_incomparable`."""
     if config.given is None:
         return None
     return refuse_incomparable(GradientStore.open(config.given, device), identity, "given", of)
 
 
 def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], option: str, of: str) -> GradientStore:
-    """`store`, if its features are made as those of a store of `identity`, proxies apart."""
+    """`store`, if its features are made like those of `identity`, proxies apart; else raises `ConfigError`."""
     theirs, ours = (
         {key: value for key, value in made.items() if key not in POOL_KEYS}
         for made in (store.identity, identity_record(identity))
@@ -74,13 +69,8 @@ def extract_gradients(
 ) -> None:
     """Fill `store` with the projected gradients of a pool; shards that exist are not computed again.
 
-    Args:
-        prepared: the pool and the options.
-        proxy: fresh, with seeded adapters; it is warmed up once for the store, then frozen.
-        store: directory of the store.
-        progress: receives rows and notes.
-        watch: receives seconds by stage.
-        proxy_of: a store whose warmed-up proxy is used, so that the gradients can be compared with its own.
+    `proxy` is fresh, with seeded adapters; it is warmed up once for the store, then frozen. `proxy_of` is a store whose
+    warmed-up proxy is used instead, so that the gradients of both can be compared.
 
     Raises:
         OutputError: the directory holds something else, or cannot be written.
@@ -140,24 +130,19 @@ def _load_common_proxy(
     def warmed_up() -> bytes:
         if proxy_of is not None:
             return proxy_bytes(proxy_of)
-        optimizer = ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps)
+        optimizer = ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps)
         warm_up(optimizer, pool.examples, config, progress)
         return save({name: layer.weight.detach().cpu().contiguous() for name, layer in proxy.factors.items()})
 
-    def on_wait(holder: str) -> None:
-        progress.note(f"waiting for {PROXY}, which {holder} makes")
-
-    content = make_once(store / PROXY, warmed_up, on_wait)
+    content = make_once(
+        store / PROXY, warmed_up, lambda holder: progress.note(f"waiting for {PROXY}, which {holder} makes")
+    )
     if proxy_of is not None and content != proxy_bytes(proxy_of):
         raise ConfigError(
             f"{store}: holds gradients of another proxy than that of {proxy_of.path}; choose another --output."
         )
-    try:
+    with damage_reported(store / PROXY, "Delete it and run the same command again.", SafetensorError):
         weights = load(content)
-    except SafetensorError as error:
-        raise OutputError(
-            f"{store / PROXY}: is damaged ({error}).\nDelete it and run the same command again."
-        ) from None
     with torch.no_grad():
         for name, layer in proxy.factors.items():
             layer.weight.copy_(weights[name])

@@ -9,8 +9,7 @@ from spice_select.prepared import Prepared
 from spice_select.store.layout import MANIFEST, Shape, file_digest, shard_rows
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
-"""Options that may differ between a run and its resumption: they do not determine which rows are chosen, or as
-`on_bad_gradient` only whether a run continues."""
+"""Options that may differ between a run and its resumption: none changes which rows a finished run has chosen."""
 
 FEATURE_KEYS = (
     "dtype", "lora_rank", "lora_alpha", "layers", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",

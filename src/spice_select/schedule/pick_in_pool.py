@@ -56,29 +56,21 @@ def pick_in_pool(
 ) -> PoolRecord:
     """Pick the pool's quota, or all its rows, on its Gram matrix [m, m] (unscaled); `lengths` are trained tokens [m].
 
-    `seconds` is what the gradients took, for the record.
+    `seconds` is what the gradients took, for the record. Raises `ModelError` where the gradients cannot be used.
     """
     try:
-        return _pick(pool, gram, lengths, config, seconds)
+        scaled = scaled_gram_of(gram, lengths, pool.quota, config)
+        alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
+        selection = _select(scaled, gram, min(pool.quota, len(gram)), alpha, config)
+        picks, generator = list(selection.indices), torch.Generator().manual_seed(config.seed + pool.index)
+        by_chance = random_information(scaled, len(picks), alpha, RANDOM_DRAWS, generator)
     except SelectionInputError as error:
         raise ModelError(
             f"candidate pool {pool.index}: the proxy's gradients cannot be used ({error}).\n"
             "Try --dtype float32, a lower --learning-rate, or another --model."
         ) from error
-
-
-def _pick(pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, seconds: float) -> PoolRecord:
-    squared = gram.diagonal()
-    scaled = scaled_gram_of(gram, lengths, pool.quota, config)
-    alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
-    selection = _select(scaled, gram, min(pool.quota, len(gram)), alpha, config)
-    generator = torch.Generator().manual_seed(config.seed + pool.index)
-    count = len(selection.indices)
-    by_chance = random_information(scaled, count, alpha, RANDOM_DRAWS, generator)
-    measures = measures_of(selection, squared.clamp(min=0).sqrt(), alpha, by_chance)
-    return PoolRecord(
-        pool.index, pool.rows, list(selection.indices), pool.quota, selection.stopped_early, seconds, measures
-    )
+    measures = measures_of(selection, gram.diagonal().clamp(min=0).sqrt(), alpha, by_chance)
+    return PoolRecord(pool.index, pool.rows, picks, pool.quota, selection.stopped_early, seconds, measures)
 
 
 def scaled_gram_of(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Gram:
@@ -89,14 +81,8 @@ def scaled_gram_of(gram: Tensor, lengths: Sequence[int], quota: int, config: Run
     return principal_gram(scaled, principal_rank(quota) if config.rank == "auto" else config.rank)
 
 
-def empty_record(pool: CandidatePool) -> PoolRecord:
-    """The record of a pool whose quota is 0: nothing is picked and no gradient is computed."""
-    return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
-
-
 def _select(scaled: Gram, gram: Tensor, quota: int, alpha: float, config: RunConfig) -> Selection:
     if config.method in GRADIENT_METHODS:
-        picks = GRADIENT_METHODS[config.method](gram, quota)
-        return select_in_order(scaled, picks, alpha, config.penalty)
+        return select_in_order(scaled, GRADIENT_METHODS[config.method](gram, quota), alpha, config.penalty)
     penalty = 0.0 if config.method == "fisher" else config.penalty
     return select_from_gram(scaled, quota, alpha, penalty, config.stop_ratio)

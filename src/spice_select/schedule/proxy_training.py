@@ -16,11 +16,7 @@ REMEDY = "Lower --gradient-memory, in float32 also --token-budget, and add --res
 
 
 def warm_up(
-    optimizer: ProxyOptimizer,
-    examples: Sequence[Example],
-    config: RunConfig,
-    progress: Progress,
-    ranks: Ranks = ALONE,
+    optimizer: ProxyOptimizer, examples: Sequence[Example], config: RunConfig, progress: Progress, ranks: Ranks = ALONE
 ) -> None:
     """Train the proxy on seeded random rows before its first pool, so that LoRA's B leaves zero."""
     rows = warm_up_rows(len(examples), config.warmup_steps * config.update_batch_size, config.seed)

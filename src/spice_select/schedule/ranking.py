@@ -47,22 +47,12 @@ class Losses:
 
 
 def choose_by_rank(
-    examples: Rows[Example],
-    config: RunConfig,
-    proxy: Proxy | None,
-    checkpoint: Checkpoint,
-    progress: Progress,
+    examples: Rows[Example], config: RunConfig, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
 ) -> list[PoolRecord]:
     """Rank `examples` by `config.method` and take its budget of rows, or the prefix nearest to a budget in tokens.
 
-    Only ifd needs `proxy`; it computes losses with the untrained proxy.
-
-    Returns:
-        A single record: all rows are one pool.
-
-    Raises:
-        ModelError: a loss is not finite and `config` says to stop there; or no row can be used.
-
+    Only ifd needs `proxy`, as loaded. Returns a single record: all rows are one pool. Raises `ModelError` where a loss
+    is not finite and `config` says to stop there, or where no row can be used.
     """
     losses, bad = None, list[BadRow]()
     if proxy is not None:
@@ -89,9 +79,9 @@ def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) ->
     """The picks of a method without gradients, best first; rows whose loss is not finite are left out."""
     lengths: list[int] = examples.trained_tokens.tolist()
     known = losses or Losses([], [])
-    order = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
     bad = known.bad()
-    order = [row for row in order if row not in bad]
+    ordered = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
+    order = [row for row in ordered if row not in bad]
     if config.budget_tokens is None or not order:
         return order[: config.budget_rows(len(examples), sum(lengths))]
     return take_tokens(order, lengths, config.budget_tokens)

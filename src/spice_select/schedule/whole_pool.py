@@ -38,7 +38,7 @@ def choose_from_store(
 ) -> PoolRecord:
     """Choose among all rows of a store that have a finite gradient and are not excluded, within budget and quota.
 
-    Several processes read a range of rows each and return the same.
+    Several processes read a range of rows each and return the same choice.
 
     Raises:
         ConfigError: budget, quota, excluded ids or given rows do not fit the store.
@@ -88,15 +88,17 @@ def scaled_pool(
 ) -> ScaledPool:
     """The rows `kept` of a store, from which up to `most` are chosen.
 
-    Raises:
-        SelectionInputError: a number is not finite.
-        ConfigError: the gradients of the given rows are those of another proxy.
-
+    Raises `SelectionInputError` where a value is not finite, `ConfigError` where `given` comes from another proxy.
     """
-    own = scaled_rows(store, lines, config)
+    if given is not None and proxy_bytes(given) != proxy_bytes(store):
+        raise ConfigError(
+            f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
+            f"Compute it again, in another directory, with --proxy-of {store.path}."
+        )
+    own = _scaled_rows(store, lines, config)
     places = torch.tensor(kept, device=store.device)
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
-    before = None if given is None else _usable_rows(same_proxy(given, store), config)
+    before = None if given is None else _usable_rows(given, config)
     progress.note(f"reading {features.rows:,} rows of {features.dim:,} dimensions")
     moments = moments_of(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
@@ -115,7 +117,7 @@ def scaled_pool(
     return ScaledPool(features, moments, before, alpha)
 
 
-def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
+def _scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
     """The rows of `store`, scaled; `lines` give their lengths."""
     lengths, squares = torch.tensor([line.trained_tokens for line in lines]), store.squared_norms()
     known = torch.where(torch.isfinite(squares), squares, 0.0)  # features of a row without a norm are zeros anyway
@@ -124,15 +126,5 @@ def scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) 
 
 def _usable_rows(store: GradientStore, config: RunConfig) -> FeatureRows:
     """The rows of a store that have a finite gradient, scaled."""
-    rows, finite = scaled_rows(store, store.listing.lines, config), torch.isfinite(store.squared_norms())
+    rows, finite = _scaled_rows(store, store.listing.lines, config), torch.isfinite(store.squared_norms())
     return rows if bool(finite.all()) else PartOfFeatures(rows, finite.nonzero()[:, 0])
-
-
-def same_proxy(given: GradientStore, store: GradientStore) -> GradientStore:
-    """`given`, if its gradients are those of the very proxy of `store`."""
-    if proxy_bytes(store) != proxy_bytes(given):
-        raise ConfigError(
-            f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
-            f"Compute it again, in another directory, with --proxy-of {store.path}."
-        )
-    return given

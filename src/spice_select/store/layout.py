@@ -27,12 +27,10 @@ from spice_select.files.records import damage_reported, read_json
 FORMAT = "spice-select gradient store"
 FORMAT_VERSION = 1
 SHARD_ROWS, SHARD_ROWS_ON_GPU = 256, 2048
-"""Rows of a shard: what a killed process loses, and the unit of work that processes share. Batches are cut inside a
-shard. A GPU's batches are larger, so there a shard has up to the second number, while enough shards remain to share."""
-
+"""Rows of a shard: what a killed process loses, and the unit of work that processes share."""
 SHARDS_ON_GPU, BYTES_ON_GPU = 16, 1 << 28
-"""On a GPU a shard has more rows than on a CPU only if at least so many shards remain, and its float32 features take at
-most so many bytes."""
+"""A GPU's batches, which are cut inside a shard, are larger: there a shard has more rows if at least so many shards
+remain to share, and its float32 features take at most so many bytes."""
 
 IDENTITY, POOL, TEXTS, PROXY = "identity.json", "pool.json", "pool.parquet", "proxy.safetensors"
 ROWS, MANIFEST, SHARDS = "rows.parquet", "manifest.json", "shards"
@@ -40,7 +38,7 @@ ROWS, MANIFEST, SHARDS = "rows.parquet", "manifest.json", "shards"
 FILES = (IDENTITY, POOL, TEXTS, PROXY, ROWS)
 """The files that the manifest lists beside the shards."""
 
-AGAIN = "Delete what is damaged and give the command that made the store again: it computes only what is missing."
+AGAIN = "Delete what is damaged and run the command that made the store again: it computes only what is missing."
 
 
 def shard_rows(device: torch.device, rows: int, dim: int) -> int:
@@ -69,7 +67,7 @@ class Shape:
 
 
 class Manifest(NamedTuple):
-    """What a finished store says of itself: its shape, and the sha256 of each file."""
+    """A finished store's shape, and the sha256 of each of its files."""
 
     shape: Shape
     files: dict[Path, str]
@@ -84,12 +82,7 @@ class Shard(NamedTuple):
 
 
 def read_manifest(store: Path) -> Manifest:
-    """The manifest of a finished store.
-
-    Raises:
-        OutputError: it is no store, not finished, of another version, or its manifest is damaged.
-
-    """
+    """The manifest of a store; raises `OutputError` where it is missing, damaged or of another version."""
     path = store / MANIFEST
     if not (store / IDENTITY).exists():
         raise OutputError(
@@ -132,12 +125,7 @@ def shard_bytes(shape: Shape, shard: int, features: Tensor, squared_norms: Tenso
 
 
 def read_shard(store: Path, shape: Shape, shard: int) -> Shard:
-    """A shard, mapped into memory.
-
-    Raises:
-        OutputError: it is missing, cut short, or another shard; checksums are not compared.
-
-    """
+    """A shard, mapped into memory, checksums not compared; raises `OutputError` if it is missing or another shard."""
     path, members = shard_path(store, shard), shape.members(shard)
     if not path.exists():
         raise OutputError(f"{path}: is missing.\n{AGAIN}")
@@ -159,12 +147,7 @@ def read_shard(store: Path, shape: Shape, shard: int) -> Shard:
 
 
 def verify_shard(store: Path, shape: Shape, shard: int, proxy: str) -> None:
-    """Read a shard whole and compare it with the checksums that it carries.
-
-    Raises:
-        OutputError: as `read_shard`, or its content is damaged or made with another proxy.
-
-    """
+    """Compare a shard with its own checksums; raises `OutputError` where it is damaged or of another proxy."""
     found, path = read_shard(store, shape, shard), shard_path(store, shard)
     if found.record.get("proxy") != proxy:
         raise OutputError(f"{path}: holds gradients of another proxy than {PROXY}.\n{AGAIN}")

@@ -1,8 +1,4 @@
-"""A finished store: rows by number from memory-mapped shards, lines, norms and texts.
-
-store = GradientStore.open("gradients")
-store.rows, store.dim, store.take(torch.tensor([5, 2]))
-"""
+"""A finished store: rows by number from memory-mapped shards, lines, norms and texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,14 +19,10 @@ from spice_select.store.layout import AGAIN, Shape
 
 @dataclass(frozen=True, eq=False)
 class GradientStore:
-    """Projected gradients [n, d] of a pool, read as they are needed; `FeatureRows` for a selection.
+    """Projected gradients [n = rows, d = dim] of a pool, read to `device` when needed; `FeatureRows` for a selection.
 
-    Attributes:
-        path: the directory.
-        rows: n.
-        dim: d.
-        device: where rows are put when read.
-
+    store = GradientStore.open("gradients")
+    store.rows, store.dim, store.take(torch.tensor([5, 2]))
     """
 
     path: Path
@@ -79,19 +71,17 @@ class GradientStore:
     def listing(self) -> Listing:
         """The pool without its texts: a line for every row, and the inputs.
 
-        Raises:
-            OutputError: a file is damaged, or there are not as many lines as gradients.
-
+        Raises `OutputError` where a file is damaged, or there are not as many lines as gradients.
         """
         lines = read_lines(self.path / layout.ROWS, AGAIN)
         if len(lines) != self.rows:
             raise OutputError(
                 f"{self.path}: has lines for {len(lines):,} rows and gradients of {self.rows:,}.\n{AGAIN}"
             )
-        about = self.about
         with damage_reported(self.path / layout.POOL, AGAIN, KeyError, TypeError, ValueError, OverflowError):
-            rejected = [Rejection(**item) for item in about["rejected"]]
-            return Listing(lines, rejected, [SourceFile(**item) for item in about["inputs"]], int(about["truncated"]))
+            rejected = [Rejection(**item) for item in self.about["rejected"]]
+            inputs = [SourceFile(**item) for item in self.about["inputs"]]
+            return Listing(lines, rejected, inputs, int(self.about["truncated"]))
 
     def squared_norms(self) -> Tensor:
         """|g|^2 before projection, [n] float64."""
@@ -122,12 +112,8 @@ class GradientStore:
 def check_store(path: str | Path) -> list[str]:
     """Read a finished store whole and compare it with its checksums; nothing is changed.
 
-    Returns:
-        What is wrong, a line for each file; empty where all is well.
-
-    Raises:
-        OutputError: it is no finished store, or its manifest is damaged.
-
+    Returns what is wrong, a line for each file. Raises `OutputError` where there is no finished store, or a damaged
+    manifest.
     """
     files = layout.read_manifest(Path(path)).files
     problems: list[str] = []

@@ -44,17 +44,10 @@ def check_place(store: Path) -> None:
 
 
 def prepare_store(store: Path, identity: dict[str, Any], write_pool: Callable[[Path], None]) -> None:
-    """Make `store` the store of `identity`, or check that it is.
+    """Make `store`, which need not exist, the store of `identity`, or check that it is.
 
-    Args:
-        store: a directory that need not exist.
-        identity: plain values; all settings that decide the features.
-        write_pool: writes `pool.json` and `pool.parquet` into the directory.
-
-    Raises:
-        OutputError: the directory is something else or a store of other settings, which the message names; or a file
-            of it is damaged.
-
+    `write_pool` writes `pool.json` and `pool.parquet` into the directory. Raises `OutputError` where the directory is
+    something else, a store of other settings, or damaged.
     """
     check_place(store)
     ensure_writable(store)
@@ -82,15 +75,8 @@ def write_pool(store: Path, pool: Pool, about: dict[str, Any]) -> None:
 def compute_shards(store: Path, shape: Shape, compute: Compute, note: Callable[[str], None]) -> None:
     """Compute the shards that are missing and that no other process computes; wait for the others.
 
-    Args:
-        store: prepared, with its proxy.
-        shape: how the rows are cut into shards.
-        compute: computes one shard.
-        note: receives what this process waits for.
-
-    Raises:
-        OutputError: a shard is damaged or cannot be written.
-
+    The store is prepared and has its proxy; `note` receives what this process waits for. Raises `OutputError` where a
+    shard is damaged or cannot be written.
     """
     proxy = layout.file_digest(store / layout.PROXY)
     for shard in range(shape.shards):
@@ -98,10 +84,8 @@ def compute_shards(store: Path, shape: Shape, compute: Compute, note: Callable[[
             layout.verify_shard(store, shape, shard, proxy)
 
     def make(shard: int, *, wait: bool) -> bool:
-        def on_wait(holder: str) -> None:
-            note(f"waiting for shard {shard}, which {holder} computes")
-
-        with claimed(store, f"{shard:06d}", wait=wait, on_wait=on_wait) as held:
+        waiting = f"waiting for shard {shard}, which {{}} computes"
+        with claimed(store, f"{shard:06d}", wait=wait, on_wait=lambda holder: note(waiting.format(holder))) as held:
             mine = held and not layout.shard_path(store, shard).exists()
             if mine:
                 _write_shard(store, shape, shard, *compute(shape.members(shard)), proxy)
@@ -131,10 +115,9 @@ def finish_store(store: Path, shape: Shape, write_rows: Callable[[Path, list[Ten
 
 def _refuse_other_settings(store: Path, identity: dict[str, Any]) -> None:
     lost = "Without it nothing says what the gradients are of: choose another --output."
-    differing = differences(read_json(store / layout.IDENTITY, lost), layout.identity_record(identity))
-    if differing:
+    if differing := differences(read_json(store / layout.IDENTITY, lost), layout.identity_record(identity)):
         raise OutputError(
-            f"{store}: holds gradients of other settings: {differing}.\nGive the same ones, or choose another --output."
+            f"{store}: holds gradients of other settings: {differing}.\nUse the same ones, or choose another --output."
         )
 
 

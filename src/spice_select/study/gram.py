@@ -1,5 +1,6 @@
 """The rows of a cell whose proxy stays frozen, picked from a Gram matrix of the whole pool that such cells share."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
-from spice_select.errors import OutputError
 from spice_select.files.atomic import write_bytes
+from spice_select.files.records import damage_reported
 from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.prepared import Prepared
@@ -30,8 +31,7 @@ def frozen_picks(
 ) -> list[int] | None:
     """Places of the rows that a method with gradients picks, in the pool's order; None where its proxy is updated.
 
-    `select` cannot make these picks: its one seed sets both the proxy and the cut into candidate pools. Raises
-    `ModelError` where a loss or gradient is not finite and the options say to stop.
+    `select` cannot make these picks: its one seed sets both the proxy and the cut into candidate pools.
     """
     examples = prepared.pool.examples
     budget = config.budget_rows(len(examples), prepared.pool.trained_tokens)
@@ -55,23 +55,17 @@ def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> Tens
     path = directory / f"gram-{config.seed}-{config.warmup_steps}.safetensors"
     if not path.exists():
         proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
-        warm_up(ProxyOptimizer.create(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
+        warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
         lengths = [len(example.input_ids) for example in examples]
         progress.begin(f"gradients {config.seed}", len(examples), sum(lengths))
-        with explain_out_of_memory("Lower gradient_memory in the study's YAML and give the same command again."):
+
+        def advance(batch: Sequence[int]) -> None:
+            progress.advance(len(batch), sum(lengths[row] for row in batch))
+
+        with explain_out_of_memory("Lower gradient_memory in the study's YAML and run the same command again."):
             merge(proxy)
-            gram = pool_gram(
-                proxy.model,
-                proxy.layers,
-                examples,
-                proxy.batches(lengths),
-                int(config.gradient_memory * GIB),
-                HeldGradients(),
-                lambda batch: progress.advance(len(batch), sum(lengths[row] for row in batch)),
-                torch.bfloat16,  # the gradients of a whole pool, which wait between batches, would not fit otherwise
-            )
+            held, batches, memory = HeldGradients(), proxy.batches(lengths), int(config.gradient_memory * GIB)
+            gram = pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)
         write_bytes(path, save({"gram": gram}))
-    try:
+    with damage_reported(path, "Delete it and run the study again.", SafetensorError, KeyError):
         return load(path.read_bytes())["gram"]
-    except (SafetensorError, KeyError) as error:
-        raise OutputError(f"{path}: is damaged ({error}); delete it and run the study again.") from error

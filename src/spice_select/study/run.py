@@ -1,7 +1,7 @@
 """`run_study`: every cell at every seed by `select`, `finetune` and `evaluate`, then one table and two figures.
 
-The study's directory, format version 2. What is there is not made again:
-    study.json                what makes the study the same one when it goes on
+The study's directory, format version 2. What is there is not computed again:
+    study.json                the settings that must stay the same when the study is continued
     gram-*.safetensors        see `gram`
     untrained.json            loss of each held-out row by id before any fine-tuning
     cells/<cell>-<seed>-<digest of options>/
@@ -32,7 +32,7 @@ from spice_select.evaluation.heldout import limited
 from spice_select.files.atomic import TEMPORARY_PATTERN, write_text
 from spice_select.files.directory import refuse_links, sweep_folders
 from spice_select.files.locks import LOCK, sole_writer
-from spice_select.files.records import differences
+from spice_select.files.records import differences, write_json
 from spice_select.output.trainers import TRAIN_FILE
 from spice_select.output.write_run import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
@@ -46,7 +46,7 @@ from spice_select.training.finetune import finetune
 from spice_select.training.plan import require_trl
 
 DECISIVE = {"model", "budget", "gradient_seeds", "format", "columns", "max_length", "rows_per_source", "recipe"}
-"""Keys that must stay the same when a study goes on; of the data, the contents are compared instead of the names."""
+"""Keys that must stay the same when a study is continued; of the data, contents are compared instead of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Study:
     progress: Progress
 
     def choose(self, cell: str, seed: int) -> tuple[Choice, Path]:
-        """The choice of a cell, made unless it is there, and its `selection`. Raises as `select` does."""
+        """The choice of a cell, made unless it is on disk, and its `selection`. Raises as `select` does."""
         options, tokens = self.config.cells[cell], None
         if EQUAL_TOKENS in options:
             tokens = self.choose(options[EQUAL_TOKENS], seed)[0].trained_tokens
@@ -80,7 +80,7 @@ class Study:
             rows = self._rows(self.config.run_config(cell, seed, tokens), selection)
             chosen = [self.prepared.pool.examples[row] for row in rows]
             trained = sum(row.trained_tokens for row in chosen)
-            write_json(record, {"options": options, "ids": [row.id for row in chosen], "trained_tokens": trained})
+            write_json(record, asdict(Choice(options, [row.id for row in chosen], trained)))
         return read_json(record, Choice), selection
 
     def _rows(self, config: RunConfig, selection: Path) -> list[int]:
@@ -106,7 +106,6 @@ class Study:
         new = not heldout.exists()
         if new and not checkpoint.exists():
             self.progress.note(f"cell {cell}, seed {seed}: fine-tuning on {len(choice.ids):,} rows")
-            place.mkdir(parents=True, exist_ok=True)
             finetune(
                 selection,
                 output=checkpoint,
@@ -141,7 +140,7 @@ class Study:
 
 
 def run_study(config: StudyConfig, directory: Path, progress: Progress) -> str:
-    """Make what is missing of a study in `directory`, seed by seed; returns its table, in Markdown.
+    """Compute what is missing of a study in `directory`, seed by seed; returns its table, in Markdown.
 
     Raises `ConfigError` where data or a budget do not fit the study; `OutputError` where the directory holds another
     study, damaged files or links; and as `select`, `finetune` and `evaluate` do.
@@ -201,24 +200,19 @@ def check_directory(directory: Path, identity: dict[str, Any]) -> bool:
         if found := differences(read_json(path, dict[str, Any]), identity):
             raise OutputError(
                 f"{directory}: holds a study with other settings: {found}.\n"
-                "Cells and seeds may be added; for anything else give a new --output. Rows without an id or a source\n"
+                "Cells and seeds may be added; else choose a new --output. Rows without an id or a source\n"
                 "are named after their file: give a renamed file its old name back."
             )
         return True
     present = directory.iterdir() if directory.exists() else ()
     if not all(other.match(TEMPORARY_PATTERN) or other.name == LOCK for other in present):
-        raise OutputError(f"{directory}: is not empty and holds no study; give a new --output.")
+        raise OutputError(f"{directory}: is not empty and holds no study; choose a new --output.")
     return False
 
 
 def digest(content: object) -> str:
-    """A name that tells JSON values from others."""
+    """A short name for a JSON value, different for different values."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write lists, dicts, texts and finite numbers; the file is whole or absent."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, kind: Any) -> Any:
@@ -227,4 +221,4 @@ def read_json(path: Path, kind: Any) -> Any:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
-        raise OutputError(f"{path}: is damaged ({reason}); delete it and run the study again.") from error
+        raise OutputError(f"{path}: is damaged ({reason}).\nDelete it and run the study again.") from error

@@ -15,18 +15,12 @@ from spice_select.progress import Progress
 
 
 class Steps(TrainerCallback):
-    """Collects the loss of each optimizer step, reports progress, and stops a training that diverges.
-
-    Attributes:
-        losses: of each step, in nats a trained token.
-        diverged: the loss of the last step, or the norm of its gradient, is not finite.
-
-    """
+    """Collects the loss of each optimizer step, reports progress, and stops a training that diverges."""
 
     def __init__(self, progress: Progress, rows: int, tokens: int) -> None:
         """`rows` and `tokens` are those of all epochs together."""
-        self.losses: list[float] = []
-        self.diverged = False
+        self.losses: list[float] = []  # of each step, in nats per trained token
+        self.diverged = False  # the loss of the last step, or the norm of its gradient, is not finite
         self._progress, self._rows, self._tokens = progress, rows, tokens
         self._epoch_start = 0
 

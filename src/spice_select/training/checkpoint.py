@@ -1,11 +1,11 @@
-"""The directory that `finetune` leaves: when it may be written, and what marks it as whole.
+"""The directory that `finetune` writes.
 
     adapter_config.json, adapter_model.safetensors    the adapter, as PEFT reads it
-    tokenizer.json and the tokenizer's other files    so that the checkpoint is complete beside its base model
+    tokenizer.json and the tokenizer's other files    so that the checkpoint needs nothing but its base model
     finetune.json                                     the data, the recipe and every step's loss; written last
 
-A new directory appears whole, by one rename. Inside a directory that exists (it may be a mount point, which cannot be
-renamed) a hidden folder appears whole; then its files move into place, finetune.json last.
+A new directory appears complete, by one rename. In a directory that exists (it may be a mount point, which cannot be
+renamed) a hidden folder appears complete; then its files move into place, finetune.json last.
 """
 
 import hashlib
@@ -25,22 +25,16 @@ FORMAT = "spice-select-finetune"
 FORMAT_VERSION = 1
 
 READY = ".spice-checkpoint.tmp"
-"""A whole checkpoint inside the directory whose earlier one it replaces."""
+"""A complete checkpoint inside the directory whose earlier one it replaces."""
 
 Existing = Literal["refuse", "overwrite"]
 
 
 def check_output(output: Path, existing: Existing) -> None:
-    """Make sure that `output` may be written; nothing changes.
-
-    Raises:
-        OutputError: it holds a checkpoint that may not be replaced, or files that `finetune` did not write.
-
-    """
+    """Raise `OutputError` if `output` holds a checkpoint to keep, or files that `finetune` did not write."""
     if os.path.lexists(output) and not output.is_dir():
         raise OutputError(f"{output}: is a file, or a link to no directory; choose another --output.")
-    present = _present(output)
-    if not present:
+    if not (present := _present(output)):
         return
     own = _recorded_files(output)
     if own is None:
@@ -65,13 +59,9 @@ def lock_of(output: Path) -> Path:
 
 
 def write_checkpoint(output: Path, record: dict[str, Any], save: Callable[[Path], None]) -> None:
-    """Make the files that `save` writes into a folder, and `record`, the whole content of `output`.
+    """Replace the content of `output` by the files that `save` writes into a folder, and `record`.
 
-    Call `check_output` first: an earlier checkpoint is replaced.
-
-    Raises:
-        OutputError: it cannot be written. If everything was saved already, the message says where.
-
+    Call `check_output` first. Raises `OutputError` if `output` cannot be written.
     """
     ready = output / READY
     shutil.rmtree(ready, ignore_errors=True)  # an interrupted command may have left one, which is superseded
@@ -85,12 +75,7 @@ def write_checkpoint(output: Path, record: dict[str, Any], save: Callable[[Path]
 
 
 def finish_move(output: Path) -> None:
-    """Complete the replacement of a checkpoint, where a kill interrupted it after everything was saved.
-
-    Raises:
-        OutputError: another process writes there.
-
-    """
+    """Complete the replacement of a checkpoint that a kill interrupted; `OutputError` if another process writes it."""
     ready = output / READY
     if ready.is_dir() and not ready.is_symlink() and not (output / RECORD).exists():
         with sole_writer(output, lock_of(output)):
@@ -122,14 +107,14 @@ def _move_in(output: Path) -> None:
 def _recorded_files(output: Path) -> set[str] | None:
     """Names of the files of the checkpoint in `output`, from its record; None if there is none."""
     try:
-        record: object = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        record: Any = json.loads((output / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     about = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
-    names: object = about.get("files")
-    if about.get("format") != FORMAT or not isinstance(names, list):
-        return None
-    return {str(name) for name in cast("list[object]", names)}
+    names = about.get("files")
+    return (
+        set(map(str, cast("list[Any]", names))) if about.get("format") == FORMAT and isinstance(names, list) else None
+    )
 
 
 def _present(output: Path) -> set[str]:

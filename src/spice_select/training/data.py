@@ -22,7 +22,7 @@ _SAVED_DATASET = ("state.json", "dataset_dict.json")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """Rows as the trainer takes them: `input_ids`, and `labels` with -100 where a token is no target."""
+    """Rows for the trainer: `input_ids`, and `labels` with -100 where a token is no target."""
 
     dataset: datasets.Dataset
     left_out: int  # rows that cannot be trained on, or of which `max_length` leaves no target
@@ -50,13 +50,7 @@ class TrainingRows:
 
 
 def run_directory(data: Data) -> Path | None:
-    """The directory if `data` is one that a run wrote, None if it is a pool.
-
-    Raises:
-        ConfigError: a run's directory among other inputs.
-        PoolError: a directory that is neither a run's nor a saved dataset.
-
-    """
+    """The directory if `data` is one that a run wrote, None if it is a pool; other directories raise an error."""
     inputs = as_list(data)
     found = [path for item in inputs if isinstance(item, (str, Path)) if _is_run(path := Path(item).expanduser())]
     if found and len(inputs) > 1:
@@ -67,9 +61,9 @@ def run_directory(data: Data) -> Path | None:
 
 
 def run_options(data: Data) -> dict[str, Any]:
-    """`model`, `revision` and `max_length` of the run whose directory `data` is, as far as `run.yaml` has them.
+    """`model`, `revision` and `max_length` of the run whose directory `data` is, as far as `run.yaml` holds them.
 
-    Not whether the model's own code may run: the user allows that each time.
+    Whether the model's own code may run is not taken over: the user allows that each time.
     """
     directory = run_directory(data)
     if directory is None or not (path := directory / "run.yaml").is_file():
@@ -79,12 +73,7 @@ def run_options(data: Data) -> dict[str, Any]:
 
 
 def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> TrainingRows:
-    """Read and tokenise `data`.
-
-    Raises:
-        SpiceSelectError: as `read_pool` and `training_dataset` do; or no row keeps a target.
-
-    """
+    """Read and tokenise `data`. Raises as `read_pool` and `training_dataset` do, and if no row keeps a target."""
     directory = run_directory(data)
     if directory is None:
         pool = read_pool(as_list(data), tokenizer, options)
@@ -96,7 +85,7 @@ def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolO
         return TrainingRows(datasets.Dataset.from_dict({"input_ids": ids, "labels": labels}), len(pool.rejected))
     if options.format or options.columns or options.skip_invalid:
         raise ConfigError(
-            f"{directory}: is a run's directory, whose rows are read and checked already; "
+            f"{directory}: is a run's directory, whose rows were checked when it was written; "
             "leave out --format, --column and --skip-invalid."
         )
     path = directory / TRAIN_FILE
@@ -107,13 +96,11 @@ def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolO
 
 
 def _is_run(path: Path) -> bool:
-    if not path.is_dir():
-        return False
     if (path / TRAIN_FILE).is_file():
         return True
     if (path / "checkpoint" / "identity.json").is_file():
         raise PoolError(f"{path}: holds an unfinished run; finish it with spice-select run ... --resume.")
-    if not any((path / name).is_file() for name in _SAVED_DATASET):
+    if path.is_dir() and not any((path / name).is_file() for name in _SAVED_DATASET):
         raise PoolError(
             f"{path}: is neither a run's directory (no {TRAIN_FILE}) nor a dataset saved by datasets.save_to_disk.\n"
             "Name the data files one by one instead of their folder."

@@ -1,26 +1,20 @@
-"""A fine-tuning before it starts: options that fit each other, rows, and the model with its adapters."""
+"""The plan of a fine-tuning: options checked against each other, the model found, the rows read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
-from spice_select.distributed.launch import is_main_process, process_count
+from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, SpiceSelectError
 from spice_select.pool.examples import PoolOptions
 from spice_select.pool.sources import as_list
-from spice_select.progress import NoProgress, Progress
+from spice_select.progress import Progress
 from spice_select.proxy.embedded import HUB_NAME
-from spice_select.proxy.loading import (
-    ModelSource,
-    load_tokenizer,
-    model_source,
-    pick_device,
-    resolved_dtype,
-)
+from spice_select.proxy.loading import ModelSource, load_tokenizer, model_source, pick_device, resolved_dtype
 from spice_select.recipe import Recipe, resolve_recipe
 from spice_select.training.data import Data, TrainingRows, run_options, training_rows
 
@@ -28,9 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True, slots=True)
-class BatchSplit:
-    """How a batch becomes one optimizer step: `rows_at_once` rows a process, `accumulation` times."""
+class BatchSplit(NamedTuple):
+    """How a batch becomes one optimizer step: `rows_at_once` rows per process, `accumulation` times."""
 
     rows_at_once: int
     accumulation: int
@@ -71,7 +64,7 @@ def plan_training(data: Data, options: TrainingOptions) -> TrainingPlan:
     """Resolve the options for `data`; neither rows nor weights are read.
 
     Raises:
-        SpiceSelectError: an option is wrong, the model's files are missing, or TRL is.
+        SpiceSelectError: an option is wrong, or the model's files or TRL are missing.
 
     """
     run = run_options(data)
@@ -81,13 +74,9 @@ def plan_training(data: Data, options: TrainingOptions) -> TrainingPlan:
     split = split_batch(recipe.batch_size, options.rows_at_once, process_count())
     if not as_list(data):
         raise ConfigError("no data was given; name a run's directory, or at least one file or dataset id.")
-    named = {key: run[key] for key in ("model", "revision") if key in run}
-    if options.model:
-        named = {"model": options.model}
-    if options.revision:
-        named["revision"] = options.revision
-    machine = {key: getattr(options, key) for key in ("dtype", "device", "trust_remote_code")}
-    config = resolve({}, {**named, **machine}, "options")
+    named = {"model": options.model} if options.model else {k: run[k] for k in ("model", "revision") if k in run}
+    keys = ("dtype", "device", "trust_remote_code", *(["revision"] if options.revision else []))
+    config = resolve(named, {key: getattr(options, key) for key in keys}, "options")
     require_trl()
     source, device = model_source(config), pick_device(config.device)
     config = config.model_copy(update={"dtype": resolved_dtype(config.dtype, device)})
@@ -99,12 +88,7 @@ def plan_training(data: Data, options: TrainingOptions) -> TrainingPlan:
 
 
 def split_batch(batch_size: int, rows_at_once: int, processes: int) -> BatchSplit:
-    """Cut a batch into equal parts of at most `rows_at_once` rows.
-
-    Raises:
-        ConfigError: `rows_at_once` is below 1, or the processes cannot share the batch equally.
-
-    """
+    """Cut a batch into equal parts of at most `rows_at_once` rows; `ConfigError` if `processes` cannot share it."""
     if rows_at_once < 1:
         raise ConfigError(f"rows_at_once must be at least 1, not {rows_at_once}.")
     own, rest = divmod(batch_size, processes)
@@ -118,12 +102,7 @@ def split_batch(batch_size: int, rows_at_once: int, processes: int) -> BatchSpli
 
 
 def require_trl() -> None:
-    """Fail early where TRL is not installed.
-
-    Raises:
-        SpiceSelectError: says how to install it.
-
-    """
+    """Raise `SpiceSelectError`, which says how to install it, if TRL is missing."""
     try:
         import trl  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
@@ -132,13 +111,8 @@ def require_trl() -> None:
         ) from error
 
 
-def of_main_process(progress: Progress | None) -> Progress:
-    """`progress` in the first process of a launch; the others stay silent."""
-    return progress if progress is not None and is_main_process() else NoProgress()
-
-
 def read_rows(plan: TrainingPlan, progress: Progress) -> "tuple[PreTrainedTokenizerBase, TrainingRows]":
-    """The model's tokenizer, and the rows read with it. Raises as `training_rows` does."""
+    """The model's tokenizer, and the rows tokenised with it. Raises as `training_rows` does."""
     progress.note("reading the rows")
     tokenizer = load_tokenizer(plan.source)
     rows = training_rows(plan.data, tokenizer, plan.reading)

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on given rows, quiet and reproducible. TRL is imported only here, when it is used."""
+"""TRL's SFTTrainer on given rows, quiet and reproducible. TRL is imported when it is used."""
 
 import logging
 import tempfile
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
     from trl import SFTConfig  # pyright: ignore[reportPrivateImportUsage]
 
 LARGE = 1_000_000_000
-"""Parameters from which on activations are recomputed instead of being kept."""
+"""Parameters from which activations are recomputed instead of stored."""
 
-OUT_OF_MEMORY = (
-    "Lower --rows-at-once (the result stays the same) or --max-length, or load the weights with --dtype bfloat16."
-)
+OUT_OF_MEMORY = "Lower --rows-at-once (the result stays the same) or --max-length, or use --dtype bfloat16."
 
 
 def load_adapted(plan: TrainingPlan, progress: Progress) -> "PeftModel":
@@ -41,17 +39,9 @@ def load_adapted(plan: TrainingPlan, progress: Progress) -> "PeftModel":
 
 
 def add_lora(model: "PreTrainedModel", recipe: Recipe, base: str, revision: str | None) -> "PeftModel":
-    """Put trainable adapters on all linear layers of `model`: A random from the recipe's seed alone, B zero.
+    """Add adapters to all linear layers of `model`, on the CPU: A depends on the recipe's seed alone, B is zero.
 
-    Args:
-        model: on the CPU, whose generator draws A.
-        recipe: rank, alpha and seed.
-        base: the name under which others find the model; adapter_config.json records it.
-        revision: of `base`.
-
-    Raises:
-        ModelError: PEFT finds no linear layer.
-
+    adapter_config.json records `base` and its `revision`. Raises `ModelError` if PEFT finds no linear layer.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -79,18 +69,13 @@ def train(
     plan: TrainingPlan,
     steps: Steps,
 ) -> float:
-    """Train the adapters of `model` in place by the plan's recipe; `steps` collects the losses.
+    """Train the adapters of `model` in place by the plan's recipe; return seconds without preparation.
 
-    The loss of a step is the mean over all trained tokens of its rows, in all processes. The global random
-    generators are seeded on the way.
-
-    Returns:
-        Seconds of the training itself, without preparation.
+    `steps` collects the losses: of a step, the mean over all trained tokens of its rows, in all processes. The global
+    random generators are seeded.
 
     Raises:
-        ConfigError: the Trainer cannot use `device`.
-        ModelError: memory runs out.
-        SpiceSelectError: the loss is not a finite number.
+        SpiceSelectError: the Trainer cannot use the device, memory runs out, or the loss is not finite.
 
     """
     from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
@@ -158,7 +143,7 @@ def _arguments(plan: TrainingPlan, scratch: str, *, large: bool) -> "SFTConfig":
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Silence these libraries below errors: their warnings concern arguments that this module sets."""
+    """Hide warnings of these libraries, which concern arguments that this module sets."""
     loggers = [logging.getLogger(name) for name in ("trl", "peft", "accelerate", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -21,39 +21,28 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark.
+    """One benchmark."""
 
-    Attributes:
-        about: one line for help texts.
-        tasks: lm-eval's tasks or group.
-        files: names of local files without suffix, in the order they are looked for.
-        scores: the reported metric first.
-        subtask_field: the field of a local row that names its subtask.
-        shot_files: local files of worked examples; without one the local benchmark is zero-shot.
-        shots: worked examples, where their number is not lm-eval's own.
-        chat: applies the chat template.
-        executes: scores by running generated programs.
-
-    """
-
-    about: str
-    tasks: tuple[str, ...]
-    files: tuple[str, ...]
-    scores: tuple[Score, ...]
-    subtask_field: str | None = None
-    shot_files: tuple[str, ...] = ()
-    shots: int | None = None
-    chat: bool = False
-    executes: bool = False
+    about: str  # one line for help texts
+    tasks: tuple[str, ...]  # lm-eval's tasks or group
+    files: tuple[str, ...]  # names of local files without suffix; the first that exists is read
+    scores: tuple[Score, ...]  # the reported metric first
+    subtask_field: str | None = None  # the field of a local row that names its subtask
+    shot_file: str = ""  # local file of worked examples; without it the local benchmark is zero-shot
+    shots: int | None = None  # worked examples, where their number is not lm-eval's own
+    chat: bool = False  # applies the chat template
+    executes: bool = False  # scores by running generated programs
+    download: str = ""  # the command that fetches once what scores it and comes with no package
 
 
+CODE_METRIC = "python -c \"import evaluate; evaluate.load('code_eval')\""
 BENCHMARKS: dict[str, Benchmark] = {
     "gsm8k": Benchmark(
         "grade-school mathematics, 5-shot generation, exact match of the last number",
         ("gsm8k",),
         ("gsm8k_test", "gsm8k"),
         tuple(Score(f"exact_match ({name})", "exact_match", name) for name in ("flexible-extract", "strict-match")),
-        shot_files=("gsm8k_train",),
+        shot_file="gsm8k_train",
     ),
     "bbh": Benchmark(
         "BIG-Bench Hard, 27 subtasks, 3-shot chain of thought, exact match",
@@ -68,7 +57,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ("mmlu_test", "mmlu"),
         (Score("acc", "acc"),),
         subtask_field="subject",
-        shot_files=("mmlu_dev",),
+        shot_file="mmlu_dev",
         shots=5,
     ),
     "arc_challenge": Benchmark(
@@ -89,6 +78,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ("ifeval", "input_data"),
         tuple(Score(name, name) for name in ("prompt_level_strict_acc", "prompt_level_loose_acc")),
         chat=True,
+        download="python -m nltk.downloader punkt_tab",
     ),
     "humaneval": Benchmark(
         "Python functions from docstrings, pass@1 (runs generated code)",
@@ -96,6 +86,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         ("humaneval", "HumanEval"),
         (Score("pass@1", "pass@1", "create_test"),),
         executes=True,
+        download=CODE_METRIC,
     ),
     "mbpp": Benchmark(
         "basic Python programs from descriptions, 3-shot, pass@1 (runs generated code)",
@@ -103,5 +94,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         ("mbpp_test", "mbpp"),
         (Score("pass@1", "pass_at_1"),),
         executes=True,
+        download=CODE_METRIC,
     ),
 }

@@ -5,7 +5,7 @@ The functions on whole data sets are lm-eval's `process_docs`, two of them named
 
 import glob
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,32 +14,27 @@ from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
 
 from spice_select.errors import ConfigError
-from spice_select.evaluation.tasks.benchmarks import Benchmark
+from spice_select.evaluation.tasks.benchmarks import BENCHMARKS, Benchmark
 from spice_select.pool.readers import READERS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 DATA_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError, DatasetsError, TemplateError)
-"""What lm-eval lets through from data that cannot be had or do not fit its task."""
-
-LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-"""What reads a kind of file in `datasets`: lm-eval's `dataset_path`."""
+"""What lm-eval lets through from data that cannot be loaded or do not fit its task."""
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
 MBPP_TEST_IDS = range(11, 511)
 """MBPP numbers its own splits: 1-10 prompt, 11-510 test, 511-600 validation, 601-974 training."""
 
 
-def local_settings(name: str, benchmark: Benchmark, folder: Path) -> dict[str, Any]:
-    """The settings of lm-eval's tasks that make local files their data.
+def local_group(name: str, folder: Path, known: Collection[str]) -> dict[str, Any]:
+    """A benchmark as a group of lm-eval's tasks (names in `known`), with settings that make local files their data.
 
-    Raises:
-        ConfigError: there is no file, or a row cannot be parsed or names no subtask.
-        PoolError: a file is damaged.
-
+    Raises `ConfigError` without a file or where a row does not fit, and `PoolError` where a file is damaged.
     """
-    test, shots = _find(folder, benchmark.files), _find(folder, benchmark.shot_files)
+    benchmark = BENCHMARKS[name]
+    test, shots = _find(folder, benchmark.files), _find(folder, [benchmark.shot_file] if benchmark.shot_file else [])
     if test is None:
         names = " or ".join(f"{stem}.jsonl" for stem in benchmark.files)
         raise ConfigError(
@@ -47,11 +42,13 @@ def local_settings(name: str, benchmark: Benchmark, folder: Path) -> dict[str, A
             "Put it there, or leave the folder out to let lm-eval fetch its own from the hub."
         )
     files = {"test": test} if shots is None else {"test": test, "shots": shots}
-    rows = {split: read_rows(path) for split, path in files.items()}
+    rows = {split: _read_rows(path) for split, path in files.items()}
     yaml = Path(__file__).with_name(f"local_{name}.yaml")
+    tasks = [{"task": task} for task in ([yaml.stem] if yaml.is_file() else benchmark.tasks)]
     settings: dict[str, Any] = {
-        "task": [{"task": task} for task in ([yaml.stem] if yaml.is_file() else benchmark.tasks)],
-        "dataset_path": LOADERS[_suffix(test)],
+        "group": name,
+        "task": tasks if benchmark.subtask_field is None else _subtasks(benchmark, test, rows["test"], known),
+        "dataset_path": _suffix(test).replace("jsonl", "json")[1:],
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {split: glob.escape(str(path)) for split, path in files.items()}},
         "training_split": None,
@@ -59,21 +56,11 @@ def local_settings(name: str, benchmark: Benchmark, folder: Path) -> dict[str, A
         "test_split": "test",
         "fewshot_split": "shots" if shots else None,
     }
-    if benchmark.shot_files and shots is None:
-        settings["num_fewshot"] = 0
-    if benchmark.subtask_field is not None:
-        settings["task"] = _subtasks(benchmark, test, rows["test"])
-    return settings
+    return settings if shots or not benchmark.shot_file else settings | {"num_fewshot": 0}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file, every one an object.
-
-    Raises:
-        ConfigError: a row cannot be parsed, or there is none.
-        PoolError: the file is damaged.
-
-    """
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file. Raises `ConfigError` where there is none or one is no object, `PoolError` for damage."""
     rows: list[dict[str, Any]] = []
     for row in READERS[_suffix(path)](path):
         if row.data is None:
@@ -84,14 +71,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _subtasks(benchmark: Benchmark, path: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _subtasks(
+    benchmark: Benchmark, path: Path, rows: Sequence[Mapping[str, Any]], known: Collection[str]
+) -> list[dict[str, Any]]:
     """lm-eval's tasks of the subtasks that have rows, each with its own rows."""
-    field = str(benchmark.subtask_field)
+    field, (prefix,) = str(benchmark.subtask_field), benchmark.tasks
     for number, row in enumerate(rows, 1):
-        if not isinstance(row.get(field), str):
-            raise ConfigError(f"{path.name}, row {number}: no field '{field}'; the fields are: {', '.join(row)}.")
+        subtask = str(row.get(field))
+        if f"{prefix}_{subtask}" not in known:
+            raise ConfigError(
+                f"{path.name}, row {number}: field '{field}' ({subtask[:60]}) is no subtask that lm-eval knows.\n"
+                f"Correct it; the fields are: {', '.join(row)}."
+            )
     return [
-        {"task": f"{benchmark.tasks[0]}_{subtask}", "process_docs": partial(subtask_rows, field=field, subtask=subtask)}
+        {"task": f"{prefix}_{subtask}", "process_docs": partial(_subtask_rows, field=field, subtask=subtask)}
         for subtask in dict.fromkeys(row[field] for row in rows)
     ]
 
@@ -99,9 +92,7 @@ def _subtasks(benchmark: Benchmark, path: Path, rows: Sequence[Mapping[str, Any]
 def check_items(task: Any, count: int) -> None:
     """Render the items as lm-eval does, and score an empty answer where that runs no program.
 
-    Raises:
-        ConfigError: an item lacks a field or does not fit otherwise, or there are too few worked examples.
-
+    Raises `ConfigError` where an item lacks a field or does not fit otherwise, or worked examples are too few.
     """
     shots = int(task.config.num_fewshot or 0)
     if shots and task.fewshot_cfg.split and len(task.fewshot_docs()) < shots:
@@ -118,14 +109,12 @@ def check_items(task: Any, count: int) -> None:
                 task.process_results(item, [""])
         except DATA_ERRORS as error:
             reason = f"{type(error).__name__}: {error}"[:200]
-            raise ConfigError(
-                f"{task.task_name}, item {number}: does not fit lm-eval's task ({reason}).\n"
-                f"Its fields are: {', '.join(item)}."
-            ) from error
+            where = f"{task.task_name}, item {number}: does not fit lm-eval's task ({reason})"
+            raise ConfigError(f"{where}.\nCorrect it; its fields are: {', '.join(item)}.") from error
 
 
 def _find(folder: Path, stems: Sequence[str]) -> Path | None:
-    """The first `<stem><suffix>` that is there, stems before suffixes."""
+    """The first existing `<stem><suffix>`, stems before suffixes."""
     paths = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
@@ -134,8 +123,7 @@ def _suffix(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
-def subtask_rows(rows: "Dataset", field: str, subtask: str) -> "Dataset":
-    """The rows of one subtask, which `field` names."""
+def _subtask_rows(rows: "Dataset", field: str, subtask: str) -> "Dataset":
     return rows.filter(partial(operator.eq, subtask), input_columns=field)
 
 
