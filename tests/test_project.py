@@ -38,7 +38,7 @@ IMPORTS = {
     "distributed": {"errors", "information"},
     "config": {"errors", "amounts"},
     "config_file": {"config"},
-    "recipe": {"errors"},
+    "recipe": {"config"},
     "pool": {"errors"},
     "row_tables": {"files", "pool"},
     "choices": {"information"},
