@@ -90,14 +90,17 @@ def heldout_loss(
     _check_vocabulary(model, pool)
     reporter.begin("held-out loss", len(pool.examples), pool.total_tokens)
     losses = row_losses(model, pool.examples, token_budget, reporter.advance)
-    rows: list[RowLoss] = []
-    for example, loss in zip(pool.examples, losses, strict=True):
-        if not np.isfinite(loss):
-            raise ModelError(
-                f"{example.row.location}: the loss of row '{example.id}' is not a finite number.\n"
-                "The model's weights are damaged, or too coarse: try --dtype float32, or another checkpoint."
-            )
-        rows.append(RowLoss(example.id, example.row.source, example.trained_tokens, loss))
+    if odd := [place for place, loss in enumerate(losses) if not np.isfinite(loss)]:
+        first = pool.examples[odd[0]]
+        others = f", nor are those of {len(odd) - 1:,} others" if odd[1:] else ""
+        raise ModelError(
+            f"{first.row.location}: the loss of row '{first.id}' is not a finite number{others}.\n"
+            "The model's weights are damaged, or too coarse: try --dtype float32, or another checkpoint."
+        )
+    rows = [
+        RowLoss(example.id, example.row.source, example.trained_tokens, loss)
+        for example, loss in zip(pool.examples, losses, strict=True)
+    ]
     return summarise_losses(rows, resamples, seed)
 
 
