@@ -1,4 +1,4 @@
-"""What a trainer's labels must be, told from the run's `train.parquet` alone, without this project's own masks.
+"""What a trainer's labels must be, read from the run's `train.parquet` alone, without this project's own masks.
 
 Each assistant turn that is trained must give one run of labelled tokens whose text is the turn's content and the
 token that ends the turn. Content is compared without the white space around it, which some templates strip. A turn

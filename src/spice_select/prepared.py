@@ -74,7 +74,7 @@ def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfi
 def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:
     """Read the pool with the model's tokenizer; the model itself is found but not loaded."""
     progress.note("reading the pool")
-    source = model_source(config)
+    source = model_source(config, progress.note)
     device = pick_device(config.device)
     tokenizer = load_tokenizer(source)
     options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
@@ -89,6 +89,6 @@ def report_pool(pool: Pool, config: RunConfig, purpose: str, progress: Progress)
     rows = len(pool.examples)
     progress.note(f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; {purpose}")
     if pool.rejected:
-        progress.note(f"{len(pool.rejected):,} rows cannot be used and are left out (listed in a run's rejected.jsonl)")
+        progress.note(f"rows left out because they cannot be used: {len(pool.rejected):,} (see rejected.jsonl of a run)")
     if pool.truncated:
-        progress.note(f"{pool.truncated:,} rows are longer than {config.max_length} tokens and were cut at the end")
+        progress.note(f"rows cut at the end to {config.max_length} tokens: {pool.truncated:,}")

@@ -97,9 +97,9 @@ def evaluate_model(
     pool = limited(read_pool(as_list(data), loaded.tokenizer, reading), limit_per_source)
     reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
     if pool.rejected:
-        reporter.note(f"{len(pool.rejected):,} rows cannot be used, such as {pool.rejected[0].location}")
+        reporter.note(f"rows left out because they cannot be used: {len(pool.rejected):,}, such as {pool.rejected[0].location}")
     if pool.truncated:
-        reporter.note(f"{pool.truncated:,} rows are longer than {reading.max_length} tokens and were cut at the end")
+        reporter.note(f"rows cut at the end to {reading.max_length} tokens: {pool.truncated:,}")
     settings = {
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "max_length": reading.max_length,

@@ -150,7 +150,7 @@ def _turn(message: Message) -> dict[str, str]:
         return {"role": message["role"], "content": text}
     functions = [call["function"] for call in message["tool_calls"]]
     calls = _json([{"name": f["name"], "arguments": _parsed(f["arguments"])} for f in functions])
-    # LLaMA-Factory tells calls from the text before them by these two words.
+    # LLaMA-Factory finds the calls after a text by this tag.
     return {"role": "function_call", "content": f"{text}<tool_call>{calls}</tool_call>" if text else calls}
 
 

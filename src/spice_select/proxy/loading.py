@@ -47,15 +47,15 @@ class ModelSource:
     arguments: dict[str, Any]
 
 
-def model_source(config: RunConfig) -> ModelSource:
-    """Resolve `config.model` to the embedded model, a local directory, or a hub id.
+def model_source(config: RunConfig, note: Callable[[str], None] = lambda _: None) -> ModelSource:
+    """Resolve `config.model` to the embedded model, a local directory, or a hub id; `note` receives what takes long.
 
     Raises:
         ModelError: a path that is not a model directory; a damaged or missing embedded model.
 
     """
     if config.model == EMBEDDED_MODEL:
-        return _embedded_source()
+        return _embedded_source(note)
     path = Path(config.model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -71,12 +71,13 @@ def model_source(config: RunConfig) -> ModelSource:
     return ModelSource(config.model, config.model, arguments)
 
 
-def _embedded_source() -> ModelSource:
+def _embedded_source(note: Callable[[str], None]) -> ModelSource:
     """The embedded model's converted copy, or where there can be none its GGUF file."""
     path = embedded_model_file()
     gguf = ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
 
     def convert(folder: Path) -> None:
+        note("converting the embedded model, once; later commands load the copy")
         model, tokenizer = load_model(gguf, "float32", torch.device("cpu")), load_tokenizer(gguf)
         with quiet():
             model.save_pretrained(folder)
