@@ -89,6 +89,6 @@ def report_pool(pool: Pool, config: RunConfig, purpose: str, progress: Progress)
     rows = len(pool.examples)
     progress.note(f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; {purpose}")
     if pool.rejected:
-        progress.note(f"rows left out because they cannot be used: {len(pool.rejected):,} (see rejected.jsonl of a run)")
+        progress.note(f"rows left out because they cannot be used: {len(pool.rejected):,} (a run lists them)")
     if pool.truncated:
         progress.note(f"rows cut at the end to {config.max_length} tokens: {pool.truncated:,}")

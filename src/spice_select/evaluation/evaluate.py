@@ -97,7 +97,8 @@ def evaluate_model(
     pool = limited(read_pool(as_list(data), loaded.tokenizer, reading), limit_per_source)
     reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
     if pool.rejected:
-        reporter.note(f"rows left out because they cannot be used: {len(pool.rejected):,}, such as {pool.rejected[0].location}")
+        first = pool.rejected[0].location
+        reporter.note(f"rows left out because they cannot be used: {len(pool.rejected):,}, such as {first}")
     if pool.truncated:
         reporter.note(f"rows cut at the end to {reading.max_length} tokens: {pool.truncated:,}")
     settings = {
