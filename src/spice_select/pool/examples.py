@@ -54,7 +54,12 @@ def read_pool(
     with TableWriter(options.max_length) as writer:
         chats = read_chats(resolve_sources(inputs), options, files)
         while batch := _next_batch(chats):
-            items = tokeniser.encode(batch)
+            try:
+                items = tokeniser.encode(batch)
+            except TemplateError:
+                for _ in chats:  # what is wrong with an input comes first, and raises here
+                    pass
+                raise
             usable = [item for item in items if not isinstance(item, Rejection)]
             writer.write(usable)
             valid += len(usable)
@@ -63,7 +68,7 @@ def read_pool(
                     # Without skip_invalid the run stops, and its error shows only the first rows.
                     whole = options.skip_invalid or len(rejected) < _SHOWN
                     rejected.append(item if whole else replace(item, raw=""))
-        tokeniser.raise_failure()
+        tokeniser.check_refusals()
         _stop_on_problems(rejected, valid, options.skip_invalid)
         return make_pool(writer.table(), np.arange(valid), rejected, files)
 
@@ -90,34 +95,25 @@ def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple
 
 
 class _Tokeniser:
-    """Renders and tokenises batches of rows with one tokenizer.
-
-    A template that fails ends the run, but only when all is read, since what is wrong with an input comes first.
-    """
+    """Renders and tokenises batches of rows with one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> None:
         self._renderer, self._encoder = Renderer(tokenizer), Encoder(tokenizer)
         self._options = options
         self._rendered_any = False
         self._refusal: Rejection | None = None  # of the first row that the template refused
-        self._failure: TemplateError | None = None  # of the template on one row
 
     def encode(self, batch: Sequence[ChatRow | Rejection]) -> list[tuple[ChatRow, Encoded] | Rejection]:
-        """Every row as tokens, or as a rejection, in order; nothing once the template failed."""
-        if self._failure is not None:
-            return []
-        try:
-            items = [self._render(chat) for chat in batch]
-        except TemplateError as error:
-            self._failure = error
-            return []
+        """Every row as tokens, or as a rejection, in order.
+
+        Raises `TemplateError` if the template fails on a row and `skip_invalid` is off.
+        """
+        items = [self._render(chat) for chat in batch]
         encoded = iter(self._encoder.encode([item[1] for item in items if not isinstance(item, Rejection)]))
         return [item if isinstance(item, Rejection) else self._checked(item[0], next(encoded)) for item in items]
 
-    def raise_failure(self) -> None:
-        """Raise `TemplateError` if the template failed one row and `skip_invalid` is off, or refused every row."""
-        if self._failure is not None:
-            raise self._failure
+    def check_refusals(self) -> None:
+        """Raise `TemplateError` if the template refused every row."""
         if self._refusal is not None and not self._rendered_any:
             raise TemplateError(
                 f"Every row fails with this chat template; the first, {self._refusal.location}: "
