@@ -175,8 +175,8 @@ def _stop_on_problems(rejected: list[Rejection], valid: int, skip_invalid: bool)
     listed = "; ".join(f"{r.location}: {r.reason}" for r in rejected[:_SHOWN])
     if valid:
         head = f"{len(rejected):,} of {total:,} rows cannot be trained on{more}:"
-        remedy = "Mend them, or leave them out with --skip-invalid (skip_invalid: true)."
+        remedy = "Correct them, or leave them out with --skip-invalid (skip_invalid: true)."
     else:
         head = f"No valid row is left: all {total:,} cannot be trained on{more}:"
-        remedy = "Mend them, or say what the columns mean with --format and --column."
+        remedy = "Correct them, or say what the columns mean with --format and --column."
     raise PoolError(f"{head}\n{listed}.\n{remedy}")

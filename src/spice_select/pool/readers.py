@@ -17,8 +17,7 @@ from spice_select.errors import PoolError
 from spice_select.pool import streams
 from spice_select.pool.arrow_rows import read_parquet
 from spice_select.pool.json_arrays import JsonText
-from spice_select.pool.problems import one_line
-from spice_select.pool.raw_rows import RawRow, kind_of, raw_row
+from spice_select.pool.problems import RawRow, kind_of, one_line, raw_row
 from spice_select.pool.streams import PoolFile, too_long
 
 _SHOWN = 1000  # characters of an overlong row that are kept as what could not be parsed

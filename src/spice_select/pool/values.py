@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 
 UTF8 = ("utf-8", "surrogatepass")
 """How text from rows becomes bytes: rows in memory may hold halves of surrogate pairs."""
 
 _PLAIN = frozenset((str, int, float, bool, bytes, NoneType))
+_SEQUENCES = frozenset[Any]((list, tuple))
 _BUILT = frozenset((date, datetime, time, timedelta, Decimal))
 
 
@@ -35,10 +36,10 @@ class RowCodec:
         return self._unpacked(marshal.loads(data))  # noqa: S302 - this process wrote the bytes
 
     def _packed(self, value: Any) -> Any:
-        kind: type[Any] = type(value)
+        kind = cast(Any, type(value))
         if kind in _PLAIN:
             return value
-        if kind in (list, tuple):
+        if kind in _SEQUENCES:
             return kind(map(self._packed, value))
         if kind is dict:
             return {self._packed(key): self._packed(item) for key, item in value.items()}
@@ -53,11 +54,11 @@ class RowCodec:
         return number
 
     def _unpacked(self, value: Any) -> Any:
-        kind: type[Any] = type(value)
-        if kind is tuple and value[:1] == (...,):
+        kind = cast(Any, type(value))
+        if kind in _SEQUENCES and value[:1] == (...,):
             found = self._objects[value[1]]
             return found(*self._unpacked(value[2])) if len(value) > 2 else found
-        if kind in (list, tuple):
+        if kind in _SEQUENCES:
             return kind(map(self._unpacked, value))
         if kind is dict:
             return {self._unpacked(key): self._unpacked(item) for key, item in value.items()}
