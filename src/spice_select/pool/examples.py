@@ -2,9 +2,8 @@
 
     pool = read_pool(["gsm8k.jsonl.gz", "my/dataset"], tokenizer, PoolOptions(max_length=1024))
 
-Rows keep the order of the inputs and of their files. A row that cannot be trained on stops the run with the
-first five such rows, or, with `skip_invalid`, is listed in `Pool.rejected`; a chat template that fails every
-row is an error of its own.
+Rows keep the order of the inputs and of their files. Rows that cannot be trained on stop the run with an error that
+names the first five; with `skip_invalid` they are listed in `Pool.rejected`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,8 +40,7 @@ def read_pool(
 
     Raises:
         PoolError: an input cannot be read, rows are invalid (without `skip_invalid`), or none is valid.
-        TemplateError: the chat template is broken, refuses every row, or hides which tokens are the
-            assistant's.
+        TemplateError: the chat template is broken, refuses every row, or hides which tokens are the assistant's.
         ModelError: the tokenizer cannot be used.
 
     """
@@ -74,14 +72,9 @@ def read_pool(
 
 
 def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The text of each run of trained or untrained tokens of an example, in order, for display.
+    """The text of each run of trained or untrained tokens of an example, in order, and whether it is trained.
 
-    Each piece is what its tokens add to the decoding of all before it, so that decoders that drop a leading
-    space do so once only.
-
-    Returns:
-        (text, whether it is trained), alternating.
-
+    Each piece is what its tokens add to the decoding of all before it, as decoders may drop a leading space.
     """
     ids, trained = example.input_ids, example.trained
     borders = [0, *(np.flatnonzero(trained[1:] != trained[:-1]) + 1).tolist(), len(ids)]

@@ -52,7 +52,9 @@ class Renderer:
                 "Correct the template, or use another model's tokenizer."
             ) from problem
         self._end_of_turn = self._template.end_of_turn(probe.gaps()[-1])
-        self._tags_hold_end = self._template.has_generation_tags(_PROBE) and self._probe_tags()
+        text, blocks = self._template.render_tagged(_PROBE)
+        # Whether the template's generation blocks reach over the end-of-turn token.
+        self._tags_hold_end = bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
 
     def render(self, chat: Conversation) -> Rendering:
         """Text and trained spans of one chat.
@@ -65,19 +67,12 @@ class Renderer:
             return self._by_prefixes(chat)
         return self._by_skeleton(chat)
 
-    def _probe_tags(self) -> bool:
-        """Whether the template's `{% generation %}` blocks reach over the end-of-turn token."""
-        text, blocks = self._template.render_tagged(_PROBE)
-        return bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
-
     def _by_skeleton(self, chat: Conversation) -> Rendering:
         skeleton = self._skeleton(chat)
         text = self._template.render(chat)
         fills = slot_texts(self._template, skeleton, chat, text)
         trained = set(chat.trained_turns())
-        spans: list[tuple[int, int]] = []
-        position = 0
-        gaps = skeleton.gaps()
+        spans, position, gaps = list[tuple[int, int]](), 0, skeleton.gaps()
         for slot, gap, after, fill in zip(skeleton.slots, gaps, gaps[1:], fills, strict=False):
             position += len(gap)
             if slot.message in trained:

@@ -21,11 +21,7 @@ _MARK = re.compile("\ue000([0-9]+)\ue001")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of one message's text in a skeleton.
-
-    The place of an assistant's message starts where the model begins to write, which may be before the text itself
-    (a leading space, an empty thinking block).
-    """
+    """Place of one message's text; an assistant's starts where the model begins to write, before the text itself."""
 
     message: int  # index of the message
     start: int  # in characters of the skeleton's text
@@ -84,10 +80,9 @@ def _marked(chat: Conversation, places: Iterable[int]) -> Conversation:
 def _start_of_turn(template: ChatTemplate, chat: Conversation, text: str, number: int, at: int) -> int:
     """Where the slot of the message whose text stands at `at` begins.
 
-    For an assistant's message that is the end of the generation prompt: the model writes all that follows. A
-    template that ignores `add_generation_prompt` leaves its header to be written by nobody; then only white
-    space before the text counts as the model's. The same holds where the prompt is no prefix of the chat
-    (templates that open a thinking block in the prompt and leave it out of earlier turns).
+    For an assistant's message that is the end of the generation prompt: the model writes all that follows. Only the
+    text itself is the model's where the template ignores `add_generation_prompt`, or where the prompt is no prefix of
+    the chat (templates that open a thinking block in the prompt and leave it out of earlier turns).
     """
     if number == 0 or chat.messages[number]["role"] != "assistant":
         return at
