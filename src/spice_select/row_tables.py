@@ -44,11 +44,15 @@ _ROWS = pa.schema([*_LINE, ("norm", pa.float64())])
 
 @dataclass(frozen=True, slots=True)
 class StoredChat:
-    """A row with its chat, as a table of texts holds it; a `Chat`."""
+    """A row with its chat, as a table of texts holds it."""
 
     id: str
     row: Row
     conversation: Conversation
+
+
+Chat = Example | StoredChat
+"""That from which files of chosen rows are written."""
 
 
 def line_tables(lines: Sequence[Line]) -> Iterator[tuple[slice, pa.Table]]:
@@ -123,11 +127,8 @@ def _plain(value: object) -> str:
 def _text_line(example: Example) -> dict[str, Any]:
     row, chat = example.row, example.conversation
     content = {"messages": chat.messages, "tools": chat.tools, "untrained": sorted(chat.untrained)}
-    values = (
-        example.index, example.id, row.source, row.location, len(example.input_ids), example.trained_tokens,
-        row.number, plain_json(row.data), plain_json(content),
-    )  # fmt: skip
-    return dict(zip(_TEXTS.names, values, strict=True))
+    texts = {"number": row.number, "row": plain_json(row.data), "chat": plain_json(content)}
+    return asdict(example.line) | texts
 
 
 def _chat(line: Mapping[str, Any]) -> StoredChat:

@@ -61,10 +61,10 @@ def whole_pool(inputs, tokenizer, options: PoolOptions) -> tuple[list[WholeRow],
         more = "; the first 5" if len(rejected) > 5 else ""
         listed = "; ".join(f"{row.location}: {row.reason}" for row in rejected[:5])
         head = f"{len(rejected):,} of {len(done):,} rows cannot be trained on{more}:"
-        remedy = "Mend them, or leave them out with --skip-invalid (skip_invalid: true)."
+        remedy = "Correct them, or leave them out with --skip-invalid (skip_invalid: true)."
         if not usable:
             head = f"No valid row is left: all {len(done):,} cannot be trained on{more}:"
-            remedy = "Mend them, or say what the columns mean with --format and --column."
+            remedy = "Correct them, or say what the columns mean with --format and --column."
         raise PoolError(f"{head}\n{listed}.\n{remedy}")
     for row, name in zip(usable, unique_names([row.wanted for row in usable]), strict=True):
         row.id = name

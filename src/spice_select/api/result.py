@@ -9,10 +9,11 @@ from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.output.scores import scores_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.summary import Summary
-from spice_select.pool.types import Chat, Listing
+from spice_select.pool.types import Listing
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write
 from spice_select.report.figures import plot_decay
+from spice_select.row_tables import Chat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,8 +23,8 @@ from spice_select.output.recipes import Target, trainer_files
 from spice_select.output.scores import write_scores
 from spice_select.output.summary import Summary
 from spice_select.output.trainers import TRAIN_FILE, training_row, training_table
-from spice_select.pool.types import Chat, Listing, Rejection
-from spice_select.row_tables import plain_json
+from spice_select.pool.types import Listing, Rejection
+from spice_select.row_tables import Chat, plain_json
 from spice_select.stopwatch import Stopwatch
 
 FORMAT_VERSION = 1

@@ -17,8 +17,7 @@ from datasets.features.features import require_decoding  # pyright: ignore[repor
 
 from spice_select.errors import PoolError
 from spice_select.pool import streams
-from spice_select.pool.problems import one_line
-from spice_select.pool.raw_rows import RawRow, raw_row
+from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.streams import refuse_bomb, too_long
 
 _BATCH = 128  # rows of an Arrow table turned into Python values at once

@@ -12,10 +12,9 @@ PASS_OVERHEAD = 64
 
 
 def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
-    """Cut rows into batches whose padded size stays within a budget, with the least padding and passes.
+    """Cut rows, in order of length, into batches with the smallest sum of padded tokens and `overhead` a batch.
 
-    Among all cuts of the rows in order of length, the one is taken that has the smallest sum of padded tokens and
-    `overhead` a batch. The largest batch comes first, so that a run that does not fit fails at once.
+    The largest batch comes first, so that a run that does not fit in memory fails at once.
 
     Args:
         lengths: tokens of each row.

@@ -2,9 +2,8 @@
 
     pool = read_pool(["gsm8k.jsonl.gz", "my/dataset"], tokenizer, PoolOptions(max_length=1024))
 
-Rows keep the order of the inputs and of their files. A row that cannot be trained on stops the run with the
-first five such rows, or, with `skip_invalid`, is listed in `Pool.rejected`; a chat template that fails every
-row is an error of its own.
+Rows keep the order of the inputs and of their files. Rows that cannot be trained on stop the run with an error that
+names the first five; with `skip_invalid` they are listed in `Pool.rejected`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,8 +40,7 @@ def read_pool(
 
     Raises:
         PoolError: an input cannot be read, rows are invalid (without `skip_invalid`), or none is valid.
-        TemplateError: the chat template is broken, refuses every row, or hides which tokens are the
-            assistant's.
+        TemplateError: the chat template is broken, refuses every row, or hides which tokens are the assistant's.
         ModelError: the tokenizer cannot be used.
 
     """
@@ -54,7 +52,12 @@ def read_pool(
     with TableWriter(options.max_length) as writer:
         chats = read_chats(resolve_sources(inputs), options, files)
         while batch := _next_batch(chats):
-            items = tokeniser.encode(batch)
+            try:
+                items = tokeniser.encode(batch)
+            except TemplateError:
+                for _ in chats:  # what is wrong with an input comes first, and raises here
+                    pass
+                raise
             usable = [item for item in items if not isinstance(item, Rejection)]
             writer.write(usable)
             valid += len(usable)
@@ -63,20 +66,15 @@ def read_pool(
                     # Without skip_invalid the run stops, and its error shows only the first rows.
                     whole = options.skip_invalid or len(rejected) < _SHOWN
                     rejected.append(item if whole else replace(item, raw=""))
-        tokeniser.raise_failure()
+        tokeniser.check_refusals()
         _stop_on_problems(rejected, valid, options.skip_invalid)
         return make_pool(writer.table(), np.arange(valid), rejected, files)
 
 
 def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The text of each run of trained or untrained tokens of an example, in order, for display.
+    """The text of each run of trained or untrained tokens of an example, in order, and whether it is trained.
 
-    Each piece is what its tokens add to the decoding of all before it, so that decoders that drop a leading
-    space do so once only.
-
-    Returns:
-        (text, whether it is trained), alternating.
-
+    Each piece is what its tokens add to the decoding of all before it, as decoders may drop a leading space.
     """
     ids, trained = example.input_ids, example.trained
     borders = [0, *(np.flatnonzero(trained[1:] != trained[:-1]) + 1).tolist(), len(ids)]
@@ -90,34 +88,25 @@ def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple
 
 
 class _Tokeniser:
-    """Renders and tokenises batches of rows with one tokenizer.
-
-    A template that fails ends the run, but only when all is read, since what is wrong with an input comes first.
-    """
+    """Renders and tokenises batches of rows with one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> None:
         self._renderer, self._encoder = Renderer(tokenizer), Encoder(tokenizer)
         self._options = options
         self._rendered_any = False
         self._refusal: Rejection | None = None  # of the first row that the template refused
-        self._failure: TemplateError | None = None  # of the template on one row
 
     def encode(self, batch: Sequence[ChatRow | Rejection]) -> list[tuple[ChatRow, Encoded] | Rejection]:
-        """Every row as tokens, or as a rejection, in order; nothing once the template failed."""
-        if self._failure is not None:
-            return []
-        try:
-            items = [self._render(chat) for chat in batch]
-        except TemplateError as error:
-            self._failure = error
-            return []
+        """Every row as tokens, or as a rejection, in order.
+
+        Raises `TemplateError` if the template fails on a row and `skip_invalid` is off.
+        """
+        items = [self._render(chat) for chat in batch]
         encoded = iter(self._encoder.encode([item[1] for item in items if not isinstance(item, Rejection)]))
         return [item if isinstance(item, Rejection) else self._checked(item[0], next(encoded)) for item in items]
 
-    def raise_failure(self) -> None:
-        """Raise `TemplateError` if the template failed one row and `skip_invalid` is off, or refused every row."""
-        if self._failure is not None:
-            raise self._failure
+    def check_refusals(self) -> None:
+        """Raise `TemplateError` if the template refused every row."""
         if self._refusal is not None and not self._rendered_any:
             raise TemplateError(
                 f"Every row fails with this chat template; the first, {self._refusal.location}: "
@@ -179,8 +168,8 @@ def _stop_on_problems(rejected: list[Rejection], valid: int, skip_invalid: bool)
     listed = "; ".join(f"{r.location}: {r.reason}" for r in rejected[:_SHOWN])
     if valid:
         head = f"{len(rejected):,} of {total:,} rows cannot be trained on{more}:"
-        remedy = "Mend them, or leave them out with --skip-invalid (skip_invalid: true)."
+        remedy = "Correct them, or leave them out with --skip-invalid (skip_invalid: true)."
     else:
         head = f"No valid row is left: all {total:,} cannot be trained on{more}:"
-        remedy = "Mend them, or say what the columns mean with --format and --column."
+        remedy = "Correct them, or say what the columns mean with --format and --column."
     raise PoolError(f"{head}\n{listed}.\n{remedy}")

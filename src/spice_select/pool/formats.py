@@ -65,20 +65,16 @@ class Fields:
     row: Mapping[str, Any]
     layout: Layout
 
-    def name(self, role: str) -> str:
-        """The column that plays `role`."""
-        return self.layout.column(role)
-
     def value(self, role: str) -> Any:
         """The row's value for `role`; None where the row lacks it or the format does not use it."""
         known = role in self.layout.format.required or role in self.layout.format.optional
-        return self.row.get(self.name(role)) if known else None
+        return self.row.get(self.layout.column(role)) if known else None
 
     def text(self, role: str) -> str:
         """The text of a required field."""
         value = self.value(role)
         if not isinstance(value, str):
-            raise RowProblem(f"field '{self.name(role)}' is {type(value).__name__}, not text")
+            raise RowProblem(f"field '{self.layout.column(role)}' is {type(value).__name__}, not text")
         return value
 
     def optional_text(self, role: str) -> str:
@@ -88,24 +84,14 @@ class Fields:
 
     def tools(self) -> list[dict[str, Any]] | None:
         """The tools on offer."""
-        return parse_tools(self.value("tools"), self.name("tools"))
+        return parse_tools(self.value("tools"), self.layout.column("tools"))
 
 
 def find_format(label: str, rows: Sequence[Mapping[str, Any]], name: str | None, columns: Mapping[str, str]) -> Format:
-    """The format of a file.
+    """The format of the file `label` from its first rows: `name`, or the one that its fields fit.
 
-    A field counts as present where at least half of the first 100 rows have a value for it, so that one bad
-    first row does not decide for the file.
-
-    Args:
-        label: the file, for the error.
-        rows: its first rows.
-        name: the `format` option, or None to find it.
-        columns: role -> column of the file.
-
-    Raises:
-        PoolError: the fields fit no format, or several, or not the one asked for.
-
+    A field counts as present where at least half of the first 100 rows have a value for it. Raises `PoolError` if the
+    fields fit no format, or several, or not `name`.
     """
     probed = rows[:PROBED_ROWS]
     counts: dict[str, int] = {}
@@ -163,20 +149,20 @@ def _format_error(
 
 
 def _messages(fields: Fields) -> Conversation:
-    messages = openai_messages(fields.value("messages"), fields.name("messages"))
+    messages = openai_messages(fields.value("messages"), fields.layout.column("messages"))
     context = frozenset(i for i, message in enumerate(messages) if message.pop("weight", None) == 0)
     return Conversation(messages, fields.tools(), untrained=context)
 
 
 def _sharegpt(fields: Fields) -> Conversation:
-    turns = sharegpt_messages(fields.value("conversations"), fields.name("conversations"))
+    turns = sharegpt_messages(fields.value("conversations"), fields.layout.column("conversations"))
     return Conversation(_system(fields) + turns, fields.tools())
 
 
 def _prompt_completion(fields: Fields) -> Conversation:
     prompt, completion = _side(fields, "prompt", "user"), _side(fields, "completion", "assistant")
     if all(m["role"] != "assistant" for m in completion):
-        raise RowProblem(f"field '{fields.name('completion')}' holds no assistant message")
+        raise RowProblem(f"field '{fields.layout.column('completion')}' holds no assistant message")
     context = frozenset(i for i, m in enumerate(prompt) if m["role"] == "assistant")
     return Conversation(prompt + completion, fields.tools(), untrained=context)
 
@@ -184,7 +170,7 @@ def _prompt_completion(fields: Fields) -> Conversation:
 def _side(fields: Fields, role: str, speaker: str) -> list[Message]:
     """One side of a prompt-completion row: messages, or the text of one by `speaker`."""
     if isinstance(fields.value(role), list):
-        return openai_messages(fields.value(role), fields.name(role))
+        return openai_messages(fields.value(role), fields.layout.column(role))
     return [{"role": speaker, "content": fields.text(role)}]
 
 
@@ -193,7 +179,9 @@ def _single_turn(fields: Fields) -> Conversation:
     user, response = fields.layout.format.required
     given, context = fields.optional_text("input"), fields.optional_text("context")
     if given and context:
-        raise RowProblem(f"fields '{fields.name('input')}' and '{fields.name('context')}' are both filled")
+        raise RowProblem(
+            f"fields '{fields.layout.column('input')}' and '{fields.layout.column('context')}' are both filled"
+        )
     asked = "\n\n".join([fields.text(user), *filter(None, [given, context])])
     turn = [{"role": "user", "content": asked}, {"role": "assistant", "content": fields.text(response)}]
     return Conversation([*_system(fields), *_history(fields), *turn])
@@ -211,7 +199,9 @@ def _history(fields: Fields) -> list[Message]:
     for pair in cast("list[object]", [] if pairs is None else pairs if isinstance(pairs, list) else [pairs]):
         texts = cast("list[object]", pair) if isinstance(pair, list) else []
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-            raise RowProblem(f"field '{fields.name('history')}' is not a list of (user, assistant) pairs of text")
+            raise RowProblem(
+                f"field '{fields.layout.column('history')}' is not a list of (user, assistant) pairs of text"
+            )
         messages += [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
     return messages
 

@@ -7,18 +7,18 @@ unclosed CSV quote) raises `PoolError`, because reading on would lose rows in si
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
 from spice_select.errors import PoolError
 from spice_select.pool import streams
 from spice_select.pool.arrow_rows import read_parquet
-from spice_select.pool.json_arrays import JsonText, elements
-from spice_select.pool.problems import one_line
-from spice_select.pool.raw_rows import RawRow, kind_of, raw_row
-from spice_select.pool.streams import lines, opened, too_long
+from spice_select.pool.json_arrays import JsonText
+from spice_select.pool.problems import RawRow, kind_of, one_line, raw_row
+from spice_select.pool.streams import PoolFile, too_long
 
 _SHOWN = 1000  # characters of an overlong row that are kept as what could not be parsed
 
@@ -26,8 +26,8 @@ _SHOWN = 1000  # characters of an overlong row that are kept as what could not b
 def read_jsonl(path: Path) -> Iterator[RawRow]:
     """One JSON object a line, UTF-8, with or without a byte order mark; blank lines are ignored."""
     number = 0
-    with opened(path) as stream:
-        for line_number, line, whole in lines(path, stream):
+    with closing(PoolFile(path)) as file:
+        for line_number, (line, whole) in enumerate(file.lines(), start=1):
             if whole and not line.strip():
                 continue
             number += 1
@@ -41,10 +41,10 @@ def read_jsonl(path: Path) -> Iterator[RawRow]:
 
 def read_json(path: Path) -> Iterator[RawRow]:
     """A JSON array of objects; JSON Lines under a `.json` name is read too, one object is not."""
-    with opened(path) as stream:
-        text = JsonText(path, stream)
+    with closing(PoolFile(path)) as file:
+        text = JsonText(file)
         if text.skip("["):
-            for number, value, written in elements(text):
+            for number, value, written in text.elements():
                 yield raw_row(number, value, written)
             return
         content = _single_value(text)
@@ -59,22 +59,25 @@ def read_json(path: Path) -> Iterator[RawRow]:
 def read_csv(path: Path) -> Iterator[RawRow]:
     """Comma-separated text with a header line; every value is text, a cell that the row lacks is None."""
     number = 0
-    with opened(path) as stream, ExitStack() as after:
-        # Long answers exceed the module's limit of 131,072 characters a cell.
-        after.callback(csv.field_size_limit, csv.field_size_limit(2**31 - 1))
-        text = _CsvLines(path, lines(path, stream))
-        reader = csv.DictReader(text, strict=True)  # cells beyond the header's are a list under the key None
+    with closing(PoolFile(path)) as file, ExitStack() as after:
+        # Long answers exceed the module's limit of 131,072 characters a cell; a quote left open ends in this one.
+        after.callback(csv.field_size_limit, csv.field_size_limit(streams.ROW_BYTES))
+        reader = csv.reader(_csv_lines(file), strict=True)
         try:
-            _check_header(path, reader.fieldnames)
-            text.row_bytes = 0
-            for row in cast("Iterator[dict[str | None, Any]]", reader):
-                text.row_bytes = 0
+            header = _checked_header(path, next(reader, None))
+            for cells in filter(None, reader):
                 number += 1
-                yield _csv_row(row, number, text.line)
+                line = reader.line_num
+                if len(cells) > len(header):
+                    problem = f"has {len(cells)} cells, the header {len(header)}"
+                    yield RawRow(number, None, ",".join(cells), problem, line)
+                else:
+                    yield RawRow(number, dict(zip_longest(header, cells)), line=line)
         except csv.Error as error:
+            reason = too_long("a cell") if "field limit" in str(error) else str(error)
             raise PoolError(
-                f"{path.name}, row {number + 1} (line {text.line}): broken CSV: {error}.\n"
-                "Quote cells that hold commas, quotes or newlines, and double the quotes inside them."
+                f"{path.name}, row {number + 1} (line {reader.line_num}): broken CSV: {reason}.\n"
+                "Quote cells that hold commas, quotes or newlines, double quotes inside them, and close every quote."
             ) from error
 
 
@@ -117,43 +120,24 @@ def _single_value(text: JsonText) -> str | None:
     return f"one object (fields: {one_line(fields) or 'none'})"
 
 
-class _CsvLines:
-    """The lines of a CSV file as text; the lines of one row are together no longer than a row may be."""
-
-    def __init__(self, path: Path, numbered: Iterator[tuple[int, bytes, bool]]) -> None:
-        self._path, self._numbered = path, numbered
-        self.row_bytes = 0  # of the row so far; the reader of rows sets it back
-        self.line = 0  # 1-based number of the last line given
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        self.line, line, whole = next(self._numbered)
-        self.row_bytes += len(line)
-        if not whole or self.row_bytes > streams.ROW_BYTES + 2:
+def _csv_lines(file: PoolFile) -> Iterator[str]:
+    for number, (line, whole) in enumerate(file.lines(), start=1):
+        if not whole:
             raise PoolError(
-                f"{self._path.name}, line {self.line}: {too_long('its row')}.\n"
-                "Close the quote that may be open there, or shorten the row."
+                f"{file.path.name}, line {number}: {too_long('it')}.\nClose the quote that may be open there, or "
+                "shorten the row."
             )
         try:
-            return line.decode("utf-8")
+            yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             problem = f"invalid UTF-8 at byte {error.start + 1}.\nSave the file as UTF-8."
-            raise PoolError(f"{self._path.name}, line {self.line}: {problem}") from error
+            raise PoolError(f"{file.path.name}, line {number}: {problem}") from error
 
 
-def _check_header(path: Path, header: Sequence[str] | None) -> None:
+def _checked_header(path: Path, header: list[str] | None) -> list[str]:
     if not header:
         raise PoolError(f"{path.name}: holds no rows.\nA CSV pool starts with a line of column names.")
     repeated = next((name for name in sorted(header) if header.count(name) > 1), None)
     if repeated is not None:
         raise PoolError(f"{path.name}: the header names column '{repeated}' twice.\nRename one of them.")
-
-
-def _csv_row(row: dict[str | None, Any], number: int, line: int) -> RawRow:
-    extra = cast("list[str]", row.pop(None, []))
-    if extra:
-        cells = ",".join([*row.values(), *extra])
-        return RawRow(number, None, cells, f"has {len(row) + len(extra)} cells, the header {len(row)}", line)
-    return RawRow(number, cast("dict[str, Any]", row), line=line)
+    return header

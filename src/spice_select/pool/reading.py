@@ -10,8 +10,7 @@ from typing import Any
 from spice_select.errors import PoolError
 from spice_select.pool.formats import PROBED_ROWS, Layout, find_format
 from spice_select.pool.messages import Conversation
-from spice_select.pool.problems import RowProblem, one_line
-from spice_select.pool.raw_rows import RawRow
+from spice_select.pool.problems import RawRow, RowProblem, one_line
 from spice_select.pool.sources import Source
 from spice_select.pool.types import PoolOptions, Rejection, SourceFile
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from spice_select.errors import TemplateError
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, one_line
-from spice_select.pool.skeleton import Skeleton, build_skeleton, isolate_texts
+from spice_select.pool.skeleton import Skeleton, build_skeleton, slot_texts
 from spice_select.pool.templates import ChatTemplate
 
 _PROBE = Conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
@@ -49,10 +49,12 @@ class Renderer:
         except RenderProblem as problem:
             raise TemplateError(
                 f"On a chat of one user and one assistant message, {problem.reason}\n"
-                "Mend the template, or use another model's tokenizer."
+                "Correct the template, or use another model's tokenizer."
             ) from problem
         self._end_of_turn = self._template.end_of_turn(probe.gaps()[-1])
-        self._tags_hold_end = self._template.has_generation_tags(_PROBE) and self._probe_tags()
+        text, blocks = self._template.render_tagged(_PROBE)
+        # Whether the template's generation blocks reach over the end-of-turn token.
+        self._tags_hold_end = bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
 
     def render(self, chat: Conversation) -> Rendering:
         """Text and trained spans of one chat.
@@ -65,21 +67,12 @@ class Renderer:
             return self._by_prefixes(chat)
         return self._by_skeleton(chat)
 
-    def _probe_tags(self) -> bool:
-        """Whether the template's `{% generation %}` blocks reach over the end-of-turn token."""
-        text, blocks = self._template.render_tagged(_PROBE)
-        return bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
-
     def _by_skeleton(self, chat: Conversation) -> Rendering:
         skeleton = self._skeleton(chat)
         text = self._template.render(chat)
-        fills = skeleton.match(chat.messages, text)
-        if fills is None:
-            fills = isolate_texts(self._template, skeleton, chat, text)
+        fills = slot_texts(self._template, skeleton, chat, text)
         trained = set(chat.trained_turns())
-        spans: list[tuple[int, int]] = []
-        position = 0
-        gaps = skeleton.gaps()
+        spans, position, gaps = list[tuple[int, int]](), 0, skeleton.gaps()
         for slot, gap, after, fill in zip(skeleton.slots, gaps, gaps[1:], fills, strict=False):
             position += len(gap)
             if slot.message in trained:

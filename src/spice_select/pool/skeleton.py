@@ -8,10 +8,10 @@ a row and whatever the texts hold, special tokens' text included.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise, zip_longest
 
 from spice_select.errors import TemplateError
-from spice_select.pool.messages import Conversation, Message
+from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import one_line
 from spice_select.pool.templates import ChatTemplate
 
@@ -21,11 +21,7 @@ _MARK = re.compile("\ue000([0-9]+)\ue001")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of one message's text in a skeleton.
-
-    The place of an assistant's message starts where the model begins to write, which may be before the text itself
-    (a leading space, an empty thinking block).
-    """
+    """Place of one message's text; an assistant's starts where the model begins to write, before the text itself."""
 
     message: int  # index of the message
     start: int  # in characters of the skeleton's text
@@ -45,26 +41,9 @@ class Skeleton:
         borders = [0, *(place for slot in self.slots for place in (slot.start, slot.end)), len(self.text)]
         return [self.text[start:end] for start, end in list(pairwise(borders))[::2]]
 
-    def match(self, messages: Sequence[Message], text: str) -> list[str] | None:
-        """What stands in each slot of a rendering, if that is the messages' texts with at most white space trimmed.
-
-        Returns:
-            One text a slot, with which the skeleton gives exactly `text`; None if there are no such texts.
-
-        """
-        first, *gaps = self.gaps()
-        if not text.startswith(first):
-            return None
-        position = len(first)
-        fills: list[str] = []
-        for slot, after in zip(self.slots, gaps, strict=True):
-            variants = (slot.lead + variant for variant in _trimmings(messages[slot.message]["content"]))
-            fill = next((v for v in variants if text.startswith(v + after, position)), None)
-            if fill is None:
-                return None
-            fills.append(fill)
-            position += len(fill) + len(after)
-        return fills if position == len(text) else None
+    def fill(self, fills: Sequence[str]) -> str:
+        """The text with one text in each slot."""
+        return "".join(chain.from_iterable(zip_longest(self.gaps(), fills, fillvalue="")))
 
 
 def build_skeleton(template: ChatTemplate, chat: Conversation) -> Skeleton:
@@ -101,10 +80,9 @@ def _marked(chat: Conversation, places: Iterable[int]) -> Conversation:
 def _start_of_turn(template: ChatTemplate, chat: Conversation, text: str, number: int, at: int) -> int:
     """Where the slot of the message whose text stands at `at` begins.
 
-    For an assistant's message that is the end of the generation prompt: the model writes all that follows. A
-    template that ignores `add_generation_prompt` leaves its header to be written by nobody; then only white
-    space before the text counts as the model's. The same holds where the prompt is no prefix of the chat
-    (templates that open a thinking block in the prompt and leave it out of earlier turns).
+    For an assistant's message that is the end of the generation prompt: the model writes all that follows. Only the
+    text itself is the model's where the template ignores `add_generation_prompt`, or where the prompt is no prefix of
+    the chat (templates that open a thinking block in the prompt and leave it out of earlier turns).
     """
     if number == 0 or chat.messages[number]["role"] != "assistant":
         return at
@@ -115,17 +93,22 @@ def _start_of_turn(template: ChatTemplate, chat: Conversation, text: str, number
     return at if ignored else len(prompt)
 
 
-def _trimmings(content: str) -> tuple[str, ...]:
-    """The text, and the ways templates trim it, longest first."""
-    if content.strip() == content:
-        return (content,)
-    forms = {content, content.strip(), content.lstrip(), content.rstrip()}
-    forms |= {content.strip("\n"), content.lstrip("\n"), content.rstrip("\n")}
-    return tuple(sorted(forms, key=lambda form: (-len(form), form)))
+def slot_texts(template: ChatTemplate, skeleton: Skeleton, chat: Conversation, text: str) -> list[str]:
+    """What stands in each slot of a chat's rendering `text`; with it the skeleton gives exactly `text`.
+
+    Raises `TemplateError` if the template rewrites the chat so that this cannot be found.
+    """
+    contents = [(slot.lead, chat.messages[slot.message]["content"]) for slot in skeleton.slots]
+    kept = [lead + content for lead, content in contents]
+    trimmed = [lead + content.strip() for lead, content in contents]
+    for fills in (kept, trimmed):
+        if skeleton.fill(fills) == text:
+            return fills
+    return _isolated_texts(template, skeleton, chat, text)
 
 
-def isolate_texts(template: ChatTemplate, skeleton: Skeleton, chat: Conversation, text: str) -> list[str]:
-    """What stands in each slot where the template rewrites texts (drops earlier turns' thinking, say).
+def _isolated_texts(template: ChatTemplate, skeleton: Skeleton, chat: Conversation, text: str) -> list[str]:
+    """The slots' texts where the template rewrites some (drops earlier turns' thinking, trims some roles only).
 
     Each message is rendered among marks of the others, which shows exactly what becomes of it; together they
     must give `text`. If they do not, the change of one message depends on another: a `TemplateError`.
@@ -145,14 +128,12 @@ def isolate_texts(template: ChatTemplate, skeleton: Skeleton, chat: Conversation
                 "Use a template that keeps every turn."
             )
         fills.append(fill)
-    rebuilt, differs = "", None
-    for slot, gap, fill in zip(skeleton.slots, skeleton.gaps(), fills, strict=False):
-        rebuilt += gap + fill
-        if differs is None and not text.startswith(rebuilt):
-            differs = slot.message
-    rebuilt += skeleton.gaps()[-1]
-    if rebuilt != text:
-        raise _rewritten(chat, skeleton.slots[-1].message if differs is None else differs, rebuilt, text)
+    if skeleton.fill(fills) != text:
+        begins = accumulate(gap + fill for gap, fill in zip(skeleton.gaps(), fills, strict=False))
+        differs = (
+            slot.message for slot, begin in zip(skeleton.slots, begins, strict=True) if not text.startswith(begin)
+        )
+        raise _rewritten(chat, next(differs, skeleton.slots[-1].message), skeleton.fill(fills), text)
     return fills
 
 

@@ -17,8 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from spice_select.errors import PoolError
 from spice_select.pool.arrow_rows import dataset_rows, load_saved
-from spice_select.pool.problems import one_line
-from spice_select.pool.raw_rows import RawRow, raw_row
+from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.readers import READERS
 
 PoolInput: TypeAlias = str | Path | datasets.Dataset | Sequence[Mapping[str, Any]]

@@ -1,63 +1,72 @@
 """The bytes of a pool's file, unpacked, and its lines: neither a long line nor a packed file may fill the memory.
 
-A row is at most `ROW_BYTES` long; of a longer line only the beginning is ever held. A gzip file is refused once it has
+A line is at most `ROW_BYTES` long; of a longer line only the beginning is ever held. A gzip file is refused once it has
 unpacked to more than `UNPACKED_BYTES` and to more than `UNPACKED_TIMES` the packed bytes read: text packs to a tenth,
 and what packs to a hundredth or less was made to fill a disk or a memory.
 """
 
 import gzip
-import io
 import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 from spice_select.errors import PoolError
 from spice_select.pool.problems import one_line
 
 ROW_BYTES = 1 << 26
-"""Most bytes of a row: of its line, of its cells; characters of an element of a JSON array."""
+"""Most bytes of a row's line; characters of a CSV cell and of an element of a JSON array."""
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 100
 """A file that unpacks beyond both is refused."""
 
-GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
-
 _BOM = b"\xef\xbb\xbf"
-_PIECE = 1 << 16  # bytes unpacked at once
+_PIECE = 1 << 16  # bytes of an overlong line that are passed over at once
 
 
-@contextmanager
-def opened(path: Path) -> Generator[IO[bytes]]:
-    """The file's bytes, unpacked if its name ends in .gz.
+class PoolFile:
+    """The bytes of a file, unpacked if its name ends in .gz.
 
-    Reading raises one of `GZIP_ERRORS` where the packed stream is damaged, and `PoolError` where it unpacks beyond
-    the limits.
+    Reading raises `PoolError` where the packed stream is damaged or unpacks beyond the limits.
     """
-    with path.open("rb") as packed:
-        if path.suffix != ".gz":
-            yield packed
-        else:
-            with io.BufferedReader(_Unpacked(path, packed), _PIECE) as stream:
-                yield stream
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._packed = path.open("rb")
+        self._gzip = gzip.GzipFile(fileobj=self._packed) if path.suffix == ".gz" else None
+        self._stream = cast(IO[bytes], self._gzip or self._packed)
+        self._lines = 0  # whole lines read so far
 
-def lines(path: Path, stream: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
-    """Lines with their 1-based numbers, and whether each is whole: of one over `ROW_BYTES` only the beginning comes.
+    def close(self) -> None:
+        """Close the file."""
+        self._packed.close()
 
-    The byte order mark is taken off. Raises `PoolError` if a gzip stream is damaged or unpacks beyond the limits.
-    """
-    number = 0
-    try:
-        while line := stream.readline(ROW_BYTES + 1):
-            number += 1
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end of the file."""
+        return self._checked(self._stream.read, size)
+
+    def lines(self) -> Iterator[tuple[bytes, bool]]:
+        """Each line, without a byte order mark, and whether it is whole: one over `ROW_BYTES` is cut off there."""
+        while line := self._checked(self._stream.readline, ROW_BYTES + 1):
             whole = len(line) <= ROW_BYTES or line.endswith(b"\n")
             if not whole:
-                while (piece := stream.readline(_PIECE)) and not piece.endswith(b"\n"):
+                while (piece := self._checked(self._stream.readline, _PIECE)) and not piece.endswith(b"\n"):
                     pass
-            yield number, line.removeprefix(_BOM) if number == 1 else line, whole
-    except GZIP_ERRORS as error:
-        raise broken_gzip(path, number, error) from error
+            self._lines += 1
+            yield line.removeprefix(_BOM) if self._lines == 1 else line, whole
+
+    def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            data = read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            place = f" after line {self._lines}" if self._lines else ""
+            raise PoolError(
+                f"{self.path.name}: broken gzip stream{place}: {one_line(str(error))}.\n"
+                "The file is damaged, cut short, or not gzip; copy it again."
+            ) from error
+        if self._gzip is not None:
+            remedy = "If that is intended, unpack it yourself (gunzip) and name the unpacked file."
+            refuse_bomb(self.path, self._gzip.tell(), self._packed.tell(), remedy)
+        return data
 
 
 def too_long(what: str) -> str:
@@ -72,29 +81,3 @@ def refuse_bomb(path: Path, unpacked: int, packed: int, remedy: str) -> None:
             f"{path.name}: {packed:,} bytes of it unpack to more than {UNPACKED_BYTES:,}; reading stopped before that "
             f"fills the memory.\n{remedy}"
         )
-
-
-def broken_gzip(path: Path, line: int, error: Exception) -> PoolError:
-    """The error for a gzip stream that is damaged after line `line` (0: unknown)."""
-    place = f" after line {line}" if line else ""
-    return PoolError(
-        f"{path.name}: broken gzip stream{place}: {one_line(str(error))}.\n"
-        "The file is damaged, cut short, or not gzip; copy it again."
-    )
-
-
-class _Unpacked(io.RawIOBase):
-    """The content of a gzip file, counted while it is read."""
-
-    def __init__(self, path: Path, packed: BinaryIO) -> None:
-        self._path, self._packed = path, packed
-        self._stream = gzip.GzipFile(fileobj=packed, mode="rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "bytearray | memoryview[int]") -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        count = cast(io.BufferedIOBase, self._stream).readinto1(buffer)
-        remedy = "If that is intended, unpack it yourself (gunzip) and name the unpacked file."
-        refuse_bomb(self._path, self._stream.tell(), self._packed.tell(), remedy)
-        return count

@@ -12,9 +12,9 @@ a few numbers a row; an `Example` reads the rest when it is asked for it.
 import mmap
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import IO, Any, cast
 
 import numpy as np
@@ -52,41 +52,30 @@ class TableWriter:
         """Make the file, for rows of at most `max_length` tokens. Raises `PoolError` where that is impossible."""
         self._max_length = max_length
         self._codec, self._layouts = RowCodec(), list[Layout]()
-        try:
+        with _disk_errors():
             self._file = cast(IO[bytes], tempfile.TemporaryFile(buffering=1 << 20))  # noqa: SIM115 - see __exit__
             self._writer = pa.ipc.new_file(self._file, _SCHEMA)
-        except OSError as error:
-            raise _no_room(error) from error
 
     def __enter__(self) -> "TableWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file; after an error, what is still buffered need not fit on the disk."""
-        try:
+    def __exit__(self, *error: object) -> None:
+        """Close the file; what is buffered but not in a table need not fit on the disk."""
+        with suppress(OSError):
             self._file.close()
-        except OSError:
-            if error is None:
-                raise
 
     def write(self, rows: Sequence[tuple[ChatRow, Encoded]]) -> None:
         """Append rows. Raises `PoolError` where the disk is full."""
         records = [self._record(chat, tokens) for chat, tokens in rows]
-        try:
+        with _disk_errors():
             self._writer.write_batch(pa.RecordBatch.from_pylist(records, schema=_SCHEMA))
-        except OSError as error:
-            raise _no_room(error) from error
 
     def table(self) -> "Table":
         """All rows, after which none can be written. Raises `PoolError` where the disk is full."""
-        try:
+        with _disk_errors():
             self._writer.close()
             self._file.flush()
             content = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise _no_room(error) from error
         return Table(pa.ipc.open_file(pa.py_buffer(content)).read_all(), self._layouts, self._codec)
 
     def _record(self, chat: ChatRow, encoded: Encoded) -> dict[str, Any]:
@@ -112,7 +101,7 @@ class Table:
 
     def __init__(self, content: pa.Table, layouts: Sequence[Layout], codec: RowCodec) -> None:
         """`content` has the columns of `_SCHEMA`; `layouts` and `codec` are those that wrote it."""
-        self._columns = {name: content[name] for name in content.column_names}
+        self._content = content
         self.layouts, self.codec = layouts, codec
         self.tokens: NDArray[np.int32] = content["tokens"].to_numpy()
         self.trained_tokens: NDArray[np.int32] = content["trained_tokens"].to_numpy()
@@ -124,7 +113,7 @@ class Table:
 
     def value(self, column: str, place: int) -> Any:
         """A number or bytes of the row at `place`."""
-        return self._columns[column][place].as_py()
+        return self._content[column][place].as_py()
 
     def text(self, column: str, place: int) -> str:
         """A text of the row at `place`."""
@@ -225,16 +214,9 @@ def make_pool(table: Table, places: NDArray[np.int64], rejected: list[Rejection]
 
 
 def unique_suffixes(names: pa.ChunkedArray) -> NDArray[np.int32]:
-    """Numbers that make ids unique: the second and later of the same get the first free of `-2`, `-3`, ...
+    """[n] numbers to append to the ids that rows ask for, `names` [n] binary, to make them unique; 0 where one stays.
 
-    A number is free if no row asks for the id that ends in it.
-
-    Args:
-        names: [n] binary, the ids that rows ask for.
-
-    Returns:
-        [n] the number to append, 0 where the id stays.
-
+    The second and later of the same get the first of `-2`, `-3`, ... with which no row asks for the id.
     """
     order = pc.sort_indices(names)  # pyright: ignore[reportAttributeAccessIssue] - stable: equal names stay in order
     ordered, places = names.take(order), order.to_numpy()
@@ -256,8 +238,12 @@ def _holds(ordered: pa.ChunkedArray, name: bytes) -> bool:
     return place < len(ordered) and ordered[place].as_py() == name
 
 
-def _no_room(error: OSError) -> PoolError:
-    return PoolError(
-        f"The pool's rows cannot be kept in a temporary file while they are used ({error.strerror}).\n"
-        "Make room in the folder for temporary files, or name another one by TMPDIR."
-    )
+@contextmanager
+def _disk_errors() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PoolError(
+            f"The pool's rows cannot be kept in a temporary file while they are used ({error.strerror}).\n"
+            "Make room in the folder for temporary files, or name another one by TMPDIR."
+        ) from error

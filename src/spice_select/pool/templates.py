@@ -90,37 +90,27 @@ class ChatTemplate:
         return _GENERATION_TAG.search(self._source(chat)) is not None
 
     def render(self, chat: Conversation, *, until: int | None = None, generation_prompt: bool = False) -> str:
-        """The chat, or its messages before `until`, as text.
+        """The chat, or its messages before `until`, as text; raises as `render_tagged`."""
+        return self.render_tagged(chat, until=until, generation_prompt=generation_prompt)[0]
 
-        Raises `RenderProblem`, with the template's own message, if it refuses the chat, and `TemplateError` if it takes
-        more than `RENDER_SECONDS` or there are several named templates and no default.
-        """
-        source = self._source(chat)
-        with _rendering():
-            text = self._tokenizer.apply_chat_template(
-                chat.messages[:until],
-                tools=chat.tools,  # pyright: ignore[reportArgumentType]
-                chat_template=source,
-                add_generation_prompt=generation_prompt,
-                tokenize=False,
-                **self._variables,
-            )
-        return str(text)
-
-    def render_tagged(self, chat: Conversation) -> tuple[str, list[tuple[int, int]]]:
-        """The chat as text, and the character spans that the template's `{% generation %}` blocks wrote.
+    def render_tagged(
+        self, chat: Conversation, *, until: int | None = None, generation_prompt: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text of `render`, and the character spans that the template's `{% generation %}` blocks wrote.
 
         Characters, as the token mask of `apply_chat_template` loses a block's end where no token starts there. Raises
-        as `render`.
+        `RenderProblem`, with the template's own message, if it refuses the chat, and `TemplateError` if it takes more
+        than `RENDER_SECONDS` or there are several named templates and no default.
         """
         source = self._source(chat)
         variables: dict[str, Any] = {**self._tokenizer.special_tokens_map, **self._variables}
         with _rendering():
             texts, spans = render_jinja_template(
-                conversations=[chat.messages],
+                conversations=[chat.messages[:until]],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
                 chat_template=source,
                 return_assistant_tokens_mask=True,
+                add_generation_prompt=generation_prompt,
                 **variables,
             )
         return texts[0], [(int(start), int(end)) for start, end in spans[0]]
@@ -152,7 +142,7 @@ def _rendering() -> Generator[None]:
     except _OutOfTime as error:
         raise TemplateError(
             f"The chat template does not come to an end: it took more than {RENDER_SECONDS:g} seconds.\n"
-            "Mend the template, or use another model's tokenizer."
+            "Correct the template, or use another model's tokenizer."
         ) from error
     except _RENDER_ERRORS as error:
         raise RenderProblem(f"the chat template refuses it: {one_line(str(error)) or type(error).__name__}") from error

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from spice_select.errors import ConfigError
 from spice_select.pool.formats import check_format_options
 from spice_select.pool.lazy_rows import Rows
-from spice_select.pool.messages import Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +35,6 @@ class Row:
     location: str  # for people, e.g. `gsm8k.jsonl.gz, row 17`
     number: int  # 1-based place in its file
     data: dict[str, Any]  # every field, unchanged
-
-
-class Chat(Protocol):
-    """The part of an `Example` from which files of chosen rows are written."""
-
-    @property
-    def id(self) -> str:
-        """Unique in the pool."""
-        ...
-
-    @property
-    def row(self) -> Row:
-        """The row as it was read."""
-        ...
-
-    @property
-    def conversation(self) -> Conversation:
-        """The chat that was rendered."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
