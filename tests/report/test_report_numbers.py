@@ -217,7 +217,7 @@ def test_a_choice_from_all_rows_has_the_same_report_of_its_store(tiny_model, poo
     cosines = sorted((diversity_oracle.cosine(features[picks[0]], features[row]) for row in picks[1:]), reverse=True)
     assert [n.cosine for n in story.overlaps] == pytest.approx([c for c in cosines[:3] if c > 0], abs=1e-9)
     seen = one.scaled.block(0, 150).numpy()
-    chosen = oracle.information(seen @ seen.T, picks, one.alpha)
+    chosen = oracle.information(seen @ seen.T, picks, one.measures.alpha)
     assert report.theory.information == pytest.approx(chosen, rel=1e-6)
     assert report.audit.scope == "Every row was compared with every other."
 
@@ -321,7 +321,7 @@ def test_what_is_no_run_is_refused(tmp_path, run):
     with pytest.raises(OutputError, match="is not the manifest of a selection run"):
         open_run(tmp_path)
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(OutputError, match="is damaged"):
+    with pytest.raises(OutputError, match="cannot be read"):
         open_run(tmp_path)
 
 

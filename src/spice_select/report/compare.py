@@ -125,7 +125,7 @@ def _compared(
 def _followed(pool: PoolGradients, picks: Sequence[int], penalty: float) -> tuple[list[float], list[float]]:
     """Gain and conflict of the first picks, in their order."""
     features = pool.scaled.take(torch.tensor(picks[:MOST_STEPS]))
-    found = select_in_order(features @ features.T, range(len(features)), pool.alpha, penalty)
+    found = select_in_order(features @ features.T, range(len(features)), pool.measures.alpha, penalty)
     return cast("list[float]", found.gain.tolist()), cast("list[float]", found.conflict.tolist())
 
 
