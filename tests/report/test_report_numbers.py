@@ -66,8 +66,8 @@ def test_curves_are_means_over_pools(run, report):
         ("conflict", report.theory.conflict),
     ):
         lines = oracle.step_values(run, column)
-        assert list(found.steps) == list(range(max(map(len, lines))))
-        for step in found.steps:
+        assert list(found.picks) == list(range(1, max(map(len, lines)) + 1))
+        for step in range(len(found.picks)):
             at = [line[step] for line in lines if len(line) > step]
             assert found.mean[step] == pytest.approx(np.mean(at))
             assert found.low[step] <= np.median(at) <= found.high[step]
@@ -360,8 +360,8 @@ def test_several_arrays_in_one_file_and_an_empty_one_are_refused(run, tmp_path):
 
 def test_long_curves_are_thinned_and_correlations_need_variety():
     long = curve([[float(i) for i in range(5000)]])
-    assert len(long.steps) == 400 and (long.steps[0], long.steps[-1]) == (0, 4999)
-    assert list(long.mean) == [float(step) for step in long.steps]
+    assert len(long.picks) == 400 and (long.picks[0], long.picks[-1]) == (1, 5000)
+    assert list(long.mean) == [float(pick - 1) for pick in long.picks]
     assert spearman([1, 1, 1], [1, 2, 3]) is None and spearman([1, 2], [1, 2]) is None
     assert spearman([3, 1, 2], [30, 10, 20]) == pytest.approx(1.0)
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.atomic import write_text
 from spice_select.files.directory import CHECKPOINT, refuse_links
+from spice_select.files.records import damage_reported
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
@@ -74,12 +75,12 @@ def suspects_of(run: FinishedRun) -> list[Finding]:
     losses = _read_losses(run)
     found: list[tuple[float, Finding]] = []
     for line in run.lines:
-        after, alone = losses.get(line.id, (math.nan, math.nan))
-        ratio = after / alone if alone > 0 else math.nan
-        if ratio >= SUSPICIOUS:
+        after, alone = losses.get(line.id, (0.0, 0.0))
+        if alone > 0 and after / alone >= SUSPICIOUS:
+            ratio = after / alone
             reason = f"its prompt hardly helps: loss {after:.2f} after the prompt, {alone:.2f} without it"
-            found.append(((ratio - 1.0) * math.sqrt(line.trained_tokens), Finding(line, ratio, reason, [])))
-    found.sort(key=lambda item: (-item[0], item[1].line.index))
+            found.append(((1.0 - ratio) * math.sqrt(line.trained_tokens), Finding(line, ratio, reason, [])))
+    found.sort(key=lambda item: (item[0], item[1].line.index))
     return [finding for _, finding in found]
 
 
@@ -99,17 +100,14 @@ def _as_row(chat: StoredChat) -> dict[str, Any]:
 
 
 def _read_losses(run: FinishedRun) -> Mapping[str, tuple[float, float]]:
+    """Both losses by id, where both are known."""
     path = run.directory / CHECKPOINT / FILE
     if not path.exists():
         return {}
-    try:
+    remedy = "Delete it and audit again."
+    with damage_reported(path, remedy, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
-            raise OutputError(f"{path}: has format version {content['format_version']}; delete it and audit again.")
-        pairs = cast("dict[str, tuple[float | None, float | None]]", content["losses"])
-        return {
-            name: (math.nan if one is None else float(one), math.nan if other is None else float(other))
-            for name, (one, other) in pairs.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None
+            raise OutputError(f"{path}: has format version {content['format_version']}.\n{remedy}")
+        pairs = cast("dict[str, tuple[Any, Any]]", content["losses"])  # None: not finite
+        return {name: (float(one), float(two)) for name, (one, two) in pairs.items() if None not in (one, two)}

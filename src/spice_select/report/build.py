@@ -121,21 +121,14 @@ def _rows_of_page(run: FinishedRun, audit: Audit | None) -> list[int]:
     everything = range(len(run.lines))
     if len(everything) <= PAGE_ROWS:
         return list(everything)
-    rows = dict.fromkeys(_audited(audit)[: PAGE_ROWS // 4])
+    findings = [] if audit is None else [*audit.conflicts.listed, *audit.outliers.listed, *audit.suspects.listed]
+    groups = (audit and audit.duplicates) or []
+    audited = [*(finding.line.index for finding in findings), *(line.index for group in groups for line in group.lines)]
+    rows = dict.fromkeys(audited[: PAGE_ROWS // 4])
     for group, most in ((run.picked, 3 * PAGE_ROWS // 4), (everything, PAGE_ROWS)):
-        for row in _shuffled(group, run.config.seed):
-            if len(rows) >= most:
-                break
-            rows[row] = None
+        others = [row for row in _shuffled(group, run.config.seed) if row not in rows]
+        rows |= dict.fromkeys(others[: most - len(rows)])
     return sorted(rows)
-
-
-def _audited(audit: Audit | None) -> list[int]:
-    if audit is None:
-        return []
-    findings = [*audit.conflicts.listed, *audit.outliers.listed, *audit.suspects.listed]
-    duplicates = [line.index for group in audit.duplicates or [] for line in group.lines]
-    return [*(finding.line.index for finding in findings), *duplicates]
 
 
 def _longest_text(rows: Sequence[int], texts: Mapping[int, Turns]) -> int:

@@ -15,7 +15,7 @@ from spice_select.pool.types import Line
 class Curve:
     """A quantity at each pick, over candidate pools: the mean, and the band that holds the middle 80 % of them."""
 
-    steps: Sequence[int]  # picks made before, from 0; of very many picks, a sample of them
+    picks: Sequence[int]  # numbers of the picks, from 1; of very many picks, a sample of them
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]

@@ -100,29 +100,23 @@ def _drawn(plot: Plot, style: Sequence[Any], **options: Any) -> bytes:
 
 
 def line(axes: Any, curve: Curve, place: int, label: str) -> None:
-    """The mean over the numbers of the picks, in the colour, line style and marker number `place`."""
-    every = 1 if len(curve.steps) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly on logarithmic axes too
+    """The mean by pick, in the colour, line style and marker number `place`."""
+    every = 1 if len(curve.picks) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly on logarithmic axes too
     style, marker = _STYLES[place % len(_STYLES)], _MARKERS[place % len(_MARKERS)]
-    axes.plot(picks(curve), curve.mean, color=f"C{place}", linestyle=style, marker=marker, markevery=every, label=label)
+    axes.plot(curve.picks, curve.mean, color=f"C{place}", linestyle=style, marker=marker, markevery=every, label=label)
 
 
 def band(axes: Any, curve: Curve, place: int) -> None:
     """The range of the middle 80 % of the pools, where they differ."""
     if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
         label = "middle 80% of pools"
-        axes.fill_between(picks(curve), curve.low, curve.high, color=f"C{place}", alpha=0.2, linewidth=0, label=label)
-
-
-def picks(curve: Curve) -> list[int]:
-    """Numbers of the picks, from 1, since the axis may be logarithmic."""
-    return [step + 1 for step in curve.steps]
+        axes.fill_between(curve.picks, curve.low, curve.high, color=f"C{place}", alpha=0.2, linewidth=0, label=label)
 
 
 def curve_axes(axes: Any, curves: Sequence[Curve], quantity: str = "information (nats)") -> None:
     """Axes for quantities by pick: logarithmic for many picks, and for values over a wide range."""
-    last, values = 0, list[float]()
-    for curve in curves:
-        last, values = max(last, picks(curve)[-1]), [*values, *curve.mean, *curve.low]
+    last = max(curve.picks[-1] for curve in curves)
+    values = [value for curve in curves for value in (*curve.mean, *curve.low)]
     axes.set_xlabel("pick")
     axes.set_ylabel(quantity)
     if last == 1:

@@ -24,7 +24,7 @@ def report_plots(report: SelectionReport) -> list[Plot]:
     """The figures of a report, as far as there are quantities for them."""
     theory, parts = report.theory, report.composition
     plots: list[Plot] = []
-    if theory is not None and theory.gain.steps:
+    if theory is not None and theory.gain.picks:
         plots += [_gain(theory), _conflict(theory)]
     if theory is not None and theory.rivals:
         plots.append(_information([Rival("these picks", *[theory.compared] * 3), *theory.rivals]))
@@ -85,7 +85,7 @@ def _gain(theory: Theory) -> Plot:
 
     def draw(axes: Any) -> None:
         hatch: Mapping[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "hatch": "\\\\\\", "linewidth": 0}
-        axes.fill_between(drawing.picks(gain), gain.mean, base.mean, label="epsilon = gain − base", **hatch)
+        axes.fill_between(gain.picks, gain.mean, base.mean, label="epsilon = gain − base", **hatch)
         _gain_and_base(axes, gain, base)
         if theory.half_life is not None:
             label = f"half-life: {theory.half_life:,.4g} picks"
@@ -110,7 +110,7 @@ def _conflict(theory: Theory) -> Plot:
 
     highest = max(range(len(shown.mean)), key=shown.mean.__getitem__)
     alt = (
-        f"Line chart. The mean conflict is highest, {shown.mean[highest]:.3g}, at pick {shown.steps[highest] + 1:,}, "
+        f"Line chart. The mean conflict is highest, {shown.mean[highest]:.3g}, at pick {shown.picks[highest]:,}, "
         f"and {shown.mean[-1]:.3g} at the last pick; 0 is no conflict, 1 the opposite direction."
     )
     return Plot("conflict", "How far each pick opposes those before it", alt, 3.0, draw)

@@ -58,7 +58,7 @@ def curve(values: Sequence[Sequence[float]]) -> Curve:
     steps = sorted({round(float(i)) for i in np.linspace(0, longest - 1, min(longest, POINTS))})
     at = [np.array([line[step] for line in values if len(line) > step]) for step in steps]
     low, high = ([float(np.quantile(column, share)) for column in at] for share in (0.1, 0.9))
-    return Curve(steps, [float(column.mean()) for column in at], low, high)
+    return Curve([step + 1 for step in steps], [float(column.mean()) for column in at], low, high)
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
