@@ -29,7 +29,7 @@ from spice_select.proxy.loading import pick_device
 
 HEADER = {"format": "spice-select-evaluation", "version": 1}
 SETTINGS = ("limit_per_source", "token_budget", "resamples", "seed")
-PARTS = dict.fromkeys(("checkpoint", "fingerprint", "heldout"))
+PARTS: dict[str, Any] = {"checkpoint": None, "fingerprint": None, "heldout": None, "tasks": {}, "against": None}
 
 
 class EvaluationRun:
@@ -41,14 +41,12 @@ class EvaluationRun:
         self.device = pick_device(values["device"])
         self.reading = PoolOptions(*(values[name] for name in ("format", "columns", "skip_invalid", "max_length")))
         self.console = Console(highlight=False)
-        self.content: dict[str, Any] = {**HEADER, "complete": False, **PARTS, "tasks": {}, "against": None}
+        self.content: dict[str, Any] = {**HEADER, "complete": False, **PARTS}
 
     def measure(self, checkpoint: str) -> None:
         """Find and check everything first; then measure, print and write one part after another.
 
-        Raises:
-            SpiceSelectError: what is wrong, and how to correct it; the parts measured before are in the file.
-
+        Raises `SpiceSelectError`; the parts measured before are in the file.
         """
         values, trust = self.values, bool(self.values["trust_remote_code"])
         found = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spice_select.information.similar import similar_groups
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
-from spice_select.report.answers import answers_known, suspects_of
+from spice_select.report.answers import suspects_of
 from spice_select.report.content import Audit, DuplicateGroup, Finding, Findings
 from spice_select.report.finished_run import FinishedRun
 from spice_select.report.row_stories import neighbours_of
@@ -28,10 +28,10 @@ def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
 
     `same` is the least cosine of two near-duplicates.
     """
-    if all(record.measures is None for record in run.records) and not answers_known(run):
+    suspects = suspects_of(run)
+    if suspects is None and all(record.measures is None for record in run.records):
         return None
     duplicates = _duplicates(run, same)
-    suspects = suspects_of(run)
     bad = [row for record in run.records for row in record.bad]
     unusable = [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]
     outliers = [*unusable, *_outliers(run)]
@@ -41,7 +41,7 @@ def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
         duplicates=duplicates[:LISTED] if run.pools else None,
         groups=len(duplicates),
         outliers=Findings(len(outliers), outliers[:LISTED]),
-        suspects=Findings(len(suspects), suspects[:LISTED]),
+        suspects=None if suspects is None else Findings(len(suspects), suspects[:LISTED]),
     )
 
 

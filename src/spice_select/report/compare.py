@@ -36,10 +36,7 @@ Choice = list[tuple[PoolGradients, list[int]]]
 def compare(directories: Sequence[Path]) -> Comparison:
     """Measure the choices of several finished runs.
 
-    Raises:
-        ConfigError: fewer than two runs, or they did not choose from the same rows.
-        OutputError: a directory holds no finished run.
-
+    Raises `ConfigError` for fewer than two runs and for runs on different rows, `OutputError` where there is no run.
     """
     if len(directories) < 2:
         raise ConfigError("compare needs at least two runs; name their directories.")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from spice_select.choices import PoolRecord
@@ -92,11 +93,9 @@ def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int
 
 
 def embedding_diversity(path: Path, rows: int, picked: Sequence[int], seed: int) -> list[Diversity]:
-    """On vectors that the user supplies, among all rows at once; `path` is a .npy file [rows, d].
+    """On vectors that the user supplies, among all rows at once.
 
-    Raises:
-        ConfigError: the file cannot be read, or does not hold one finite vector for each row.
-
+    Raises `ConfigError` unless `path` is a .npy file with a finite vector for each row, [rows, d].
     """
     vectors = _read_vectors(path, rows)
 
@@ -136,21 +135,14 @@ def _measured(vectors: Tensor) -> list[float]:
 
 def _read_vectors(path: Path, rows: int) -> npt.NDArray[Any]:
     try:
-        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        vectors: npt.NDArray[Any] = open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: cannot be read as a .npy file ({reason}); write it with numpy.save.") from None
-    if not isinstance(loaded, np.ndarray):
-        raise ConfigError(f"{path}: holds several arrays; write a single array of vectors with numpy.save.")
-    vectors = cast(npt.NDArray[Any], loaded)
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or len(vectors) != rows:
         raise ConfigError(
-            f"{path}: holds {vectors.dtype} of shape {vectors.shape}; real numbers of shape [rows, d] are needed."
-        )
-    if len(vectors) != rows:
-        raise ConfigError(
-            f"{path}: holds {len(vectors):,} vectors for a run of {rows:,} rows; "
-            "write one vector for each line of scores.parquet."
+            f"{path}: holds {vectors.dtype} of shape {vectors.shape}; real numbers of shape ({rows}, d) are needed, "
+            "one vector for each line of scores.parquet."
         )
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():

@@ -155,7 +155,7 @@ class Audit:
     duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where no gradients are available
     groups: int  # all groups of near-duplicates
     outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows
-    suspects: Findings  # likely wrong answers
+    suspects: Findings | None  # likely wrong answers; None where no answer was evaluated
 
 
 @dataclass(frozen=True, slots=True)

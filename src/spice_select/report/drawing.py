@@ -61,12 +61,7 @@ class PageImage:
 
 
 def write_figures(plots: Sequence[Plot], directory: Path) -> list[Path]:
-    """Write each figure as NAME.svg and NAME.png into `directory`, which is created if necessary.
-
-    Raises:
-        OutputError: the directory cannot be written to.
-
-    """
+    """Write each figure as NAME.svg and NAME.png into `directory`; raises `OutputError` if that is impossible."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = {directory / f"{plot.name}.{kind}": (plot, kind) for plot in plots for kind in ("svg", "png")}
     for path, (plot, kind) in paths.items():
@@ -139,20 +134,17 @@ def legend(axes: Any) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, borderaxespad=0.3, columnspacing=1.2)
 
 
-def name_bars(axes: Any, names: Sequence[str]) -> None:
-    """Names at horizontal bars, the first on top."""
+def bars(axes: Any, names: Sequence[str], values: Sequence[float], labels: Sequence[str], **style: Any) -> None:
+    """Horizontal bars, the first on top; their labels stand on a ground that keeps lines away from them."""
+    drawn = axes.barh(range(len(names)), values, 0.62, **style)
+    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
+    axes.bar_label(drawn, labels, padding=5, fontsize=9, bbox=ground)
     axes.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.14)
     axes.set_xlim(0, axes.get_xlim()[1] if axes.dataLim.x1 > 0 else 1)
-
-
-def label_bars(axes: Any, bars: Any, labels: Sequence[str]) -> None:
-    """Values at the ends of bars, on a ground that keeps lines away from them."""
-    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
-    axes.bar_label(bars, labels, padding=5, fontsize=9, bbox=ground)
 
 
 def short_name(name: str) -> str:

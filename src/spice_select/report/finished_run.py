@@ -86,12 +86,7 @@ class FinishedRun:
 
     @cached_property
     def pools(self) -> list[PoolGradients]:
-        """Candidate pools with at least one pick whose gradients are available; read at the first access.
-
-        Raises:
-            OutputError: a Gram matrix is damaged.
-
-        """
+        """Candidate pools with a pick and gradients, read at the first access; raises `OutputError` for damage."""
         if self.store is not None:
             return [self._from_store(self.store)]
         return [pool for record in self.records if (pool := self._from_gram(record)) is not None]
@@ -135,12 +130,7 @@ class FinishedRun:
 
 
 def open_run(directory: Path) -> FinishedRun:
-    """Read a finished run, without its gradients.
-
-    Raises:
-        OutputError: the directory holds no finished run, or a file of it is damaged.
-
-    """
+    """Read a finished run, without its gradients; raises `OutputError` if there is none or a file is damaged."""
     manifest, checkpoint = _read_manifest(directory), Checkpoint(directory / CHECKPOINT)
     try:
         config = RunConfig.model_validate(manifest["config"])
@@ -159,11 +149,9 @@ def open_run(directory: Path) -> FinishedRun:
             )
     missing: list[str] = []
     store = _open_store(directory, manifest, config, missing)
-    if store is None and not missing and config.method not in WITHOUT_GRADIENTS:
-        gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
-        if gone:
-            pools = f"{gone} of {len(records)} candidate pools"
-            missing.append(f"The Gram matrices of {pools} are missing ({CHECKPOINT}/).")
+    gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
+    if gone and store is None and not missing and config.method not in WITHOUT_GRADIENTS:
+        missing.append(f"The Gram matrices of {gone} of {len(records)} candidate pools are missing ({CHECKPOINT}/).")
     if store is None and not (checkpoint.directory / TEXTS).exists():
         missing.append(f"The texts of the rows are missing ({CHECKPOINT}/{TEXTS}).")
     return FinishedRun(directory, config, lines, records, store, missing)

@@ -21,10 +21,10 @@ Near = tuple[list[Neighbour], list[Neighbour]]
 
 
 class Turns(NamedTuple):
-    """The text of a row: what comes before its last trained turn, and what is trained."""
+    """The text of a row."""
 
-    prompt: str
-    response: str
+    prompt: str  # what comes before the last trained turn
+    response: str  # what is trained
 
 
 def turns_of(run: FinishedRun, rows: Sequence[int]) -> dict[int, Turns]:
