@@ -131,7 +131,7 @@ def main() -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in pool), encoding="utf-8")
         run(path, arguments.output / "chosen")
     finished = open_run(arguments.output / "chosen")
-    suspects = [finding.line.id for finding in suspects_of(finished)]
+    suspects = [finding.line.id for finding in suspects_of(finished) or ()]
     lines = [
         machine(pick_device("auto")),
         "",

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 from spice_select.information import Theorem4
 from spice_select.pool.types import Line
@@ -82,18 +83,10 @@ def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, s
 
 
 def empty_report() -> SelectionReport:
-    """A run without gradients, of no rows at all."""
-    return SelectionReport(
-        title="",
-        facts=[],
-        notes=[],
-        theory=None,
-        composition=Composition([], [], [], 0, None),
-        diversity=[],
-        rows=[],
-        all_rows=0,
-        audit=None,
-    )
+    """A run without gradients and texts: all parts are absent that can be."""
+    bare = bare_report()
+    composition = replace(bare.composition, languages=[])
+    return replace(bare, theory=None, audit=None, diversity=[], composition=composition)
 
 
 def bare_report() -> SelectionReport:
@@ -177,7 +170,7 @@ def _picked(rows: list[RowStory]) -> list[RowStory]:
 def _curve(steps: int, first: float, last: float, width: float) -> Curve:
     shares = [step / max(1, steps - 1) for step in range(steps)]
     mean = [first * math.exp(share * math.log(last / first)) for share in shares]
-    return Curve(range(steps), mean, [(1 - width) * v for v in mean], [(1 + width) * v for v in mean])
+    return Curve(range(1, steps + 1), mean, [(1 - width) * v for v in mean], [(1 + width) * v for v in mean])
 
 
 def _theory(words: Words) -> Theory:

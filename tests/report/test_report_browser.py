@@ -155,7 +155,7 @@ def test_filter_and_order(browser, addresses) -> None:
             for flipped in (False, True):
                 values = [quantity(report.rows[index], name) for index in shown(seen)]
                 assert values == sorted((quantity(row, name) for row in picked), reverse=upwards == flipped)
-                seen.page.get_by_role("button", name="Reverse order").click()
+                seen.page.get_by_label("Reverse order").click()
 
 
 def test_the_keyboard_alone_is_enough(browser, addresses) -> None:

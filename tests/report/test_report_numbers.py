@@ -66,8 +66,8 @@ def test_curves_are_means_over_pools(run, report):
         ("conflict", report.theory.conflict),
     ):
         lines = oracle.step_values(run, column)
-        assert list(found.steps) == list(range(max(map(len, lines))))
-        for step in found.steps:
+        assert list(found.picks) == list(range(1, max(map(len, lines)) + 1))
+        for step in range(len(found.picks)):
             at = [line[step] for line in lines if len(line) > step]
             assert found.mean[step] == pytest.approx(np.mean(at))
             assert found.low[step] <= np.median(at) <= found.high[step]
@@ -217,7 +217,7 @@ def test_a_choice_from_all_rows_has_the_same_report_of_its_store(tiny_model, poo
     cosines = sorted((diversity_oracle.cosine(features[picks[0]], features[row]) for row in picks[1:]), reverse=True)
     assert [n.cosine for n in story.overlaps] == pytest.approx([c for c in cosines[:3] if c > 0], abs=1e-9)
     seen = one.scaled.block(0, 150).numpy()
-    chosen = oracle.information(seen @ seen.T, picks, one.alpha)
+    chosen = oracle.information(seen @ seen.T, picks, one.measures.alpha)
     assert report.theory.information == pytest.approx(chosen, rel=1e-6)
     assert report.audit.scope == "Every row was compared with every other."
 
@@ -321,7 +321,7 @@ def test_what_is_no_run_is_refused(tmp_path, run):
     with pytest.raises(OutputError, match="is not the manifest of a selection run"):
         open_run(tmp_path)
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(OutputError, match="is damaged"):
+    with pytest.raises(OutputError, match="cannot be read"):
         open_run(tmp_path)
 
 
@@ -337,7 +337,7 @@ def test_embeddings_of_ones_own(run, tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (np.zeros((149, 5)), "149 vectors for a run of 150 rows"),
+        (np.zeros((149, 5)), r"shape \(149, 5\); real numbers of shape \(150, d\)"),
         (np.zeros(150), "shape"),
         (np.full((150, 2), np.nan), "vector 0 is not finite"),
         (np.array([{}] * 150), "cannot be read"),
@@ -351,7 +351,7 @@ def test_embeddings_that_do_not_fit_are_refused(run, tmp_path, content, reason):
 
 def test_several_arrays_in_one_file_and_an_empty_one_are_refused(run, tmp_path):
     np.savez(tmp_path / "several.npz", np.zeros((150, 2)))
-    with pytest.raises(ConfigError, match="holds several arrays"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         build(run, NoProgress(), tmp_path / "several.npz")
     (tmp_path / "empty.npy").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -360,8 +360,8 @@ def test_several_arrays_in_one_file_and_an_empty_one_are_refused(run, tmp_path):
 
 def test_long_curves_are_thinned_and_correlations_need_variety():
     long = curve([[float(i) for i in range(5000)]])
-    assert len(long.steps) == 400 and (long.steps[0], long.steps[-1]) == (0, 4999)
-    assert list(long.mean) == [float(step) for step in long.steps]
+    assert len(long.picks) == 400 and (long.picks[0], long.picks[-1]) == (1, 5000)
+    assert list(long.mean) == [float(pick - 1) for pick in long.picks]
     assert spearman([1, 1, 1], [1, 2, 3]) is None and spearman([1, 2], [1, 2]) is None
     assert spearman([3, 1, 2], [30, 10, 20]) == pytest.approx(1.0)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from spice_select.cli.printable import printable
+from spice_select.cli.table import plain_table
 from spice_select.errors import OutputError
 
 if TYPE_CHECKING:
@@ -46,27 +46,17 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
         click.echo(", ".join(map(str, write(found, Path(output)))))
 
 
-def _measures(comparison: "Comparison") -> "Table":
-    table = _empty("run", "method", "rows", "tokens", "median", "U (nats)", "times random", "conflict")
+def _measures(comparison: "Comparison") -> Table:
+    rows: list[tuple[str, ...]] = []
     for run in comparison.runs:
         u, by_chance, conflict = run.information, run.random_information, run.conflict
         counts = (f"{run.rows:,}", f"{run.tokens:,}", f"{run.median_tokens:g}")
         times = f"{u / by_chance:.2f}" if u is not None and by_chance else "-"
         measured = ("-" if u is None else f"{u:.2f}", times, "-" if conflict is None else f"{conflict:.4f}")
-        table.add_row(Text(printable(run.name)), run.method, *counts, *measured)
-    return table
+        rows.append((run.name, run.method, *counts, *measured))
+    return plain_table(["run", "method", "rows", "tokens", "median", "U (nats)", "times random", "conflict"], rows)
 
 
-def _shared(comparison: "Comparison") -> "Table":
-    table = _empty("\nrows in common with", *(f"\n{printable(run.name)}" for run in comparison.runs))
-    for run in comparison.runs:
-        table.add_row(Text(printable(run.name)), *(f"{count:,}" for count in run.shared))
-    return table
-
-
-def _empty(first: str, *others: str) -> "Table":
-    table = Table(box=None, pad_edge=False)
-    table.add_column(Text(first))
-    for heading in others:
-        table.add_column(Text(heading), justify="right")
-    return table
+def _shared(comparison: "Comparison") -> Table:
+    headings = ["\nrows in common with", *(f"\n{run.name}" for run in comparison.runs)]
+    return plain_table(headings, [(run.name, *(f"{count:,}" for count in run.shared)) for run in comparison.runs])

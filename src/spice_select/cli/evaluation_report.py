@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from spice_select.cli.printable import printable
 from spice_select.cli.progress import progress_on
+from spice_select.cli.table import plain_table
 from spice_select.evaluation.bootstrap import Interval, PairedDifference
 from spice_select.evaluation.checkpoint import FoundCheckpoint, LoadedModel, find_checkpoint, load_weights
 from spice_select.evaluation.evaluate import Evaluation, evaluate_model, evaluation_json
@@ -28,7 +29,7 @@ from spice_select.proxy.loading import pick_device
 
 HEADER = {"format": "spice-select-evaluation", "version": 1}
 SETTINGS = ("limit_per_source", "token_budget", "resamples", "seed")
-PARTS = dict.fromkeys(("checkpoint", "fingerprint", "heldout"))
+PARTS: dict[str, Any] = {"checkpoint": None, "fingerprint": None, "heldout": None, "tasks": {}, "against": None}
 
 
 class EvaluationRun:
@@ -40,14 +41,12 @@ class EvaluationRun:
         self.device = pick_device(values["device"])
         self.reading = PoolOptions(*(values[name] for name in ("format", "columns", "skip_invalid", "max_length")))
         self.console = Console(highlight=False)
-        self.content: dict[str, Any] = {**HEADER, "complete": False, **PARTS, "tasks": {}, "against": None}
+        self.content: dict[str, Any] = {**HEADER, "complete": False, **PARTS}
 
     def measure(self, checkpoint: str) -> None:
         """Find and check everything first; then measure, print and write one part after another.
 
-        Raises:
-            SpiceSelectError: what is wrong, and how to correct it; the parts measured before are in the file.
-
+        Raises `SpiceSelectError`; the parts measured before are in the file.
         """
         values, trust = self.values, bool(self.values["trust_remote_code"])
         found = find_checkpoint(checkpoint, revision=values["revision"], trust_remote_code=trust)
@@ -108,24 +107,25 @@ class EvaluationRun:
 
 def loss_table(heldout: HeldoutLoss) -> Table:
     """Losses by source, of all rows, and their macro mean."""
-    table = _table(["source"], ["rows", "trained tokens", "loss", "95 % interval", "per token"])
-    for s in heldout.sources:
-        cells = (f"{s.rows:,}", f"{s.trained_tokens:,}", f"{s.mean:.4f}", _shown(s.interval), f"{s.token_mean:.4f}")
-        table.add_row(Text(printable(s.source)), *cells)
+    rows = [
+        (s.source, f"{s.rows:,}", f"{s.trained_tokens:,}", f"{s.mean:.4f}", _shown(s.interval), f"{s.token_mean:.4f}")
+        for s in heldout.sources
+    ]
     tokens = sum(s.trained_tokens for s in heldout.sources)
-    table.add_row("all rows", f"{len(heldout.rows):,}", f"{tokens:,}", f"{heldout.mean:.4f}")
-    table.add_row("macro", "", "", f"{heldout.macro:.4f}", _shown(heldout.macro_interval), style="bold")
+    rows.append(("all rows", f"{len(heldout.rows):,}", f"{tokens:,}", f"{heldout.mean:.4f}", "", ""))
+    rows.append(("macro", "", "", f"{heldout.macro:.4f}", _shown(heldout.macro_interval), ""))
+    table = plain_table(["source", "rows", "trained tokens", "loss", "95 % interval", "per token"], rows)
+    table.rows[-1].style = "bold"
     return table
 
 
 def task_table(results: list[TaskResult]) -> Table:
     """A line for each task."""
-    table = _table(["task", "metric"], ["items", "value", "standard error"])
-    table.add_column("")
-    for r in results:
-        error = "-" if r.stderr is None else f"{r.stderr:.4f}"
-        table.add_row(r.task, r.metric, f"{r.items:,}", f"{r.value:.4f}", error, r.note)
-    return table
+    rows = [
+        (r.task, r.metric, f"{r.items:,}", f"{r.value:.4f}", "-" if r.stderr is None else f"{r.stderr:.4f}", r.note)
+        for r in results
+    ]
+    return plain_table(["task", "metric", "items", "value", "standard error", ""], rows, words=(0, 1, 5))
 
 
 def verdict(first: Evaluation, second: Evaluation, difference: PairedDifference) -> str:
@@ -133,22 +133,12 @@ def verdict(first: Evaluation, second: Evaluation, difference: PairedDifference)
     text = f"\nagainst {second.checkpoint}: macro {second.heldout.macro:.4f}, difference {difference.macro:+.4f}"
     if difference.interval is None:
         single = next(source.source for source in first.heldout.sources if source.rows == 1)
-        text += f"; no interval and no verdict: source '{single}' has one row, and at least two are needed."
-    else:
-        text += f" (95 %: {_shown(difference.interval)}); the interval "
-        better = first if difference.macro < 0 else second
-        excluded = difference.interval.excludes(0.0)
-        text += (
-            f"excludes zero: {better.checkpoint} predicts these sources better."
-            if excluded
-            else ("includes zero: these rows do not distinguish the two.")
-        )
-    return printable(text)
-
-
-def _table(left: list[str], right: list[str]) -> Table:
-    columns = (Column(heading, justify="right") for heading in right)
-    return Table(*left, *columns, box=None, pad_edge=False)
+        return printable(f"{text}; no interval and no verdict: source '{single}' has one row; two or more are needed.")
+    better = first if difference.macro < 0 else second
+    found = "includes zero: these rows do not distinguish the two."
+    if difference.interval.excludes(0.0):
+        found = f"excludes zero: {better.checkpoint} predicts these sources better."
+    return printable(f"{text} (95 %: {_shown(difference.interval)}); the interval {found}")
 
 
 def _shown(interval: Interval | None) -> str:

@@ -9,7 +9,7 @@ import click
 from spice_select.cli.printable import printable
 
 if TYPE_CHECKING:
-    from spice_select.report.content import Audit, Findings
+    from spice_select.report.content import DuplicateGroup, Findings
 
 NAMED = 8  # rows of a group that are named
 
@@ -77,7 +77,7 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
     """
     from spice_select.cli.progress import progress_on
     from spice_select.errors import ConfigError
-    from spice_select.report.answers import answers_known, measure_answers
+    from spice_select.report.answers import measure_answers
     from spice_select.report.audit import SAME, audit_of
     from spice_select.report.finished_run import open_run
 
@@ -91,36 +91,36 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
         raise ConfigError(f"{directory}: method {method} computes no gradients, so there is nothing to audit.")
     for note in run.missing:
         click.echo(printable(f"note: {note}"))
-    _print(found, limit)
-    if answers_known(run):
-        _print_findings("likely wrong answers", found.suspects, limit)
-    else:
-        click.echo("\nlikely wrong answers: give --answers to look for them")
-
-
-def _print(audit: "Audit", limit: int) -> None:
-    click.echo(printable(audit.scope))
-    _print_findings("opposed to the picks", audit.conflicts, limit)
-    if audit.duplicates is None:
+    click.echo(printable(found.scope))
+    _print_list("opposed to the picks", found.conflicts.total, _described(found.conflicts), limit)
+    if found.duplicates is None:
         click.echo("\nnear-duplicates: not known, because no gradients are available to compare")
     else:
-        click.echo(f"\ngroups of near-duplicates: {audit.groups:,}")
-        for group in audit.duplicates[:limit]:
-            more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
-            names = ", ".join(line.id for line in group.lines[:NAMED])
-            click.echo(printable(f"  {group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}"))
-        _print_cut(audit.groups, limit, len(audit.duplicates))
-    _print_findings("outliers", audit.outliers, limit)
+        _print_list("groups of near-duplicates", found.groups, list(map(_named, found.duplicates)), limit)
+    _print_list("outliers", found.outliers.total, _described(found.outliers), limit)
+    if found.suspects is None:
+        click.echo("\nlikely wrong answers: give --answers to look for them")
+    else:
+        _print_list("likely wrong answers", found.suspects.total, _described(found.suspects), limit)
 
 
-def _print_findings(title: str, findings: "Findings", limit: int) -> None:
-    click.echo(f"\n{title}: {findings.total:,}")
-    for finding in findings.listed[:limit]:
+def _named(group: "DuplicateGroup") -> str:
+    more = f" and {group.size - NAMED:,} more" if group.size > NAMED else ""
+    names = ", ".join(line.id for line in group.lines[:NAMED])
+    return f"{group.size} rows, cosine {group.cosine:.3f} or more: {names}{more}"
+
+
+def _described(findings: "Findings") -> list[str]:
+    lines: list[str] = []
+    for finding in findings.listed:
         others = f"; see {', '.join(other.id for other in finding.others)}" if finding.others else ""
-        click.echo(printable(f"  {finding.line.id} ({finding.line.location}): {finding.reason}{others}"))
-    _print_cut(findings.total, limit, len(findings.listed))
+        lines.append(f"{finding.line.id} ({finding.line.location}): {finding.reason}{others}")
+    return lines
 
 
-def _print_cut(total: int, limit: int, listed: int) -> None:
-    if total > min(limit, listed):
-        click.echo(f"  ... the first {min(limit, listed)} of {total:,}")
+def _print_list(title: str, total: int, lines: list[str], limit: int) -> None:
+    click.echo(f"\n{title}: {total:,}")
+    for line in lines[:limit]:
+        click.echo(printable(f"  {line}"))
+    if total > (shown := min(limit, len(lines))):
+        click.echo(f"  ... the first {shown} of {total:,}")

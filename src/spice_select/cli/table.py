@@ -1,17 +1,33 @@
-"""The summary that a run prints at its end."""
+"""Tables on the terminal, and the summary that a run prints at its end."""
 
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from spice_select.api.result import RunResult
 from spice_select.cli.printable import printable
-from spice_select.output.summary import Quality, Summary
+
+if TYPE_CHECKING:
+    from spice_select.api.result import RunResult
+    from spice_select.output.summary import Quality, Summary
 
 
-def print_summary(result: RunResult, directory: str) -> None:
+def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = (0,)) -> Table:
+    """A table without lines; the columns with the numbers `words` hold text, all others align to the right."""
+    columns = (
+        Column(Text(printable(heading)), justify="left" if place in words else "right")
+        for place, heading in enumerate(headings)
+    )
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def print_summary(result: "RunResult", directory: str) -> None:
     """Print the rows and tokens kept by source, the figures of the choice, and where it is."""
     console = Console(highlight=False)
     console.print(_sources(result.summary))
@@ -20,21 +36,19 @@ def print_summary(result: RunResult, directory: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _sources(summary: Summary) -> Table:
-    table = Table("source", box=None, pad_edge=False)
-    for heading in ("rows", "kept", "%", "trained tokens", "kept", "%"):
-        table.add_column(heading, justify="right")
+def _sources(summary: "Summary") -> Table:
     lines = [(s.source, (s.rows, s.kept, s.tokens, s.kept_tokens)) for s in summary.sources]
     if len(lines) > 1:
         rows, kept, tokens, kept_tokens = (sum(column) for column in zip(*(counts for _, counts in lines), strict=True))
         lines.append(("all", (rows, kept, tokens, kept_tokens)))
+    cells: list[list[str]] = []
     for source, counts in lines:
-        cells = [(f"{n:,}", f"{kept:,}", f"{100 * kept / n:.1f}" if n else "-") for n, kept in (counts[:2], counts[2:])]
-        table.add_row(Text(printable(source)), *cells[0], *cells[1])
-    return table
+        shares = [(f"{n:,}", f"{kept:,}", f"{100 * kept / n:.1f}") for n, kept in (counts[:2], counts[2:])]
+        cells.append([source, *shares[0], *shares[1]])
+    return plain_table(["source", "rows", "kept", "%", "trained tokens", "kept", "%"], cells)
 
 
-def _figures(result: RunResult) -> dict[str, str]:
+def _figures(result: "RunResult") -> dict[str, str]:
     summary, seconds = result.summary, sum(result.seconds.values())
     stops = ""
     if result.config.stop_ratio is not None:
@@ -52,7 +66,7 @@ def _figures(result: RunResult) -> dict[str, str]:
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
 
 
-def _quality(quality: Quality) -> dict[str, str]:
+def _quality(quality: "Quality") -> dict[str, str]:
     by_chance = quality.random_information
     ratio = f", {quality.information / by_chance:.2f} times as much" if by_chance > 0 else ""
     best, lowest = f"{quality.certificate:.1%}", f"{quality.lowest_certificate:.1%}"

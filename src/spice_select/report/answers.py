@@ -9,11 +9,13 @@ finite, and for an answer of one token alone; such a row is never listed.
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.atomic import write_text
 from spice_select.files.directory import CHECKPOINT, refuse_links
+from spice_select.files.records import damage_reported
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
@@ -32,13 +34,8 @@ SUSPICIOUS = 0.95  # least ratio of the two losses at which a row is listed
 def measure_answers(run: FinishedRun, progress: Progress, *, trust_remote_code: bool = False) -> None:
     """Evaluate both losses of every row with the run's model, before any training of it, and keep them in the run.
 
-    The model's own Python code runs with `trust_remote_code` only, whatever the run's manifest says.
-
-    Raises:
-        ConfigError: the run kept no texts.
-        OutputError: the run's checkpoint is a link.
-        SpiceSelectError: the model cannot be loaded, or the memory does not suffice.
-
+    The model's own Python code runs with `trust_remote_code` only, whatever the run's manifest says. Raises
+    `ConfigError` if the run kept no texts or the model cannot be loaded, `OutputError` if its checkpoint is a link.
     """
     refuse_links(run.directory, CHECKPOINT)
     chats = run.texts(range(len(run.lines)))
@@ -61,31 +58,25 @@ def measure_answers(run: FinishedRun, progress: Progress, *, trust_remote_code: 
     write_text(run.directory / CHECKPOINT / FILE, json.dumps(content, allow_nan=False) + "\n")
 
 
-def suspects_of(run: FinishedRun) -> list[Finding]:
-    """Rows whose answers look wrong, by the losses that `measure_answers` stored; nothing where it has not run.
+def suspects_of(run: FinishedRun) -> list[Finding] | None:
+    """Rows whose answers look wrong, by the losses that `measure_answers` stored; None where it has not run.
 
     A row is listed where loss after the prompt / loss alone >= `SUSPICIOUS`. Rows are in the order of
     (ratio - 1) * sqrt(trained tokens), highest first: of two equal ratios that of the longer answer is more certain.
-
-    Raises:
-        OutputError: the file is damaged.
-
+    Raises `OutputError` if the file is damaged.
     """
-    losses = _read_losses(run)
+    losses = _read_losses(run.directory / CHECKPOINT / FILE)
+    if losses is None:
+        return None
     found: list[tuple[float, Finding]] = []
     for line in run.lines:
-        after, alone = losses.get(line.id, (math.nan, math.nan))
-        ratio = after / alone if alone > 0 else math.nan
-        if ratio >= SUSPICIOUS:
+        after, alone = losses.get(line.id, (0.0, 0.0))
+        if alone > 0 and after / alone >= SUSPICIOUS:
+            ratio = after / alone
             reason = f"its prompt hardly helps: loss {after:.2f} after the prompt, {alone:.2f} without it"
-            found.append(((ratio - 1.0) * math.sqrt(line.trained_tokens), Finding(line, ratio, reason, [])))
-    found.sort(key=lambda item: (-item[0], item[1].line.index))
+            found.append(((1.0 - ratio) * math.sqrt(line.trained_tokens), Finding(line, ratio, reason, [])))
+    found.sort(key=lambda item: (item[0], item[1].line.index))
     return [finding for _, finding in found]
-
-
-def answers_known(run: FinishedRun) -> bool:
-    """Whether `measure_answers` has run."""
-    return (run.directory / CHECKPOINT / FILE).exists()
 
 
 def _as_row(chat: StoredChat) -> dict[str, Any]:
@@ -98,18 +89,14 @@ def _as_row(chat: StoredChat) -> dict[str, Any]:
     return {"id": chat.id, "messages": messages, **({"tools": tools} if tools else {})}
 
 
-def _read_losses(run: FinishedRun) -> Mapping[str, tuple[float, float]]:
-    path = run.directory / CHECKPOINT / FILE
+def _read_losses(path: Path) -> Mapping[str, tuple[float, float]] | None:
+    """Both losses by id, where both are known; None without a file."""
     if not path.exists():
-        return {}
-    try:
+        return None
+    remedy = "Delete it and audit again."
+    with damage_reported(path, remedy, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
-            raise OutputError(f"{path}: has format version {content['format_version']}; delete it and audit again.")
-        pairs = cast("dict[str, tuple[float | None, float | None]]", content["losses"])
-        return {
-            name: (math.nan if one is None else float(one), math.nan if other is None else float(other))
-            for name, (one, other) in pairs.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise OutputError(f"{path}: is damaged ({error}); delete it and audit again.") from None
+            raise OutputError(f"{path}: has format version {content['format_version']}.\n{remedy}")
+        pairs = cast("dict[str, tuple[Any, Any]]", content["losses"])  # None: not finite
+        return {name: (float(one), float(two)) for name, (one, two) in pairs.items() if None not in (one, two)}

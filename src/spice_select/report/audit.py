@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spice_select.information.similar import similar_groups
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
-from spice_select.report.answers import answers_known, suspects_of
+from spice_select.report.answers import suspects_of
 from spice_select.report.content import Audit, DuplicateGroup, Finding, Findings
 from spice_select.report.finished_run import FinishedRun
 from spice_select.report.row_stories import neighbours_of
@@ -22,18 +22,16 @@ SAME = 0.65  # least cosine of two gradients whose rows count as near-duplicates
 FAR = 5.0  # robust standard deviations from rows of similar length and the same source that make a norm an outlier
 LEAST_ROWS = 8  # sources with fewer rows are judged together
 
-Numbers = npt.NDArray[np.float64]
-
 
 def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
     """Every list, worst first; None where no gradient was computed and no answer was checked.
 
     `same` is the least cosine of two near-duplicates.
     """
-    if all(record.measures is None for record in run.records) and not answers_known(run):
+    suspects = suspects_of(run)
+    if suspects is None and all(record.measures is None for record in run.records):
         return None
     duplicates = _duplicates(run, same)
-    suspects = suspects_of(run)
     bad = [row for record in run.records for row in record.bad]
     unusable = [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]
     outliers = [*unusable, *_outliers(run)]
@@ -43,7 +41,7 @@ def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
         duplicates=duplicates[:LISTED] if run.pools else None,
         groups=len(duplicates),
         outliers=Findings(len(outliers), outliers[:LISTED]),
-        suspects=Findings(len(suspects), suspects[:LISTED]),
+        suspects=None if suspects is None else Findings(len(suspects), suspects[:LISTED]),
     )
 
 
@@ -51,15 +49,16 @@ def _scope(run: FinishedRun) -> str:
     compared = sum(len(pool.record.rows) for pool in run.pools)
     if compared == 0:
         return " ".join(["No gradients are available, so rows were not compared.", *run.missing])
-    left = len(run.lines) - compared
     if len(run.pools) > 1:
-        how = (
+        sentences = [
             f"Rows were compared within their candidate pool, one of {len(run.pools):,}; duplicates in different pools "
             "are not found. To compare all pairs, choose with --pool-size all or from a gradient store."
-        )
+        ]
     else:
-        how = "Every row was compared with every other."
-    return " ".join([how, *([f"{left:,} rows were not compared."] if left else []), *run.missing])
+        sentences = ["Every row was compared with every other."]
+    if compared < len(run.lines):
+        sentences.append(f"{len(run.lines) - compared:,} rows were not compared.")
+    return " ".join([*sentences, *run.missing])
 
 
 def _of_rows(run: FinishedRun, quantity: str) -> dict[int, float]:
@@ -103,14 +102,13 @@ def _outliers(run: FinishedRun) -> list[Finding]:
     far: list[Finding] = []
     for rows in _by_source(norms, lines).values():
         residuals = _residuals(lines.trained_tokens[rows], [norms[row] for row in rows])
-        for row, value in zip(rows, residuals.tolist(), strict=True):
-            if abs(value) >= FAR:
-                size = "larger" if value > 0 else "smaller"
-                reason = (
-                    f"its gradient is much {size} than those of rows of similar length and the same source "
-                    f"({value:+.1f} standard deviations)"
-                )
-                far.append(Finding(lines[row], value, reason, []))
+        for place in np.flatnonzero(np.abs(residuals) >= FAR):
+            value = float(residuals[place])
+            reason = (
+                f"its gradient is much {'larger' if value > 0 else 'smaller'} than those of rows of similar length and "
+                f"the same source ({value:+.1f} standard deviations)"
+            )
+            far.append(Finding(lines[rows[place]], value, reason, []))
     return [*zero, *sorted(far, key=lambda finding: -abs(finding.value))]
 
 
@@ -125,7 +123,7 @@ def _by_source(norms: Mapping[int, float], lines: Rows[Line]) -> dict[str, list[
     return {**groups, "": rest} if len(rest) >= LEAST_ROWS else groups
 
 
-def _residuals(tokens: npt.NDArray[np.int32], norms: Sequence[float]) -> Numbers:
+def _residuals(tokens: npt.NDArray[np.int32], norms: Sequence[float]) -> npt.NDArray[np.float64]:
     """Distance of log norm from its straight line over log tokens, in robust standard deviations (1.4826 MAD)."""
     x, y = np.log(tokens.astype(np.float64)), np.log(np.array(norms, dtype=np.float64))
     slope = np.polyfit(x, y, 1)[0] if np.ptp(x) > 0 else 0.0

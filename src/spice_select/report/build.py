@@ -33,12 +33,8 @@ LONGEST_TEXT = 2000  # most characters of a prompt or a response, even where the
 def build(directory: Path, progress: Progress, embeddings: Path | None = None) -> SelectionReport:
     """Compute the report of a finished run.
 
-    `embeddings` is a .npy file with a vector for every usable row, in the order of scores.parquet.
-
-    Raises:
-        OutputError: the directory holds no finished run, or a file is damaged.
-        ConfigError: the embeddings do not fit the run.
-
+    `embeddings` is a .npy file with a vector for every usable row, in the order of scores.parquet. Raises `ConfigError`
+    if they do not fit the run, `OutputError` if the directory holds no finished run or a file is damaged.
     """
     run = open_run(directory)
     notes = [*run.missing, *_left_out(run)]
@@ -70,9 +66,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
 def write(report: SelectionReport, directory: Path) -> list[Path]:
     """Write the page, and the figures as SVG and PNG; earlier ones are replaced. Returns what was written.
 
-    Raises:
-        OutputError: the directory cannot be written to, or its folder of figures is a link.
-
+    Raises `OutputError` if the directory cannot be written to, or its folder of figures is a link.
     """
     refuse_links(directory, FIGURES)
     figures = write_figures(report_plots(report), directory / FIGURES)
@@ -121,21 +115,15 @@ def _rows_of_page(run: FinishedRun, audit: Audit | None) -> list[int]:
     everything = range(len(run.lines))
     if len(everything) <= PAGE_ROWS:
         return list(everything)
-    rows = dict.fromkeys(_audited(audit)[: PAGE_ROWS // 4])
+    lists = [] if audit is None else [audit.conflicts, audit.outliers, audit.suspects]
+    findings = [finding for found in lists if found for finding in found.listed]
+    groups = (audit and audit.duplicates) or []
+    audited = [*(finding.line.index for finding in findings), *(line.index for group in groups for line in group.lines)]
+    rows = dict.fromkeys(audited[: PAGE_ROWS // 4])
     for group, most in ((run.picked, 3 * PAGE_ROWS // 4), (everything, PAGE_ROWS)):
-        for row in _shuffled(group, run.config.seed):
-            if len(rows) >= most:
-                break
-            rows[row] = None
+        others = [row for row in _shuffled(group, run.config.seed) if row not in rows]
+        rows |= dict.fromkeys(others[: most - len(rows)])
     return sorted(rows)
-
-
-def _audited(audit: Audit | None) -> list[int]:
-    if audit is None:
-        return []
-    findings = [*audit.conflicts.listed, *audit.outliers.listed, *audit.suspects.listed]
-    duplicates = [line.index for group in audit.duplicates or [] for line in group.lines]
-    return [*(finding.line.index for finding in findings), *duplicates]
 
 
 def _longest_text(rows: Sequence[int], texts: Mapping[int, Turns]) -> int:

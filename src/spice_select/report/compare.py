@@ -29,30 +29,26 @@ MOST_STEPS = 2000  # picks of one candidate pool that gain and conflict follow o
 # options that have a column of their own, or that concern the machine only
 NOT_SETTINGS = {"method", "device", "token_budget", "gradient_memory", "parquet", "skip_invalid", "on_bad_gradient"}
 
-Choice = Sequence[tuple[PoolGradients, list[int]]]
-"""The judge's pools, each with the places of a run's rows in it, in the order of picking."""
+Choice = list[tuple[PoolGradients, list[int]]]
+"""The judge's pools that hold rows of a run, each with the places of these rows, in the order of picking."""
 
 
 def compare(directories: Sequence[Path]) -> Comparison:
     """Measure the choices of several finished runs.
 
-    Raises:
-        ConfigError: fewer than two runs, or they did not choose from the same rows.
-        OutputError: a directory holds no finished run.
-
+    Raises `ConfigError` for fewer than two runs and for runs on different rows, `OutputError` where there is no run.
     """
     if len(directories) < 2:
         raise ConfigError("compare needs at least two runs; name their directories.")
     runs, names = [open_run(directory) for directory in directories], _names(directories)
-    for name, run in zip(names[1:], runs[1:], strict=True):
+    named = list(zip(names, runs, strict=True))
+    for name, run in named[1:]:
         _refuse_other_rows(names[0], runs[0], name, run)
-    measured_by, judge = next(((name, run) for name, run in zip(names, runs, strict=True) if run.pools), (None, None))
-    settings, picked = _settings([run.config for run in runs]), [run.picked for run in runs]
-    compared = [_compared(*each, judge, picked) for each in zip(names, runs, settings, strict=True)]
-    notes = ["No run has gradients, so information and conflict are not known."]
-    if judge is not None and measured_by is not None:
-        notes = _limits(judge, measured_by, picked)
-    return Comparison(len(runs[0].lines), measured_by, compared, _sources(runs), notes)
+    measured_by, judge = next(((name, run) for name, run in named if run.pools), (None, runs[0]))
+    choices = [_choice(judge, run.picked) for run in runs]
+    each = zip(names, runs, _settings([run.config for run in runs]), choices, strict=True)
+    compared = [_compared(name, run, settings, choice, judge.config, runs) for name, run, settings, choice in each]
+    return Comparison(len(runs[0].lines), measured_by, compared, _sources(runs), _limits(measured_by, runs, choices))
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:
@@ -77,35 +73,33 @@ def _refuse_other_rows(name: str, run: FinishedRun, other_name: str, other: Fini
 
 
 def _choice(judge: FinishedRun, picked: Sequence[int]) -> Choice:
-    pools: list[tuple[PoolGradients, list[int]]] = []
+    pools: Choice = []
     for pool in judge.pools:
         places = {row: place for place, row in enumerate(pool.record.rows)}
         pools.append((pool, [places[row] for row in picked if row in places]))
-    return pools
+    return [(pool, picks) for pool, picks in pools if picks]
 
 
-def _limits(judge: FinishedRun, name: str, choices: Sequence[Sequence[int]]) -> list[str]:
+def _limits(measured_by: str | None, runs: Sequence[FinishedRun], choices: Sequence[Choice]) -> list[str]:
     """What the measures do not cover."""
+    if measured_by is None:
+        return ["No run has gradients, so information and conflict are not known."]
     notes: list[str] = []
-    known = {row for pool in judge.pools for row in pool.record.rows}
-    if any(row not in known for picked in choices for row in picked):
-        notes.append(f"Rows without gradients in {name} (excluded there, or not kept) are not measured.")
-    if any(len(picks) > MOST_STEPS for picked in choices for _, picks in _choice(judge, picked)):
+    covered = [sum(len(picks) for _, picks in choice) for choice in choices]
+    if any(count < len(run.picked) for count, run in zip(covered, runs, strict=True)):
+        notes.append(f"Rows without gradients in {measured_by} (excluded there, or not kept) are not measured.")
+    if any(len(picks) > MOST_STEPS for choice in choices for _, picks in choice):
         notes.append(f"Gain and conflict cover the first {MOST_STEPS:,} picks of each candidate pool.")
     return notes
 
 
 def _compared(
-    name: str, run: FinishedRun, settings: str, judge: FinishedRun | None, choices: Sequence[Sequence[int]]
+    name: str, run: FinishedRun, settings: str, choice: Choice, judge: RunConfig, runs: Sequence[FinishedRun]
 ) -> ComparedRun:
     picked = run.picked
     tokens: list[int] = run.lines.trained_tokens[picked].tolist()
-    nonempty = [] if judge is None else [(pool, picks) for pool, picks in _choice(judge, picked) if picks]
-    seed = run.config.seed if judge is None else judge.config.seed
-    penalty = run.config.penalty if judge is None else judge.config.penalty
-    followed = [_followed(pool, picks, penalty) for pool, picks in nonempty]
-    information = sum(pool.information(picks) for pool, picks in nonempty)
-    by_chance = sum(float(pool.random_information(len(picks), DRAWS, seed).mean()) for pool, picks in nonempty)
+    followed = [_followed(pool, picks, judge.penalty) for pool, picks in choice]
+    by_chance = sum(float(pool.random_information(len(picks), DRAWS, judge.seed).mean()) for pool, picks in choice)
     return ComparedRun(
         name=name,
         method=run.config.method,
@@ -113,19 +107,19 @@ def _compared(
         rows=len(picked),
         tokens=sum(tokens),
         median_tokens=float(statistics.median(tokens)) if tokens else 0.0,
-        information=information if nonempty else None,
-        random_information=by_chance if nonempty else None,
-        conflict=statistics.fmean(value for _, conflict in followed for value in conflict) if nonempty else None,
-        gain=curve([gain for gain, _ in followed]) if nonempty else None,
-        diversity=diversity_of(nonempty, seed),
-        shared=[len(set(picked) & set(other)) for other in choices],
+        information=sum(pool.information(picks) for pool, picks in choice) if choice else None,
+        random_information=by_chance if choice else None,
+        conflict=statistics.fmean(value for _, conflict in followed for value in conflict) if choice else None,
+        gain=curve([gain for gain, _ in followed]) if choice else None,
+        diversity=diversity_of(choice, judge.seed),
+        shared=[len(set(picked) & set(other.picked)) for other in runs],
     )
 
 
 def _followed(pool: PoolGradients, picks: Sequence[int], penalty: float) -> tuple[list[float], list[float]]:
     """Gain and conflict of the first picks, in their order."""
     features = pool.scaled.take(torch.tensor(picks[:MOST_STEPS]))
-    found = select_in_order(features @ features.T, range(len(features)), pool.alpha, penalty)
+    found = select_in_order(features @ features.T, range(len(features)), pool.measures.alpha, penalty)
     return cast("list[float]", found.gain.tolist()), cast("list[float]", found.conflict.tolist())
 
 

@@ -1,14 +1,14 @@
 """What was kept: by source, by length, by language of the trained text, and how diverse it is."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from spice_select.choices import PoolRecord
@@ -27,11 +27,18 @@ KEPT_ROWS = 1000  # most kept rows of a pool whose diversity is measured; of mor
 DRAWS = 20  # random subsets whose diversity is averaged, shared out over the pools
 MEASURES: Mapping[str, Callable[[Tensor], float]] = {"Vendi score": vendi_score, "log-det distance": log_det_distance}
 
+
 Counts = npt.NDArray[np.int64]
 """For each row [n, 4]: 1, whether it was kept, its trained tokens, and these if it was kept."""
 
-Take = Callable[[Tensor], Tensor]
-"""Vectors [k, d] of rows by their numbers [k]."""
+
+class Candidates(NamedTuple):
+    """Rows of which some were kept; random subsets are drawn from the rest by `seed`."""
+
+    take: Callable[[Tensor], Tensor]  # vectors [k, d] of rows by their numbers [k]
+    usable: Tensor  # [n] whether a row has a direction; the others take no part
+    kept: Sequence[int]
+    seed: int
 
 
 def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Mapping[int, str]) -> Composition:
@@ -39,8 +46,7 @@ def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Mapp
     tokens, kept = lines.trained_tokens.astype(np.int64), np.zeros(len(lines), dtype=np.int64)
     kept[[row for record in records for row in record.picked_rows]] = 1
     counts = np.stack([np.ones_like(kept), kept, tokens, kept * tokens], axis=1)
-    some = np.array(sorted(texts), dtype=np.int64)
-    languages = _parts(counts[some], [language(texts[row]) for row in some.tolist()])
+    languages = _parts(counts[np.array([*texts], dtype=np.int64)], [language(text) for text in texts.values()])
     return Composition(
         sources=_parts(counts, [line.source for line in lines]),
         lengths=_by_length(counts),
@@ -55,21 +61,17 @@ def _parts(counts: Counts, keys: Sequence[str | int]) -> list[PoolPart]:
     names, group = np.unique(np.array(keys, dtype=object), return_inverse=True)
     sums = np.zeros((len(names), counts.shape[1]), dtype=np.int64)
     np.add.at(sums, group, counts)
-    values: list[list[int]] = sums.tolist()
-    return [PoolPart(str(name), *numbers) for name, numbers in zip(names.tolist(), values, strict=True)]
+    return [PoolPart(str(name), *values) for name, values in zip(names.tolist(), sums.tolist(), strict=True)]
 
 
 def _by_length(counts: Counts) -> list[PoolPart]:
     """Tenths by trained tokens, each named by its range; rows of equal length stay together."""
     lengths = counts[:, 2]
     edges = np.unique(np.quantile(lengths, np.arange(1, TENTHS) / TENTHS, method="lower"))
-    tenth = np.searchsorted(edges, lengths, side="left")
-    named: list[PoolPart] = []
-    for part in _parts(counts, tenth.tolist()):
-        inside = lengths[tenth == int(part.name)]
-        low, high = f"{inside.min():,}", f"{inside.max():,}"
-        named.append(replace(part, name=low if low == high else f"{low} to {high}"))
-    return named
+    tenth = np.searchsorted(edges, lengths)
+    ends = [(lengths[tenth == i].min(), lengths[tenth == i].max()) for i in np.unique(tenth)]
+    names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in ends]
+    return [replace(part, name=name) for part, name in zip(_parts(counts, tenth.tolist()), names, strict=True)]
 
 
 def language(text: str) -> str:
@@ -82,90 +84,65 @@ def language(text: str) -> str:
 
 
 def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int) -> list[Diversity]:
-    """On unscaled gradients, in each candidate pool separately, averaged with the number of kept rows as weight.
-
-    `pools` come with the places of their kept rows. Empty where no row with a direction is kept.
-    """
-    draws = -(-DRAWS // max(1, len(pools)))
-    found: list[tuple[int, Tensor]] = []
-    for pool, kept in pools:
-        assert pool.record.measures is not None
-        usable = torch.tensor(pool.record.measures.norm) > 0
-        generator = torch.Generator().manual_seed(seed + pool.record.pool)
-        values = _diversity(pool.unscaled.take, usable, kept, draws, generator)
-        found += [] if values is None else [(len(kept), values)]
-    return _diversities(found, "gradients")
+    """On unscaled gradients, in each candidate pool separately; `pools` come with the places of their kept rows."""
+    candidates = [
+        Candidates(pool.unscaled.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool)
+        for pool, kept in pools
+    ]
+    return _diversity(candidates, "gradients")
 
 
 def embedding_diversity(path: Path, rows: int, picked: Sequence[int], seed: int) -> list[Diversity]:
-    """On vectors that the user supplies, among all rows at once; `path` is a .npy file [rows, d].
+    """On vectors that the user supplies, among all rows at once.
 
-    Raises:
-        ConfigError: the file cannot be read, or does not hold one finite vector for each row.
-
+    Raises `ConfigError` unless `path` is a .npy file with a finite vector for each row, [rows, d].
     """
     vectors = _read_vectors(path, rows)
-    usable, generator = torch.from_numpy((vectors != 0).any(axis=1)), torch.Generator().manual_seed(seed)
 
     def take(places: Tensor) -> Tensor:
         return torch.from_numpy(vectors[places.numpy()].astype(np.float64))
 
-    values = _diversity(take, usable, picked, DRAWS, generator)
-    return _diversities([] if values is None else [(len(picked), values)], path.name)
+    return _diversity([Candidates(take, torch.from_numpy((vectors != 0).any(axis=1)), picked, seed)], path.name)
 
 
-def _diversity(
-    take: Take, usable: Tensor, kept: Sequence[int], draws: int, generator: torch.Generator
-) -> Tensor | None:
-    """Each measure of the kept rows and its mean over random subsets, [measures, 2]; None where no row is kept.
-
-    Rows that are not `usable` [n] have no direction and take no part.
-    """
-    candidates = usable.nonzero()[:, 0]
-    chosen = torch.tensor(sorted(kept), dtype=torch.int64)
-    chosen = _sample(chosen[usable[chosen]], KEPT_ROWS, generator)
-    if len(chosen) == 0:
-        return None
-    values = _measured(take(chosen))
-    by_chance = [_measured(take(_sample(candidates, len(chosen), generator))) for _ in range(draws)]
-    return torch.stack([values, torch.stack(by_chance).mean(dim=0)], dim=1)
+def _diversity(groups: Sequence[Candidates], space: str) -> list[Diversity]:
+    """Means over groups, weighted by their kept rows; empty where no row with a direction is kept."""
+    values: list[list[list[float]]] = []
+    weights: list[int] = []
+    for take, usable, kept, seed in groups:
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.tensor(sorted(kept), dtype=torch.int64)
+        chosen = _sample(rows[usable[rows]], KEPT_ROWS, generator)
+        if len(chosen):
+            subsets = (_sample(usable.nonzero()[:, 0], len(chosen), generator) for _ in range(-(-DRAWS // len(groups))))
+            by_chance = np.mean([_measured(take(subset)) for subset in subsets], axis=0)
+            values.append([_measured(take(chosen)), by_chance.tolist()])
+            weights.append(len(kept))
+    if not weights:
+        return []
+    pairs = np.average(values, axis=0, weights=weights).T.tolist()
+    return [Diversity(name, space, *pair) for name, pair in zip(MEASURES, pairs, strict=True)]
 
 
 def _sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return rows if len(rows) <= most else rows[torch.randperm(len(rows), generator=generator)[:most]].sort().values
 
 
-def _measured(vectors: Tensor) -> Tensor:
+def _measured(vectors: Tensor) -> list[float]:
     unit, _ = unit_rows(vectors)
-    return torch.tensor([measure(unit) for measure in MEASURES.values()], dtype=torch.float64)
-
-
-def _diversities(found: Sequence[tuple[int, Tensor]], space: str) -> list[Diversity]:
-    """Means of `found`, each with its weight."""
-    if not found:
-        return []
-    values = torch.stack([weight * pair for weight, pair in found]).sum(dim=0) / sum(weight for weight, _ in found)
-    pairs = cast("list[tuple[float, float]]", values.tolist())
-    return [Diversity(name, space, *pair) for name, pair in zip(MEASURES, pairs, strict=True)]
+    return [measure(unit) for measure in MEASURES.values()]
 
 
 def _read_vectors(path: Path, rows: int) -> npt.NDArray[Any]:
     try:
-        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        vectors: npt.NDArray[Any] = open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: cannot be read as a .npy file ({reason}); write it with numpy.save.") from None
-    if not isinstance(loaded, np.ndarray):
-        raise ConfigError(f"{path}: holds several arrays; write a single array of vectors with numpy.save.")
-    vectors = cast(npt.NDArray[Any], loaded)
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or len(vectors) != rows:
         raise ConfigError(
-            f"{path}: holds {vectors.dtype} of shape {vectors.shape}; real numbers of shape [rows, d] are needed."
-        )
-    if len(vectors) != rows:
-        raise ConfigError(
-            f"{path}: holds {len(vectors):,} vectors for a run of {rows:,} rows; "
-            "write one vector for each line of scores.parquet."
+            f"{path}: holds {vectors.dtype} of shape {vectors.shape}; real numbers of shape ({rows}, d) are needed, "
+            "one vector for each line of scores.parquet."
         )
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
@@ -177,13 +154,13 @@ def _read_vectors(path: Path, rows: int) -> npt.NDArray[Any]:
 def _length_correlation(lines: Rows[Line], records: Sequence[PoolRecord]) -> float | None:
     """Pearson's, of log norm with log trained tokens; gradients of zero have no log and are left out."""
     pairs = [
-        (math.log(lines.trained_tokens[row]), math.log(norm))
+        (lines.trained_tokens[row], norm)
         for record in records
         if record.measures is not None
         for row, norm in zip(record.rows, record.measures.norm, strict=True)
         if norm > 0
     ]
-    columns = np.array(pairs).reshape(-1, 2).T
+    columns = np.log(pairs).reshape(-1, 2).T
     if len(pairs) < 3 or bool((np.ptp(columns, axis=1) == 0).any()):
         return None
     return float(np.corrcoef(columns)[0, 1])

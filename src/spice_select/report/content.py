@@ -15,7 +15,7 @@ from spice_select.pool.types import Line
 class Curve:
     """A quantity at each pick, over candidate pools: the mean, and the band that holds the middle 80 % of them."""
 
-    steps: Sequence[int]  # picks made before, from 0; of very many picks, a sample of them
+    picks: Sequence[int]  # numbers of the picks, from 1; of very many picks, a sample of them
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
@@ -155,7 +155,7 @@ class Audit:
     duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where no gradients are available
     groups: int  # all groups of near-duplicates
     outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows
-    suspects: Findings  # likely wrong answers
+    suspects: Findings | None  # likely wrong answers; None where no answer was evaluated
 
 
 @dataclass(frozen=True, slots=True)

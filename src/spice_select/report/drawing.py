@@ -61,12 +61,7 @@ class PageImage:
 
 
 def write_figures(plots: Sequence[Plot], directory: Path) -> list[Path]:
-    """Write each figure as NAME.svg and NAME.png into `directory`, which is created if necessary.
-
-    Raises:
-        OutputError: the directory cannot be written to.
-
-    """
+    """Write each figure as NAME.svg and NAME.png into `directory`; raises `OutputError` if that is impossible."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = {directory / f"{plot.name}.{kind}": (plot, kind) for plot in plots for kind in ("svg", "png")}
     for path, (plot, kind) in paths.items():
@@ -100,29 +95,23 @@ def _drawn(plot: Plot, style: Sequence[Any], **options: Any) -> bytes:
 
 
 def line(axes: Any, curve: Curve, place: int, label: str) -> None:
-    """The mean over the numbers of the picks, in the colour, line style and marker number `place`."""
-    every = 1 if len(curve.steps) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly on logarithmic axes too
+    """The mean by pick, in the colour, line style and marker number `place`."""
+    every = 1 if len(curve.picks) <= _ALL_MARKERS else 0.1  # of the axes' size: evenly on logarithmic axes too
     style, marker = _STYLES[place % len(_STYLES)], _MARKERS[place % len(_MARKERS)]
-    axes.plot(picks(curve), curve.mean, color=f"C{place}", linestyle=style, marker=marker, markevery=every, label=label)
+    axes.plot(curve.picks, curve.mean, color=f"C{place}", linestyle=style, marker=marker, markevery=every, label=label)
 
 
 def band(axes: Any, curve: Curve, place: int) -> None:
     """The range of the middle 80 % of the pools, where they differ."""
     if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
         label = "middle 80% of pools"
-        axes.fill_between(picks(curve), curve.low, curve.high, color=f"C{place}", alpha=0.2, linewidth=0, label=label)
-
-
-def picks(curve: Curve) -> list[int]:
-    """Numbers of the picks, from 1, since the axis may be logarithmic."""
-    return [step + 1 for step in curve.steps]
+        axes.fill_between(curve.picks, curve.low, curve.high, color=f"C{place}", alpha=0.2, linewidth=0, label=label)
 
 
 def curve_axes(axes: Any, curves: Sequence[Curve], quantity: str = "information (nats)") -> None:
     """Axes for quantities by pick: logarithmic for many picks, and for values over a wide range."""
-    last, values = 0, list[float]()
-    for curve in curves:
-        last, values = max(last, picks(curve)[-1]), [*values, *curve.mean, *curve.low]
+    last = max(curve.picks[-1] for curve in curves)
+    values = [value for curve in curves for value in (*curve.mean, *curve.low)]
     axes.set_xlabel("pick")
     axes.set_ylabel(quantity)
     if last == 1:
@@ -145,20 +134,17 @@ def legend(axes: Any) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, borderaxespad=0.3, columnspacing=1.2)
 
 
-def name_bars(axes: Any, names: Sequence[str]) -> None:
-    """Names at horizontal bars, the first on top."""
+def bars(axes: Any, names: Sequence[str], values: Sequence[float], labels: Sequence[str], **style: Any) -> None:
+    """Horizontal bars, the first on top; their labels stand on a ground that keeps lines away from them."""
+    drawn = axes.barh(range(len(names)), values, 0.62, **style)
+    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
+    axes.bar_label(drawn, labels, padding=5, fontsize=9, bbox=ground)
     axes.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.14)
     axes.set_xlim(0, axes.get_xlim()[1] if axes.dataLim.x1 > 0 else 1)
-
-
-def label_bars(axes: Any, bars: Any, labels: Sequence[str]) -> None:
-    """Values at the ends of bars, on a ground that keeps lines away from them."""
-    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
-    axes.bar_label(bars, labels, padding=5, fontsize=9, bbox=ground)
 
 
 def short_name(name: str) -> str:

@@ -24,7 +24,7 @@ def report_plots(report: SelectionReport) -> list[Plot]:
     """The figures of a report, as far as there are quantities for them."""
     theory, parts = report.theory, report.composition
     plots: list[Plot] = []
-    if theory is not None and theory.gain.steps:
+    if theory is not None and theory.gain.picks:
         plots += [_gain(theory), _conflict(theory)]
     if theory is not None and theory.rivals:
         plots.append(_information([Rival("these picks", *[theory.compared] * 3), *theory.rivals]))
@@ -52,13 +52,7 @@ def comparison_plots(comparison: Comparison) -> list[Plot]:
 def plot_decay(records: Sequence[PoolRecord], axes: "Axes | None" = None) -> "Axes":
     """Draw mean gain and base by pick over candidate pools, with the middle 80 % of the pools' gains as a band.
 
-    Args:
-        records: of a selection.
-        axes: where to draw; None makes a figure (`axes.figure`) that no window shows.
-
-    Raises:
-        ConfigError: no gradient was computed.
-
+    Without `axes`, makes a figure (`axes.figure`) that no window shows. Raises `ConfigError` without gradients.
     """
     from matplotlib.figure import Figure
 
@@ -85,7 +79,7 @@ def _gain(theory: Theory) -> Plot:
 
     def draw(axes: Any) -> None:
         hatch: Mapping[str, Any] = {"facecolor": "none", "edgecolor": "0.5", "hatch": "\\\\\\", "linewidth": 0}
-        axes.fill_between(drawing.picks(gain), gain.mean, base.mean, label="epsilon = gain − base", **hatch)
+        axes.fill_between(gain.picks, gain.mean, base.mean, label="epsilon = gain − base", **hatch)
         _gain_and_base(axes, gain, base)
         if theory.half_life is not None:
             label = f"half-life: {theory.half_life:,.4g} picks"
@@ -110,7 +104,7 @@ def _conflict(theory: Theory) -> Plot:
 
     highest = max(range(len(shown.mean)), key=shown.mean.__getitem__)
     alt = (
-        f"Line chart. The mean conflict is highest, {shown.mean[highest]:.3g}, at pick {shown.steps[highest] + 1:,}, "
+        f"Line chart. The mean conflict is highest, {shown.mean[highest]:.3g}, at pick {shown.picks[highest]:,}, "
         f"and {shown.mean[-1]:.3g} at the last pick; 0 is no conflict, 1 the opposite direction."
     )
     return Plot("conflict", "How far each pick opposes those before it", alt, 3.0, draw)
@@ -121,19 +115,17 @@ def _information(bars: Sequence[Rival]) -> Plot:
 
     def draw(axes: Any) -> None:
         others = len(bars) - 1
-        colours = {"color": ["C0", *["none"] * others], "edgecolor": ["C0", *["C1"] * others]}
+        style: dict[str, Any] = {"color": ["C0", *["none"] * others], "edgecolor": ["C0", *["C1"] * others]}
+        style |= {"hatch": ["", *["///"] * others], "ecolor": "0.5", "capsize": 4}
         ranges = [
             (bar.information - bar.low, bar.high - bar.information)
             if bar.low < bar.information < bar.high
             else (math.nan,) * 2
             for bar in bars
         ]  # equal draws differ in the last bits only
-        error: Any = {"xerr": list(zip(*ranges, strict=True)), "ecolor": "0.5", "capsize": 4}
-        drawn = axes.barh(range(len(bars)), [bar.information for bar in bars], 0.62, **colours, **error)
-        for patch in drawn.patches[1:]:
-            patch.set_hatch("///")
-        drawing.label_bars(axes, drawn, [f"{bar.information:,.4g}" for bar in bars])
-        drawing.name_bars(axes, [bar.name for bar in bars])
+        labels = [f"{bar.information:,.4g}" for bar in bars]
+        values = [bar.information for bar in bars]
+        drawing.bars(axes, [bar.name for bar in bars], values, labels, xerr=list(zip(*ranges, strict=True)), **style)
         axes.set_xlabel("information U (nats)")
 
     picks, *rivals = [f"{short_name(bar.name)} {bar.information:,.4g}" for bar in bars]
@@ -147,9 +139,8 @@ def _kept(parts: Sequence[PoolPart], name: str, by: str) -> Plot:
     whole = _percent(sum(part.kept for part in parts), sum(part.rows for part in parts))
 
     def draw(axes: Any) -> None:
-        drawing.label_bars(axes, axes.barh(range(len(shares)), shares, 0.62), [f"{share:.1f}%" for share in shares])
+        drawing.bars(axes, [part.name for part in parts], shares, [f"{share:.1f}%" for share in shares])
         axes.axvline(whole, color="C1", linestyle="--", label=f"of all rows: {whole:.1f}%")
-        drawing.name_bars(axes, [part.name for part in parts])
         axes.set_xlabel("share kept (%)")
         axes.set_ylabel(by)
         drawing.legend(axes)

@@ -10,7 +10,6 @@ of the report calls `schedule` for them.
 # pyarrow ships no annotations
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,10 +20,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from spice_select.choices import PoolRecord
+from spice_select.choices import Measures, PoolRecord
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
+from spice_select.files.records import read_json
 from spice_select.information import (
     FeatureRows,
     Limit,
@@ -54,23 +54,23 @@ from spice_select.store.reading import GradientStore
 class PoolGradients:
     """The gradients of a candidate pool of m rows."""
 
-    record: PoolRecord  # its picks, and the quantities of every row
+    record: PoolRecord  # its picks
+    measures: Measures  # of `record`
     scaled: FeatureRows  # [m, d] scaled and in their main directions, as the choice saw them
     squared_norms: Tensor  # [m] |g|^2 of `scaled`
     unscaled: FeatureRows  # [m, d'] in all directions that are known
     given: FeatureRows | None  # rows that were in the training set before the choice, as `scaled`
-    alpha: float  # absolute
     limit: Limit  # on what may be picked
 
     def information(self, rows: Sequence[int]) -> float:
         """U in nats of the rows at these places; with `given` rows, what is added to theirs."""
         before = None if self.given is None else second_moment(self.given)
-        return subset_information(self.scaled, torch.tensor(rows), self.alpha, before)
+        return subset_information(self.scaled, torch.tensor(rows), self.measures.alpha, before)
 
     def random_information(self, count: int, draws: int, seed: int) -> Tensor:
         """U in nats of random subsets of `count` rows, [draws]."""
         generator = torch.Generator().manual_seed(seed + self.record.pool)
-        return random_draws(self.scaled, count, self.alpha, draws, generator, self.given)
+        return random_draws(self.scaled, count, self.measures.alpha, draws, generator, self.given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +86,7 @@ class FinishedRun:
 
     @cached_property
     def pools(self) -> list[PoolGradients]:
-        """Candidate pools with at least one pick whose gradients are available; read at the first access.
-
-        Raises:
-            OutputError: a Gram matrix is damaged.
-
-        """
+        """Candidate pools with a pick and gradients, read at the first access; raises `OutputError` for damage."""
         if self.store is not None:
             return [self._from_store(self.store)]
         return [pool for record in self.records if (pool := self._from_gram(record)) is not None]
@@ -103,8 +98,8 @@ class FinishedRun:
         given = None if config.given is None else GradientStore.open(config.given, store.device)
         seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, NoProgress())
         unscaled = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
-        alpha = record.measures.alpha
-        return PoolGradients(record, seen.features, seen.moments.squared_norms, unscaled, seen.given, alpha, limit)
+        squared_norms = seen.moments.squared_norms
+        return PoolGradients(record, record.measures, seen.features, squared_norms, unscaled, seen.given, limit)
 
     def _from_gram(self, record: PoolRecord) -> PoolGradients | None:
         checkpoint = Checkpoint(self.directory / CHECKPOINT)
@@ -119,7 +114,7 @@ class FinishedRun:
             path = checkpoint.directory / gram_name(record.pool)
             raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         limit = RowLimit(len(record.picks))
-        return PoolGradients(record, scaled, seen.squared_norms, unscaled, None, record.measures.alpha, limit)
+        return PoolGradients(record, record.measures, scaled, seen.squared_norms, unscaled, None, limit)
 
     @property
     def picked(self) -> list[int]:
@@ -135,12 +130,7 @@ class FinishedRun:
 
 
 def open_run(directory: Path) -> FinishedRun:
-    """Read a finished run, without its gradients.
-
-    Raises:
-        OutputError: the directory holds no finished run, or a file of it is damaged.
-
-    """
+    """Read a finished run, without its gradients; raises `OutputError` if there is none or a file is damaged."""
     manifest, checkpoint = _read_manifest(directory), Checkpoint(directory / CHECKPOINT)
     try:
         config = RunConfig.model_validate(manifest["config"])
@@ -159,11 +149,9 @@ def open_run(directory: Path) -> FinishedRun:
             )
     missing: list[str] = []
     store = _open_store(directory, manifest, config, missing)
-    if store is None and not missing and config.method not in WITHOUT_GRADIENTS:
-        gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
-        if gone:
-            pools = f"{gone} of {len(records)} candidate pools"
-            missing.append(f"The Gram matrices of {pools} are missing ({CHECKPOINT}/).")
+    gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
+    if gone and store is None and not missing and config.method not in WITHOUT_GRADIENTS:
+        missing.append(f"The Gram matrices of {gone} of {len(records)} candidate pools are missing ({CHECKPOINT}/).")
     if store is None and not (checkpoint.directory / TEXTS).exists():
         missing.append(f"The texts of the rows are missing ({CHECKPOINT}/{TEXTS}).")
     return FinishedRun(directory, config, lines, records, store, missing)
@@ -171,15 +159,13 @@ def open_run(directory: Path) -> FinishedRun:
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise OutputError(f"{directory}: holds no finished run; name a directory that run or pick wrote.") from None
-    except (ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: is damaged ({error}).") from None
-    if not isinstance(content, dict) or cast(dict[str, Any], content).get("format") != FORMAT:
-        raise OutputError(f"{path}: is not the manifest of a selection run; name a directory that run or pick wrote.")
-    return cast(dict[str, Any], content)
+    remedy = "Name a directory that run or pick wrote."
+    if not path.exists():
+        raise OutputError(f"{directory}: holds no finished run.\n{remedy}")
+    content = read_json(path, remedy)
+    if content.get("format") != FORMAT:
+        raise OutputError(f"{path}: is not the manifest of a selection run.\n{remedy}")
+    return content
 
 
 def _open_store(

@@ -64,8 +64,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (_count, _number, _share, _ratio, _excerpt, _sort_values)
-    cast(dict[str, Any], environment.filters).update({one.__name__.removeprefix("_"): one for one in filters})
+    filters = {"count": "{:,}".format, "number": _number, "share": _share, "ratio": _ratio}
+    filters |= {"excerpt": _excerpt, "sort_values": _sort_values}
+    cast(dict[str, Any], environment.filters).update(filters)
     return environment
 
 
@@ -84,22 +85,12 @@ def _printable(value: object) -> object:
     return value
 
 
-def _count(value: float) -> str:
-    return f"{value:,}"
-
-
 def _number(value: float | None, digits: int = 3) -> str:
     """A few digits for a reader, with a real minus sign; a dash where the value is unknown."""
     if value is None:
         return "\N{EN DASH}"
-    size = abs(value)
-    if size >= 1000:
-        text = f"{value:,.0f}"
-    elif 0 < size < 0.001:
-        text = f"{value:.1e}"
-    else:
-        text = f"{value:.{digits}g}"
-    return text.replace("-", "\N{MINUS SIGN}")
+    form = ",.0f" if abs(value) >= 1000 else ".1e" if 0 < abs(value) < 0.001 else f".{digits}g"
+    return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
 
 
 def _share(part: float, whole: float) -> str:

@@ -1,7 +1,6 @@
 """Why a row was kept or not: its score, the picks that it overlaps with, those it opposes, its text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
@@ -22,10 +21,10 @@ Near = tuple[list[Neighbour], list[Neighbour]]
 
 
 class Turns(NamedTuple):
-    """The text of a row: what comes before its last trained turn, and what is trained."""
+    """The text of a row."""
 
-    prompt: str
-    response: str
+    prompt: str  # what comes before the last trained turn
+    response: str  # what is trained
 
 
 def turns_of(run: FinishedRun, rows: Sequence[int]) -> dict[int, Turns]:
@@ -49,7 +48,7 @@ def stories_of(run: FinishedRun, rows: Sequence[int], texts: Mapping[int, Turns]
     stories: list[RowStory] = []
     for row in rows:
         record, place = places.get(row, (None, 0))
-        measures = None if record is None else record.measures
+        measures = record and record.measures
         overlaps, opposes = near.get(row, ([], []))
         text = texts.get(row, Turns("", ""))
         stories.append(
@@ -88,18 +87,16 @@ def _near(pool: PoolGradients, places: Sequence[int], lines: Sequence[Line]) -> 
         asked = rows[some[directed.cpu()]]
         cosines = (members @ picks.T).clamp(-1.0, 1.0).cpu()
         cosines[asked[:, None] == picked[None, :]] = 0.0  # a pick is no neighbour of itself
-        nearest, furthest = cosines.topk(count, dim=1), cosines.topk(count, dim=1, largest=False)
+        ends = [cosines.topk(count, dim=1, largest=largest) for largest in (True, False)]
         for i, row in enumerate(cast("list[int]", asked.tolist())):
-            overlaps = _named(nearest.values[i], picked[nearest.indices[i]], lines)
-            opposes = _named(-furthest.values[i], picked[furthest.indices[i]], lines)
-            found[row] = overlaps, [replace(other, cosine=-other.cosine) for other in opposes]
+            highest, lowest = (_named(end.values[i], picked[end.indices[i]], lines) for end in ends)
+            found[row] = [one for one in highest if one.cosine > 0], [one for one in lowest if one.cosine < 0]
     return found
 
 
 def _named(cosines: Tensor, rows: Tensor, lines: Sequence[Line]) -> list[Neighbour]:
-    """Those of positive cosine."""
     pairs = zip(cast("list[int]", rows.tolist()), cast("list[float]", cosines.tolist()), strict=True)
-    return [Neighbour(row, lines[row].id, cosine) for row, cosine in pairs if cosine > 0]
+    return [Neighbour(row, lines[row].id, cosine) for row, cosine in pairs]
 
 
 def _content(message: Message) -> str:

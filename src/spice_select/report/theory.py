@@ -42,7 +42,7 @@ def theory_of(run: FinishedRun, notes: list[str]) -> Theory | None:
         half_life=_median([half_life(values) for values in gains]),
         pools=len(measured),
         information=information,
-        compared=sum(pool.record.measures.information for pool in run.pools if pool.record.measures is not None),
+        compared=sum(pool.measures.information for pool in run.pools),
         rivals=_rivals(run, notes) if run.pools else [],
         certificate=information / bound if bound > 0 else 1.0,
         curvature=curvature,
@@ -58,7 +58,7 @@ def curve(values: Sequence[Sequence[float]]) -> Curve:
     steps = sorted({round(float(i)) for i in np.linspace(0, longest - 1, min(longest, POINTS))})
     at = [np.array([line[step] for line in values if len(line) > step]) for step in steps]
     low, high = ([float(np.quantile(column, share)) for column in at] for share in (0.1, 0.9))
-    return Curve(steps, [float(column.mean()) for column in at], low, high)
+    return Curve([step + 1 for step in steps], [float(column.mean()) for column in at], low, high)
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
@@ -99,9 +99,8 @@ def _correlations(measured: Measured) -> list[Correlation]:
 def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
     """Other subsets of the same size in the same pools: random rows, the largest gradients, penalty 0."""
     config, pools = run.config, run.pools
-    draws = sum(pool.random_information(len(pool.record.picks), DRAWS, config.seed) for pool in pools)
-    assert isinstance(draws, torch.Tensor)
-    largest = sum(pool.information(_largest(pool.record)) for pool in pools)
+    draws = torch.stack([pool.random_information(len(pool.record.picks), DRAWS, config.seed) for pool in pools]).sum(0)
+    largest = sum(pool.information(_largest(pool)) for pool in pools)
     rivals = [
         Rival(RANDOM_ROWS, float(draws.mean()), float(draws.min()), float(draws.max())),
         Rival("the largest gradients", largest, largest, largest),
@@ -115,16 +114,15 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
     return rivals
 
 
-def _largest(record: PoolRecord) -> list[int]:
+def _largest(pool: PoolGradients) -> list[int]:
     """As many places as there are picks, those of the largest unscaled norms."""
-    assert record.measures is not None
-    norms = record.measures.norm
-    return sorted(range(len(norms)), key=lambda place: (-norms[place], place))[: len(record.picks)]
+    norms = torch.tensor(pool.measures.norm, dtype=torch.float64)
+    return [int(place) for place in norms.argsort(descending=True, stable=True)[: len(pool.record.picks)]]
 
 
 def _without_penalty(pool: PoolGradients) -> float:
     limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
-    found = choose_rows(moments_of(pool.scaled), limit, pool.alpha, 0.0, None, pool.given)
+    found = choose_rows(moments_of(pool.scaled), limit, pool.measures.alpha, 0.0, None, pool.given)
     return found.information
 
 
@@ -132,8 +130,9 @@ def _theorem4(pools: Sequence[PoolGradients]) -> Theorem4 | None:
     """Summed over pools; None where the condition was met at no pick."""
     total = torch.zeros(3, dtype=torch.int64)
     for pool in pools:
-        assert pool.record.measures is not None
-        epsilon = torch.tensor(pool.record.measures.epsilon, dtype=torch.float64)
-        total += torch.tensor(theorem4(pool.scaled, pool.squared_norms, pool.record.picks, epsilon, pool.alpha))
+        epsilon = torch.tensor(pool.measures.epsilon, dtype=torch.float64)
+        total += torch.tensor(
+            theorem4(pool.scaled, pool.squared_norms, pool.record.picks, epsilon, pool.measures.alpha)
+        )
     found = Theorem4(*cast("list[int]", total.tolist()))
     return found if found.condition else None

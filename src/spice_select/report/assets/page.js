@@ -1,10 +1,8 @@
 // Searches, filters and sorts the rows, which are in the page already, and opens the row that the address names.
 "use strict";
 (() => {
-  const list = document.getElementById("rows");
-  if (!list) return;
-  const [query, filter, sort, reverse, count] =
-    ["query", "filter", "sort", "reverse", "count"].map((id) => document.getElementById(id));
+  const [list, query, filter, sort, reverse, count] =
+    ["rows", "query", "filter", "sort", "reverse", "count"].map((id) => document.getElementById(id));
   const rows = [...list.children].map((element) => ({
     element,
     text: [...element.querySelectorAll("summary, .text")].map((part) => part.textContent).join("\n").toLowerCase(),
@@ -21,9 +19,8 @@
     const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = (row) => (filter.value === "all" || (row.values[0] !== null) === (filter.value === "picked"))
       && words.every((word) => row.text.includes(word));
-    const flipped = reverse.getAttribute("aria-pressed") === "true";
     const rising = sort.selectedOptions[0].dataset.order === "rising";
-    const found = rows.filter(wanted).sort(order(sort.selectedIndex, rising !== flipped));
+    const found = rows.filter(wanted).sort(order(sort.selectedIndex, rising !== reverse.checked));
     for (const row of rows) row.element.hidden = true;
     for (const row of found) row.element.hidden = false;
     list.append(...found.map((row) => row.element));
@@ -42,11 +39,7 @@
     row.element.scrollIntoView();
   };
 
-  for (const control of [query, filter, sort]) control.addEventListener("input", show);
-  reverse.addEventListener("click", () => {
-    reverse.setAttribute("aria-pressed", String(reverse.getAttribute("aria-pressed") !== "true"));
-    show();
-  });
+  for (const control of [query, filter, sort, reverse]) control.addEventListener("input", show);
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#row-"]');
     if (!link || link.hash !== window.location.hash) return;
