@@ -59,9 +59,7 @@ class Share(NamedTuple):
 def parse_quota(text: str) -> tuple[Share | None, Share | None]:
     """Lower and upper end of a quota such as '20%', '10%..30%', '20%..', '..200'; None where it is open.
 
-    Raises:
-        ValueError: `text` is no quota; the message shows the forms.
-
+    Raises `ValueError` if `text` is no quota; the message shows the forms.
     """
     low, dots, high = text.partition("..")
     try:

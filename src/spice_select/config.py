@@ -218,9 +218,7 @@ class RunConfig(BaseModel):
     def budget_rows(self, rows: int, trained_tokens: int) -> int:
         """Number of rows to keep of a pool, at most; all of them when the budget is in tokens.
 
-        Raises:
-            ConfigError: the budget is more than the pool holds, or rounds to nothing.
-
+        Raises `ConfigError` if the budget is more than the pool holds, or rounds to nothing.
         """
         kind, value = parse_budget(self.budget)
         if kind == "tokens":
@@ -243,9 +241,7 @@ class RunConfig(BaseModel):
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
     """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
-    Raises:
-        ConfigError: as `validated`.
-
+    Raises as `validated`.
     """
     return validated(RunConfig, {**_with_preset(file_values), **_with_preset(given)}, origin)
 
@@ -253,9 +249,7 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
 def validated(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schema:
     """`values` over the defaults of `schema`.
 
-    Raises:
-        ConfigError: names the key, what is wrong with it, and the nearest valid key for an unknown one.
-
+    Raises `ConfigError`, which names the key, what is wrong with it, and the nearest valid key for an unknown one.
     """
     _refuse_unknown(schema, values, origin)
     try:

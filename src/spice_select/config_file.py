@@ -27,9 +27,7 @@ class RunFile(NamedTuple):
 def load_yaml(path: Path) -> RunFile:
     """Read a run's YAML; relative pools stay relative to the current directory, as on the command line.
 
-    Raises:
-        ConfigError: missing file, broken YAML, or not a mapping.
-
+    Raises `ConfigError` if the file is missing, is no YAML, or holds no mapping.
     """
     content: Any = read_yaml(path)
     if not isinstance(content, dict | None):
@@ -51,9 +49,7 @@ def _is_name(value: object) -> bool:
 def read_yaml(path: Path) -> object:
     """What a YAML file holds, as plain values; its tags construct no other objects.
 
-    Raises:
-        ConfigError: missing file, not UTF-8, broken YAML, or aliases that multiply without end.
-
+    Raises `ConfigError` if the file is missing, is not UTF-8 or no YAML, or has aliases that multiply without end.
     """
     try:
         content: object = yaml.safe_load(path.read_text(encoding="utf-8"))

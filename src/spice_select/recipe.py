@@ -36,10 +36,5 @@ class Recipe(BaseModel):
 
 
 def resolve_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
-    """Validate `values` over the defaults.
-
-    Raises:
-        ConfigError: names the key and what is wrong with it.
-
-    """
+    """Validate `values` over the defaults. Raises `ConfigError`, which names the key and what is wrong with it."""
     return validated(Recipe, values, origin)

@@ -71,9 +71,7 @@ def prepare_store(
 ) -> tuple[Prepared, GradientStore | None]:
     """The pool of a store `name` with its model found, and the store whose proxy it takes, if any.
 
-    Raises:
-        SpiceSelectError: as `compute_gradients`.
-
+    Raises as `compute_gradients`.
     """
     for key in options:
         if key in PICK_OPTIONS and key != "device":

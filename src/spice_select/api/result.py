@@ -68,8 +68,6 @@ class RunResult:
     def plot_decay(self, axes: "Axes | None" = None) -> "Axes":
         """Draw how the gain falls from pick to pick, and its base, on `axes` or a figure of their own.
 
-        Raises:
-            ConfigError: no gradient was computed.
-
+        Raises `ConfigError` if no gradient was computed.
         """
         return plot_decay(self.records, axes)

@@ -70,9 +70,7 @@ def config_options(*names: str, schema: type[BaseModel] = RunConfig) -> Callable
 def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what the user wrote; `--column FIELD=COLUMN` and `--quota SOURCE=SHARE` become mappings.
 
-    Raises:
-        ConfigError: one of these without an equals sign, or twice for one name.
-
+    Raises `ConfigError` if one of these has no equals sign, or a name comes twice.
     """
     given = {key: value for key, value in values.items() if value is not None and value != ()}
     for key in PAIRS.keys() & given.keys():

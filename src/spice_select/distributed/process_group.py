@@ -23,11 +23,8 @@ PATIENCE = timedelta(hours=6)
 def process_group() -> Generator[Ranks]:
     """Join the other processes of this launch for the block, if there are any. All of them must call it.
 
-    GPUs talk by NCCL where each process of a host has one of its own; everything else goes through gloo.
-
-    Raises:
-        ProcessError: they cannot be reached, or one ended while another needed it.
-
+    GPUs talk by NCCL where each process of a host has one of its own; everything else goes through gloo. Raises
+    `ProcessError` if they cannot be reached, or one ended while another needed it.
     """
     if process_count() == 1:
         yield ALONE

@@ -105,9 +105,7 @@ def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote
 def load_weights(found: FoundCheckpoint, device: torch.device, dtype: str) -> LoadedModel:
     """Load a checkpoint's weights in `dtype` ("float32" or "bfloat16"); an adapter is merged into its base.
 
-    Raises:
-        ModelError: weights are damaged, an adapter does not fit its base, or the memory does not suffice.
-
+    Raises `ModelError` if weights are damaged, an adapter does not fit its base, or the memory does not suffice.
     """
     remedy = "Use --dtype bfloat16, a device with more memory, or --device cpu."
     with explain_out_of_memory(remedy, f"loading {found.name} to {device}"):

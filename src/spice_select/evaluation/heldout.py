@@ -150,9 +150,7 @@ def summarise_losses(rows: Sequence[RowLoss], resamples: int = RESAMPLES, seed: 
 def compare(first: HeldoutLoss, second: HeldoutLoss, resamples: int = RESAMPLES, seed: int = 0) -> PairedDifference:
     """First minus second on the same rows, with an interval.
 
-    Raises:
-        ConfigError: the rows differ, or they have different tokens, whose losses cannot be compared.
-
+    Raises `ConfigError` if the rows differ, or they have different tokens, whose losses cannot be compared.
     """
     difference = paired_difference(
         {row.id: row.loss for row in first.rows},

@@ -126,10 +126,8 @@ def _created(directory: Path) -> Generator[None]:
 def inspect_output(directory: Path, existing: Existing) -> State:
     """Decide, without changing anything, whether a run may write to `directory`; returns its `RunDirectory.state`.
 
-    Raises:
-        OutputError: the directory holds a run and `existing` is "refuse", or it holds something else; or a folder that
-            would be replaced is a link.
-
+    Raises `OutputError` if the directory holds a run and `existing` is "refuse", or it holds something else; or a
+    folder that would be replaced is a link.
     """
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory}: is a file; choose another --output.")

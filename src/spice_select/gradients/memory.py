@@ -36,9 +36,7 @@ def halving(process: Callable[[Sequence[int]], list[T]], batch: Sequence[int]) -
 def explain_out_of_memory(remedy: str, doing: str = PASSES) -> Generator[None]:
     """Turn exhausted memory within the context into a user's error: "out of memory while `doing`", then `remedy`.
 
-    Raises:
-        ModelError: out of memory.
-
+    Raises `ModelError` if memory runs out.
     """
     try:
         yield

@@ -74,11 +74,8 @@ def choose_rows(
     """As `select_from_features`, for the rows of these moments, under any limit, and by all processes that share them.
 
     With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
-    certificate bounds what any other picks could add, and `base` stays D_x(empty).
-
-    Raises:
-        SelectionInputError: alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
-
+    certificate bounds what any other picks could add, and `base` stays D_x(empty). Raises `SelectionInputError` if
+    alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
     """
     features, strength = moments.features, read_alpha(alpha, moments.squared_norms)
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)

@@ -60,9 +60,7 @@ class Gram:
     def spectrum(self) -> Spectrum:
         """The eigendecomposition of the matrix.
 
-        Raises:
-            SelectionInputError: the lowest eigenvalue is further below zero than rounding explains.
-
+        Raises `SelectionInputError` if the lowest eigenvalue is further below zero than rounding explains.
         """
         values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(self.matrix))
         lowest, highest = float(values[0]), float(values[-1])
@@ -81,13 +79,9 @@ GramLike = MatrixLike | Gram
 def read_gram(gram: GramLike) -> Gram:
     """Check everything about a Gram matrix that needs no eigenvalues, and hold it in float64.
 
-    Rounding is forgiven up to 1e-4 of |g_i| |g_j| (4 units of rounding for half precisions), then removed by
-    averaging the two triangles.
-
-    Raises:
-        SelectionInputError: not a square matrix of real finite numbers, a negative squared norm, not
-            symmetric, or an inner product larger than the product of its norms.
-
+    Rounding is forgiven up to 1e-4 of |g_i| |g_j| (4 units of rounding for half precisions), then removed by averaging
+    the two triangles. Raises `SelectionInputError` if gram is no symmetric square matrix of real finite numbers, a
+    squared norm is negative, or an inner product exceeds the product of its norms.
     """
     if isinstance(gram, Gram):
         return gram
@@ -157,9 +151,7 @@ def gradient_scales(scale: Scale, lengths: MatrixLike, squared_norms: MatrixLike
 def scale_gram(gram: GramLike, scales: Tensor) -> Gram:
     """The Gram matrix of the scaled gradients, s_i K_ij s_j.
 
-    Raises:
-        SelectionInputError: gram cannot be used, or scales is not one finite number per row.
-
+    Raises `SelectionInputError` if gram cannot be used, or scales is not one finite number per row.
     """
     checked, factors = read_gram(gram), read_vector("scales", scales)
     size = len(checked.matrix)
@@ -200,11 +192,8 @@ def principal_rank(budget: int) -> int:
 def relative_alpha(gram: GramLike, a: float) -> float:
     """The absolute alpha = a / mean |g_i|^2, so that a = 1 means a mean base near log 2 whatever the model.
 
-    When every gradient is zero there is nothing to relate to: `a` itself comes back; every gain is 0 anyway.
-
-    Raises:
-        SelectionInputError: gram cannot be used, a is negative or not finite, or the quotient overflows.
-
+    When every gradient is zero there is nothing to relate to: `a` itself comes back; every gain is 0 anyway. Raises
+    `SelectionInputError` if gram cannot be used, a is negative or not finite, or the quotient overflows.
     """
     mean = float(read_gram(gram).squared_norms.mean())
     number = read_number("a", a, "pass a finite number >= 0; 1.0 suits any model")

@@ -137,9 +137,7 @@ def second_moment(features: FeatureRows, ranks: Ranks = ALONE) -> Tensor:
 def moments_of(features: FeatureRows, ranks: Ranks = ALONE) -> Moments:
     """Read every row once for its squared norm; the rest is computed when it is first needed.
 
-    Raises:
-        SelectionInputError: a value is not finite; the message names the row.
-
+    Raises `SelectionInputError` if a value is not finite; the message names the row.
     """
     first = own_range(features.rows, ranks).start
     own = [torch.zeros(0, dtype=torch.float64, device=features.device)]

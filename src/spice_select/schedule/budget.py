@@ -32,9 +32,7 @@ def limit_of(config: RunConfig, lines: Sequence[Line]) -> Limit:
 def without_excluded(config: RunConfig, lines: Sequence[Line], progress: Progress) -> list[int]:
     """Places of the rows that may be picked.
 
-    Raises:
-        ConfigError: the file of ids cannot be read, names no row of the pool, or leaves none.
-
+    Raises `ConfigError` if the file of ids cannot be read, names no row of the pool, or leaves none.
     """
     if config.exclude is None:
         return list(range(len(lines)))

@@ -179,9 +179,7 @@ class _Run:
     def _gram(self, rows: Sequence[Example], *, report_passes: bool) -> Tensor:
         """Gram matrix [m, m] float64 of the gradients of `rows`; batches shrink when a GPU's memory does not suffice.
 
-        Raises:
-            ModelError: a single row exceeds the GPU's memory.
-
+        Raises `ModelError` if a single row exceeds the GPU's memory.
         """
         lengths = [len(row.input_ids) for row in rows]
         memory = int(self.config.gradient_memory * GIB)

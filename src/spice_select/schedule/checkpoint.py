@@ -56,9 +56,7 @@ class Checkpoint:
     def verify(self, identity: dict[str, Any]) -> None:
         """Check that the directory belongs to the run that `identity` describes.
 
-        Raises:
-            OutputError: names what differs.
-
+        Raises `OutputError`, which names what differs.
         """
         wanted = json.loads(_dump({"format_version": FORMAT_VERSION, **identity}))
         if differing := differences(read_json(self.directory / IDENTITY, OVERWRITE), wanted):
@@ -107,12 +105,7 @@ class Checkpoint:
         return (self.directory / gram_name(pool)).exists()
 
     def gram(self, pool: int) -> Tensor | None:
-        """A pool's Gram matrix [m, m]; None if it was not saved.
-
-        Raises:
-            OutputError: the file is damaged.
-
-        """
+        """A pool's Gram matrix [m, m]; None if it was not saved. Raises `OutputError` if the file is damaged."""
         path = self.directory / gram_name(pool)
         if not path.exists():
             return None
@@ -132,12 +125,7 @@ class Checkpoint:
             path.unlink(missing_ok=True)
 
     def load_proxy(self, cycle: int) -> tuple[dict[str, Tensor], int]:
-        """Tensors and optimizer steps of the proxy saved for `cycle`.
-
-        Raises:
-            OutputError: the file is damaged.
-
-        """
+        """Tensors and optimizer steps of the proxy saved for `cycle`. Raises `OutputError` if the file is damaged."""
         path = self.directory / f"proxy-{cycle:06d}.safetensors"
         with damage_reported(path, OVERWRITE, SafetensorError, KeyError, ValueError, OSError):
             content = path.read_bytes()

@@ -43,9 +43,7 @@ class GradientStore:
     def open(cls, path: str | Path, device: torch.device | None = None) -> "GradientStore":
         """Open a finished store. No gradient is read yet, and only `check_store` compares checksums.
 
-        Raises:
-            OutputError: it is no store, not finished, of another version, or a shard is missing or cut short.
-
+        Raises `OutputError` if it is no store, not finished, of another version, or a shard is missing or cut short.
         """
         store = Path(path)
         shape = layout.read_manifest(store).shape

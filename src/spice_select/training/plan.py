@@ -63,9 +63,7 @@ class TrainingOptions:
 def plan_training(data: Data, options: TrainingOptions) -> TrainingPlan:
     """Resolve the options for `data`; neither rows nor weights are read.
 
-    Raises:
-        SpiceSelectError: an option is wrong, or the model's files or TRL are missing.
-
+    Raises `SpiceSelectError` if an option is wrong, or the model's files or TRL are missing.
     """
     run = run_options(data)
     length = {"max_length": run["max_length"]} if "max_length" in run else {}

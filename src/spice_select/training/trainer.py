@@ -72,11 +72,8 @@ def train(
     """Train the adapters of `model` in place by the plan's recipe; return seconds without preparation.
 
     `steps` collects the losses: of a step, the mean over all trained tokens of its rows, in all processes. The global
-    random generators are seeded.
-
-    Raises:
-        SpiceSelectError: the Trainer cannot use the device, memory runs out, or the loss is not finite.
-
+    random generators are seeded. Raises `SpiceSelectError` if the Trainer cannot use the device, memory runs out, or
+    the loss is not finite.
     """
     from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
