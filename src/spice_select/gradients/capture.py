@@ -52,17 +52,10 @@ def factors_of(layers: Mapping[str, AdaptedLayer]) -> dict[str, nn.Linear]:
 
 
 def factor_gradients(x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of LoRA's factors, one of each per sample.
+    """Gradients of LoRA's factors, one of each per sample, [m, r * in] and [m, out * r], flattened, of the type of `x`.
 
-    Args:
-        x: inputs [m, T, in].
-        dy: gradients of the summed loss with respect to the outputs [m, T, out].
-        down: scaling * A x, [m, T, r].
-        up: scaling * B^T dy, [m, T, r].
-
-    Returns:
-        [m, r * in] and [m, out * r] of the type of `x`: row i is the flattened gradient of sample i.
-
+    `x` are inputs [m, T, in], `dy` gradients of the summed loss with respect to the outputs [m, T, out], `down` is
+    scaling * A x and `up` scaling * B^T dy, [m, T, r] each.
     """
     return torch.bmm(up.transpose(1, 2), x).flatten(1), torch.bmm(dy.transpose(1, 2), down).flatten(1)
 
@@ -71,17 +64,9 @@ def factor_gradients(x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> tuple[T
 def captured(layers: Mapping[str, AdaptedLayer], sink: Sink, wanted: Collection[str] | None = None) -> Generator[None]:
     """Within the context one backward pass hands each factor's per-sample gradients to `sink`, last layer first.
 
-    The graph starts at the first wanted layer's output, so nothing below it is differentiated. No factor may require
-    grad.
-
-    Args:
-        layers: all adapted layers of the model: what they compute is the same whichever are wanted.
-        sink: receives the gradients.
-        wanted: names of the layers whose gradients are taken; all when not given.
-
-    Raises:
-        ModelError: in the passes: a layer is used more than once, so that its gradient is a sum of several.
-
+    `layers` are all adapted layers of the model, in which no factor may require grad: what they compute is the same
+    whichever are `wanted` (names; all when not given). The graph starts at the first wanted layer's output, so nothing
+    below it is differentiated. The passes raise `ModelError` if a layer is used more than once.
     """
     met: set[str] = set()
 

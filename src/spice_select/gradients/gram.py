@@ -94,21 +94,14 @@ def pool_gram(
     held: HeldGradients,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
 ) -> Tensor:
-    """Gram matrix of the per-sample gradients of `rows` with respect to the factors of `layers`.
+    """Gram matrix of the per-sample gradients of m `rows` with respect to the factors of the adapted `layers`.
 
-    Args:
-        model: the proxy in eval mode; no factor may require grad.
-        layers: its adapted layers by name.
-        rows: the m examples of the pool.
-        batches: a partition of range(m); each is one forward and backward pass.
-        memory_bytes: ceiling for gradients held between batches.
-        held: where they are held; give the same to every pool.
-        on_batch: called with each finished batch (only in the last pass over the pool).
+    `model` is the proxy in eval mode; no factor may require grad. `batches` partition range(m), each one forward and
+    backward pass; `on_batch` receives each when it is done, in the last pass over the pool. Between batches gradients
+    take at most `memory_bytes` of `held`, which serves every pool.
 
-    Returns:
-        K [m, m] float64 on CPU. Row and column of a row whose loss or gradient is not finite hold its mark
-        (`gradients/finite.py`): NaN or infinity.
-
+    Returns K [m, m] float64 on the CPU. Row and column of a row whose loss or gradient is not finite hold its mark
+    (`finite.py`): NaN or infinity.
     """
     groups = layer_groups(layers, rows_held(batches), memory_bytes, model.dtype)
     device = next(model.parameters()).device

@@ -59,27 +59,15 @@ def project_rows(
     projection: Projection,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
-    """Projected per-sample gradients of `rows`.
+    """Projected per-sample gradients of n `rows`; a batch that does not fit a GPU's memory is computed in halves.
 
-    A batch that does not fit a GPU's memory is computed in halves.
+    `model` is the proxy in eval mode; no factor of its adapted `layers`, for which `projection` was drawn, may require
+    grad. `batches` partition range(n), each one forward and backward pass; `on_batch` receives each when it is done.
 
-    Args:
-        model: the proxy in eval mode; no factor of `layers` may require grad.
-        layers: its adapted layers by name.
-        rows: n examples.
-        batches: a partition of range(n); each is one forward and backward pass.
-        projection: drawn for the layers' factors.
-        on_batch: called with each finished batch.
-
-    Returns:
-        Features [n, d] float32 and squared norms |g|^2 [n] float32 of the gradients before projection, on the CPU.
-        A row whose loss or gradient is not finite has features of zero, and as squared norm its mark
-        (`gradients/finite.py`): NaN or infinity.
-
-    Raises:
-        ModelError: a layer is used twice in a forward pass.
-        torch.OutOfMemoryError: a GPU has no room for a single row.
-
+    Returns features [n, d] float32 and squared norms |g|^2 [n] float32 of the gradients before projection, on the CPU.
+    A row whose loss or gradient is not finite has features of zero, and as squared norm its mark (`finite.py`): NaN or
+    infinity. Raises `ModelError` if a layer is used twice in a forward pass, `torch.OutOfMemoryError` if a GPU has no
+    room for a single row.
     """
     device = next(model.parameters()).device
 

@@ -39,13 +39,8 @@ def theorem4(
     With rho = alpha |F_S| and C = 1 / (1 - rho - alpha max|g|^2 rho), the condition is rho < 1 and a positive
     denominator, and the bound |epsilon_x(S)| <= C alpha^2 sum_{y in S} <g_x, g_y>^2 / (1 + alpha |g_x|^2).
 
-    Args:
-        features: the rows of the pool, scaled and projected as for the choice.
-        squared_norms: [n] their |g|^2.
-        picks: row numbers in the order of picking.
-        epsilon: [n] of each row as `Selection` records it.
-        alpha: absolute.
-
+    `features` are the pool's n rows as the choice saw them, with `squared_norms` [n]; `picks` are in the order of
+    picking; `epsilon` [n] is as `Selection` records it; `alpha` is absolute.
     """
     if not picks:
         return Theorem4(0, 0, 0)

@@ -102,15 +102,10 @@ def greedy(
     order: Iterable[int] | None = None,
     on_pick: Callable[[int], None] = lambda _: None,
 ) -> Trace:
-    """Pick until `limit` is reached, no row is left, or a gain is <= stop_ratio * the first pick's gain.
+    """Pick until `limit` is reached, no row is left, or a gain is <= `stop_ratio` (omega) * the first pick's gain.
 
-    Args:
-        engine: all rows open; S may already hold given rows.
-        limit: what may be picked.
-        stop_ratio: omega, or None.
-        order: rows to pick one after another, in place of the best ones.
-        on_pick: receives the number of picks made.
-
+    `engine` has all rows open; its S may already hold given rows. `order` names the rows to pick one after another, in
+    place of the best ones; `on_pick` receives the number of picks made.
     """
     trace, most, close_after = Trace(), limit.most, limit.start()
     remaining = None if order is None else iter(order)

@@ -18,16 +18,11 @@ _BLOCK = 2048
 
 
 def similar_groups(features: FeatureRows, least: float) -> list[tuple[list[int], float]]:
-    """Rows linked by cosines of at least `least`, each group with the lowest cosine of a link that made it.
+    """Rows linked by cosines of at least `least` in (0, 1], each group with the lowest cosine of a link that made it.
 
-    A row belongs to one group at most: who is linked to a member is a member. Rows of length zero have no direction
+    Who is linked to a member is a member, so a row belongs to one group at most; rows of length zero have no direction
     and belong to none. Groups are in the order of their first rows. The pairs inside a group are not computed again,
     so many copies of one row cost little.
-
-    Args:
-        features: n rows of d dimensions.
-        least: above 0, at most 1.
-
     """
     groups = _Groups(features.rows)
     for pairs in _likely_pairs(*_comparable(features, least)):

@@ -14,20 +14,12 @@ PASS_OVERHEAD = 64
 def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
     """Cut rows, in order of length, into batches with the smallest sum of padded tokens and `overhead` a batch.
 
-    The largest batch comes first, so that a run that does not fit in memory fails at once.
+    `token_budget` is the most tokens a batch may hold, padding included: its rows times the longest of `lengths`; a
+    row longer than that is a batch of its own. `overhead` is in tokens whose time one more pass takes.
 
-    Args:
-        lengths: tokens of each row.
-        token_budget: the most tokens a batch may hold, padding included: rows of the batch * its longest row.
-        overhead: tokens whose time one more pass takes; padding beyond that is worth another pass.
-
-    Returns:
-        Indices into `lengths`, each exactly once; inside a batch from the longest to the shortest, ties by index. A
-        row longer than the budget is a batch of its own.
-
-    Raises:
-        ConfigError: the budget is below 1.
-
+    Returns indices into `lengths`, each exactly once, from the longest to the shortest inside a batch, ties by index;
+    the largest batch comes first, so that a run that does not fit in memory fails at once. Raises `ConfigError` if the
+    budget is below 1.
     """
     if token_budget < 1:
         raise ConfigError(f"The token budget of a batch must be at least 1, not {token_budget}.")

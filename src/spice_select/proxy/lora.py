@@ -60,19 +60,11 @@ class Proxy:
 
 
 def attach_lora(model: "PreTrainedModel", rank: int, alpha: float, seed: int, last_blocks: int | None = None) -> Proxy:
-    """Add adapters (A random from `seed`, B zero) to linear layers of `model`, whose forward pass then uses them.
+    """Add adapters of `rank` r, scaled by `alpha` / r, to linear layers of the frozen `model`, which then uses them.
 
-    Args:
-        model: frozen.
-        rank: r.
-        alpha: LoRA's scaling is alpha / r.
-        seed: of A.
-        last_blocks: adapt only the linear layers of so many last transformer blocks; None adapts all but the output
-            layer. Nothing below the lowest adapted layer is ever differentiated.
-
-    Raises:
-        ModelError: there is no linear layer, or not so many blocks.
-
+    A is random from `seed`, B zero. With `last_blocks` only the linear layers of so many last transformer blocks are
+    adapted, else all but the output layer; nothing below the lowest is ever differentiated. Raises `ModelError` if
+    there is no linear layer, or not so many blocks.
     """
     targets = "all-linear" if last_blocks is None else _linear_layers_of(model, last_blocks)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)  # pyright: ignore[reportArgumentType]

@@ -40,17 +40,13 @@ class ProxyOptimizer:
     def train_on(
         self, rows: Sequence[TokenRow], batch_size: int, ranks: Ranks = ALONE, on_bad: OnBad = refuse
     ) -> list[float]:
-        """One pass over `rows` in the order given, `batch_size` rows a step.
+        """One pass over `rows` in the order given, `batch_size` rows a step; returns the loss of each step not skipped.
 
         The loss of a step is the mean over its rows of each row's own mean response loss, whatever the micro-batches
         and however many processes share them; all end with the same weights.
 
         A step in which a loss or gradient is not finite changes nothing. `on_bad` receives its bad rows; unless it
         raises, the step is repeated without them, or skipped where no row is bad by itself.
-
-        Returns:
-            The loss of each step that was not skipped.
-
         """
         with trainable(self.proxy):
             steps = (range(s, min(s + batch_size, len(rows))) for s in range(0, len(rows), batch_size))

@@ -49,17 +49,11 @@ def choose_in_candidate_pools(
     watch: Stopwatch,
     ranks: Ranks = ALONE,
 ) -> list[PoolRecord]:
-    """Choose `budget` of `examples` pool by pool, training `proxy` in between.
+    """Choose `budget` of `examples` pool by pool, training `proxy` in between; returns one record per pool, in order.
 
     With a stop ratio the budget is a cap. Finished pools found in `checkpoint` are not computed again. Several
-    processes work in one checkpoint directory and return the same records.
-
-    Returns:
-        One record per pool, in order.
-
-    Raises:
-        ModelError: a loss or gradient is not finite and `config` says to stop there; or no row can be used.
-
+    processes work in one checkpoint directory and return the same records. Raises `ModelError` if a loss or gradient
+    is not finite and `config` says to stop there, or no row can be used.
     """
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     records = {record.pool: record for record in _gather(checkpoint.records().values(), ranks)[0]}
