@@ -49,12 +49,8 @@ class RunResult:
     def report(self, embeddings: str | Path | None = None) -> Path:
         """Write `report.html` and its figures into the run's directory anew; returns the page's path.
 
-        Args:
-            embeddings: a .npy file with a vector for every usable row, in which diversity is measured too.
-
-        Raises:
-            ConfigError: the run has no directory, or the embeddings do not fit it.
-
+        `embeddings` is a .npy file with a vector for every usable row, in which diversity is measured too. Raises
+        `ConfigError` if the run has no directory, or the embeddings do not fit it.
         """
         if self.output is None:
             raise ConfigError("a report needs the run's directory; give select an output.")

@@ -46,15 +46,8 @@ def select_from_gram(
 def select_in_order(gram: GramLike, order: Iterable[SupportsIndex], alpha: float, penalty: float = 0.1) -> Selection:
     """Record picks made by another method (at random, by norm ...) as `select_from_gram` records its own.
 
-    Args:
-        gram: m x m inner products.
-        order: distinct row numbers, in the order they were picked; at least one.
-        alpha: absolute.
-        penalty: lambda; it changes `score` only, since the order is fixed.
-
-    Raises:
-        SelectionInputError: an argument cannot be used.
-
+    `order` holds distinct row numbers of `gram` [m, m], at least one, as they were picked; `alpha` is absolute;
+    `penalty` (lambda) changes `score` only. Raises `SelectionInputError` if an argument cannot be used.
     """
     checked = read_gram(gram)
     rows = read_order(order, len(checked.matrix))

@@ -112,22 +112,12 @@ def read_gram(gram: GramLike) -> Gram:
 
 
 def gradient_scales(scale: Scale, lengths: MatrixLike, squared_norms: MatrixLike) -> Tensor:
-    """The factor s_i of each gradient.
+    """The factor s_i of each gradient, [m] float64, from response `lengths` in tokens and |g_i|^2, [m] each.
 
-    Args:
-        scale: "none" (1, the paper), "sqrt-length" (sqrt of the response length: a mean over T tokens shrinks
-            like 1/sqrt(T) when token gradients are nearly independent), "unit" (1/|g_i|, and 0 for a zero
-            gradient), or "geometric" (the geometric mean of sqrt-length and unit: what is left of the norm after
-            the length is its square root).
-        lengths: [m] response lengths in tokens, each at least 1.
-        squared_norms: [m] |g_i|^2, unscaled.
-
-    Returns:
-        [m] float64.
-
-    Raises:
-        SelectionInputError: an unknown scale, lengths or norms of unequal number, or an impossible value.
-
+    `scale` is "none" (1, the paper), "sqrt-length" (sqrt of the length: a mean over T tokens shrinks like 1/sqrt(T)
+    when token gradients are nearly independent), "unit" (1/|g_i|, and 0 for a zero gradient), or "geometric" (the
+    geometric mean of the last two: what is left of the norm after the length is its square root). Raises
+    `SelectionInputError` for an unknown scale, lengths and norms of unequal number, or an impossible value.
     """
     tokens, squared = read_vector("lengths", lengths), read_vector("squared_norms", squared_norms)
     if tokens.shape != squared.shape:
@@ -165,13 +155,8 @@ def scale_gram(gram: GramLike, scales: Tensor) -> Gram:
 def principal_gram(gram: GramLike, rank: int) -> Gram:
     """The Gram matrix of the gradients projected on their top `rank` principal directions, V_r L_r V_r^T.
 
-    Args:
-        gram: m x m inner products of (scaled) gradients, not centred.
-        rank: r, at least 1; from m on the matrix comes back as it is.
-
-    Raises:
-        SelectionInputError: gram or rank cannot be used.
-
+    `gram` holds the m x m inner products of (scaled) gradients, not centred; from rank m on it comes back as it is.
+    Raises `SelectionInputError` if gram or rank cannot be used.
     """
     checked = read_gram(gram)
     count = read_budget(min(rank, len(checked.matrix)), len(checked.matrix))

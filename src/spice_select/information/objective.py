@@ -37,18 +37,10 @@ def _log_det_of_rows(scaled: Tensor, rows: Tensor) -> float:
 def random_information(
     gram: GramLike, budget: int, alpha: float, draws: int, generator: torch.Generator | None = None
 ) -> float:
-    """Mean U(S) over `draws` uniformly random subsets of `budget` rows: what a selection should beat.
+    """Mean U(S) over `draws` uniformly random subsets of `budget` rows of `gram` [m, m]: what a selection should beat.
 
-    Args:
-        gram: m x m inner products.
-        budget: size of each subset, 1 to m.
-        alpha: absolute, as in `select_from_gram`.
-        draws: number of subsets, at least 1.
-        generator: a CPU generator; torch's global one when None.
-
-    Raises:
-        SelectionInputError: gram, budget, alpha or draws cannot be used.
-
+    `alpha` is absolute; `generator` is a CPU generator, or None for torch's global one. Raises `SelectionInputError` if
+    an argument cannot be used.
     """
     checked = read_gram(gram)
     size = len(checked.matrix)

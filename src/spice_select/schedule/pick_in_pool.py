@@ -37,9 +37,7 @@ def pick_among_usable(
 ) -> tuple[PoolRecord, Tensor]:
     """As `pick_in_pool` on the pool's `rows` [m], without those that are marked in its Gram matrix.
 
-    Returns:
-        The record, and the Gram matrix of the rows that could be chosen.
-
+    Returns the record, and the Gram matrix of the rows that could be chosen.
     """
     bad = bad_rows(rows, gram.diagonal())
     good = torch.isfinite(gram.diagonal()).nonzero()[:, 0]
