@@ -144,7 +144,6 @@ def forecast_finetune(data: Data, *, progress: Progress | None = None, **options
 
 
 def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
-    """The proxy in the state in which gradients are computed."""
     report_pool(prepared.pool, prepared.config, "nothing is written", progress)
     proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
     merge(proxy)
@@ -153,7 +152,6 @@ def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
 
 
 def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: bool) -> Forecast:
-    """Projected gradients of all rows."""
     config, count = prepared.config, len(prepared.pool.examples)
     projection = Projection(proxy.factors, config.dim, config.seed)
     size = shard_rows(proxy.device, count, config.dim)

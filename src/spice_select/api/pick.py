@@ -77,7 +77,6 @@ def pick(
 def _choose(
     store: GradientStore, options: dict[str, Any], progress: Progress, watch: Stopwatch, ranks: Ranks
 ) -> RunResult:
-    """Choose, write nothing."""
     with watch.time("reading"):
         config, listing = _pick_config(store, options, progress), store.listing
     given = open_given(config, store.identity, str(store.path), store.device)
@@ -89,7 +88,6 @@ def _choose(
 
 
 def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progress) -> RunConfig:
-    """All options of a choice: those of the store, and those of the pick."""
     if options.get("method", "spice") not in GREEDY:
         raise ConfigError(
             f"method {options['method']}: pick chooses by {' and '.join(GREEDY)}; for other methods use "

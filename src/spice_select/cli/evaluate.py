@@ -71,7 +71,6 @@ class EvaluateCommand(SectionedCommand):
 
 
 def _number(flag: str, default: int | None, least: int, text: str) -> Callable[[Command], Command]:
-    """An option that takes a whole number of at least `least`."""
     kind = click.IntRange(min=least)
     return click.option(flag, default=default, show_default=True, type=kind, metavar="INT", help=text)
 
@@ -132,7 +131,6 @@ def evaluate_command(
 
 
 def _refuse_idle(context: click.Context) -> None:
-    """Raise `ConfigError` for an option that would do nothing."""
     options = {param.name: param for param in context.command.params}
     for needed, names in NEEDED_BY.items():
         for name in () if context.params[needed] else names:

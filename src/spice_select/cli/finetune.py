@@ -81,7 +81,6 @@ def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_ru
 
 
 def _lines(result: "FinetuneResult", recipe: Recipe) -> list[str]:
-    """What was trained, how the loss went, and what to do next."""
     figures = {
         "rows": f"{result.rows:,}",
         "trained tokens": f"{result.trained_tokens:,} in one pass",

@@ -58,7 +58,6 @@ def new_folder(path: Path) -> Generator[Path]:
 
 @contextmanager
 def _renamed(temporary: Path, path: Path) -> Generator[None]:
-    """Give `temporary` the name `path` after the block; on an error, remove it."""
     try:
         yield
         temporary.rename(path)
@@ -111,7 +110,6 @@ def flush_directory(directory: Path) -> None:
 
 
 def _flush(file: Path) -> None:
-    """Wait until `file`'s content is on the disk."""
     with file.open("rb+") as stream:
         os.fsync(stream.fileno())
 

@@ -116,7 +116,6 @@ def _acquire(descriptor: int, path: Path, *, flags: int = fcntl.LOCK_EX | fcntl.
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Whether `path` still names the open file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -72,7 +72,6 @@ def collate(rows: Sequence[TokenRow], device: torch.device) -> Batch:
 
 
 def _on_device(values: Tensor, device: torch.device) -> Tensor:
-    """`values` on `device`; to a GPU from pinned memory, so that this process does not wait for the copy."""
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)

@@ -62,7 +62,6 @@ def theorem4(
 
 
 def _spread(met: int) -> list[int]:
-    """Steps 1 to `met`, or `CHECKED` of them."""
     count = min(met, CHECKED)
     return [1 + place * met // count for place in range(count)]
 

@@ -94,11 +94,9 @@ class Inverse:
         return result
 
     def _later(self, pick: int) -> Tensor:
-        """The w of this pick and all after it."""
         return self._recent[pick - self._first : self.count - self._first]
 
     def _fold(self) -> None:
-        """Bring the d x d matrix up to date."""
         if self._dense is None:
             self._dense = torch.eye(self._dim, dtype=torch.float64, device=self._recent.device)
         later = self._later(self._folded)

@@ -201,7 +201,6 @@ class LazyEngine:
         return rows[:count]
 
     def _activate(self, rows: Tensor) -> RowStates:
-        """Evaluate rows and take them into the active set."""
         vectors = self._features.take(rows + self._own.start)
         remainders = self._inverse.remainders(vectors, self._remainders[rows], self._since[rows])
         states = RowStates(rows, remainders, vectors @ self._direction.sum, self._norms[rows])
@@ -210,7 +209,6 @@ class LazyEngine:
         return states
 
     def _drop_lowest(self) -> RowStates:
-        """Take the rows with the lowest priorities out of the active set."""
         order = self._priorities(self._active.states)[0].argsort(descending=True)
         kept = self._room // 2
         dropped = self._active.states.at(order[kept:])

@@ -131,7 +131,6 @@ def _message(message: Message, *, context: bool) -> Message:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """One tool call in OpenAI's form, arguments as JSON text."""
     function: Mapping[str, Any] = call.get("function", call)
     arguments = function.get("arguments", {})
     return {
@@ -155,7 +154,6 @@ def _turn(message: Message) -> dict[str, str]:
 
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
-    """The conversation of a row of `training_row`."""
     messages = openai_messages(row["messages"], "messages")
     context = frozenset(index for index, message in enumerate(messages) if message.pop("train", True) is False)
     return Conversation(messages, parse_tools(row.get("tools"), "tools"), context)

@@ -148,7 +148,6 @@ class _Tokeniser:
 
 
 def _next_batch(chats: Iterator[ChatRow | Rejection]) -> list[ChatRow | Rejection]:
-    """The rows that are rendered and tokenised together next; none at the end."""
     batch: list[ChatRow | Rejection] = []
     characters = 0
     for chat in chats:

@@ -193,7 +193,6 @@ def _system(fields: Fields) -> list[Message]:
 
 
 def _history(fields: Fields) -> list[Message]:
-    """Earlier turns: pairs of the user's and the assistant's text."""
     pairs: object = fields.value("history")
     messages: list[Message] = []
     for pair in cast("list[object]", [] if pairs is None else pairs if isinstance(pairs, list) else [pairs]):

@@ -142,7 +142,6 @@ def _openai_message(
 
 
 def _text(content: object, place: str) -> str | None:
-    """Text as it is, or OpenAI's text parts joined."""
     if content is None or isinstance(content, str):
         return content
     if not isinstance(content, list):

@@ -233,7 +233,6 @@ def unique_suffixes(names: pa.ChunkedArray) -> NDArray[np.int32]:
 
 
 def _holds(ordered: pa.ChunkedArray, name: bytes) -> bool:
-    """Whether a sorted array holds `name`."""
     place = bisect_left(ordered, name, key=lambda item: item.as_py())
     return place < len(ordered) and ordered[place].as_py() == name
 

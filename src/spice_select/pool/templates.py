@@ -124,7 +124,6 @@ class ChatTemplate:
         return after[: special.end()] if special else after.rstrip()
 
     def _source(self, chat: Conversation) -> str:
-        """The Jinja text used for a chat with these tools."""
         if self._plain:
             return PLAIN_TEMPLATE
         try:

@@ -94,7 +94,6 @@ def copy_folder() -> Path | None:
 
 
 def _is_whole(copy: Path) -> bool:
-    """Whether `copy` is a folder whose files are those that were written there."""
     try:
         return read_object(copy / RECORD) == _record(copy)
     except (OSError, ModelError):
@@ -102,7 +101,6 @@ def _is_whole(copy: Path) -> bool:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """Content of a folder's copy.json."""
     files = sorted(path for path in folder.iterdir() if path.name != RECORD)
     digests = {path.name: _digest_of(path) for path in files}
     return {"gguf_sha256": GGUF_SHA256, "transformers": transformers_version, "files": digests}
@@ -120,7 +118,6 @@ def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a ch
 
 
 def _remove(path: Path) -> None:
-    """Remove what is at `path`, if anything."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     else:

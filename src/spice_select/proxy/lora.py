@@ -88,7 +88,6 @@ def attach_lora(model: "PreTrainedModel", rank: int, alpha: float, seed: int, la
 
 
 def _linear_layers_of(model: "PreTrainedModel", last_blocks: int) -> list[str]:
-    """Names of the linear layers in the last transformer blocks."""
     count = cast(int, model.config.get_text_config().num_hidden_layers)
     modules = list(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
     stacks = [(name, module) for name, module in modules if isinstance(module, nn.ModuleList) and len(module) == count]

@@ -92,7 +92,6 @@ class ProxyOptimizer:
         return {place: reasons[flag] for place, flag in zip(rows, flag_of_each, strict=True) if flag}
 
     def _clip_gradients(self) -> float:
-        """Clip the gradients' norm, and return what it was."""
         return float(torch.nn.utils.clip_grad_norm_(self.weights.values(), MAX_GRADIENT_NORM))
 
     def _backward(self, rows: Sequence[TokenRow], ranks: Ranks) -> float:

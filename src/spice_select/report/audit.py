@@ -62,7 +62,6 @@ def _scope(run: FinishedRun) -> str:
 
 
 def _of_rows(run: FinishedRun, quantity: str) -> dict[int, float]:
-    """A quantity of the records by row, for all rows that have it."""
     return {
         row: value
         for record in run.records
@@ -84,7 +83,6 @@ def _conflicts(run: FinishedRun) -> Findings:
 
 
 def _duplicates(run: FinishedRun, same: float) -> list[DuplicateGroup]:
-    """Groups of rows linked by cosines of at least `same`, largest first."""
     groups = [
         (sorted(pool.record.rows[member] for member in members), least)
         for pool in run.pools

@@ -92,7 +92,6 @@ def close_with_page(directory: Path, progress: Progress) -> None:
 
 
 def _left_out(run: FinishedRun) -> list[str]:
-    """A sentence on rows that could not be chosen, if there are any."""
     bad = [row for record in run.records for row in record.bad]
     if not bad:
         return []

@@ -59,7 +59,6 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
-    """The names of the directories, or their paths where two have the same name."""
     names = [directory.resolve().name for directory in directories]
     return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
 
@@ -81,7 +80,6 @@ def _choice(judge: FinishedRun, picked: Sequence[int]) -> Choice:
 
 
 def _limits(measured_by: str | None, runs: Sequence[FinishedRun], choices: Sequence[Choice]) -> list[str]:
-    """What the measures do not cover."""
     if measured_by is None:
         return ["No run has gradients, so information and conflict are not known."]
     notes: list[str] = []
@@ -117,14 +115,12 @@ def _compared(
 
 
 def _followed(pool: PoolGradients, picks: Sequence[int], penalty: float) -> tuple[list[float], list[float]]:
-    """Gain and conflict of the first picks, in their order."""
     features = pool.scaled.take(torch.tensor(picks[:MOST_STEPS]))
     found = select_in_order(features @ features.T, range(len(features)), pool.measures.alpha, penalty)
     return cast("list[float]", found.gain.tolist()), cast("list[float]", found.conflict.tolist())
 
 
 def _settings(configs: Sequence[RunConfig]) -> list[str]:
-    """The options in which the runs differ, for each run."""
     dumps: list[dict[str, Any]] = [config.model_dump() for config in configs]
     keys = [key for key in dumps[0] if key not in NOT_SETTINGS]
     differing = [key for key in keys if len({repr(values[key]) for values in dumps}) > 1]
@@ -132,7 +128,6 @@ def _settings(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def _sources(runs: Sequence[FinishedRun]) -> list[tuple[str, list[float]]]:
-    """The share of each source among the rows of the pool, then of each run."""
     sources = [line.source for line in runs[0].lines]
     counts = [Counter(sources), *(Counter(sources[row] for row in run.picked) for run in runs)]
     return [(name, [count[name] / max(1, count.total()) for count in counts]) for name in sorted(set(sources))]

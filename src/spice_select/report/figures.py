@@ -134,7 +134,6 @@ def _information(bars: Sequence[Rival]) -> Plot:
 
 
 def _kept(parts: Sequence[PoolPart], name: str, by: str) -> Plot:
-    """The share of each part that was kept, and of all rows."""
     shares = [_percent(part.kept, part.rows) for part in parts]
     whole = _percent(sum(part.kept for part in parts), sum(part.rows for part in parts))
 
@@ -154,7 +153,6 @@ def _kept(parts: Sequence[PoolPart], name: str, by: str) -> Plot:
 
 
 def _largest(sources: Sequence[PoolPart]) -> list[PoolPart]:
-    """The largest sources, in their order, and one part for all others."""
     by_rows = sorted(sources, key=lambda part: (-part.rows, part.name))
     large, small = by_rows[:_MOST_SOURCES], by_rows[_MOST_SOURCES:]
     columns = zip(*((part.rows, part.kept, part.tokens, part.kept_tokens) for part in small), strict=True)

@@ -115,7 +115,6 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
 
 
 def _largest(pool: PoolGradients) -> list[int]:
-    """As many places as there are picks, those of the largest unscaled norms."""
     norms = torch.tensor(pool.measures.norm, dtype=torch.float64)
     return [int(place) for place in norms.argsort(descending=True, stable=True)[: len(pool.record.picks)]]
 

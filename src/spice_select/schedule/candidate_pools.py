@@ -70,7 +70,6 @@ def choose_in_candidate_pools(
 
 
 def _gather(own: Iterable[PoolRecord], ranks: Ranks) -> list[list[PoolRecord]]:
-    """Every process's records, in order of rank."""
     texts = all_gather_texts(ranks, json.dumps([record.to_json() for record in own]))
     return [[PoolRecord.from_json(record) for record in json.loads(text)] for text in texts]
 
@@ -127,7 +126,6 @@ class _Run:
         return None if found < 0 else found
 
     def _exchange(self, own: list[int]) -> None:
-        """Give the other processes the records of this one's pools, and receive theirs."""
         for rank, records in enumerate(_gather((self.records[index] for index in own), self.ranks)):
             if rank != self.ranks.rank:
                 for record in records:

@@ -118,13 +118,11 @@ def scaled_pool(
 
 
 def _scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
-    """The rows of `store`, scaled; `lines` give their lengths."""
     lengths, squares = torch.tensor([line.trained_tokens for line in lines]), store.squared_norms()
     known = torch.where(torch.isfinite(squares), squares, 0.0)  # features of a row without a norm are zeros anyway
     return ScaledFeatures(store, gradient_scales(config.scale, lengths, known).to(store.device))
 
 
 def _usable_rows(store: GradientStore, config: RunConfig) -> FeatureRows:
-    """The rows of a store that have a finite gradient, scaled."""
     rows, finite = _scaled_rows(store, store.listing.lines, config), torch.isfinite(store.squared_norms())
     return rows if bool(finite.all()) else PartOfFeatures(rows, finite.nonzero()[:, 0])

@@ -83,7 +83,6 @@ def finish_move(output: Path) -> None:
 
 
 def _move_in(output: Path) -> None:
-    """Replace the checkpoint in `output` by the one that is ready there."""
     ready = output / READY
     try:
         old = _recorded_files(output) or set()

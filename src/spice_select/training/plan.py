@@ -121,7 +121,6 @@ def read_rows(plan: TrainingPlan, progress: Progress) -> "tuple[PreTrainedTokeni
 
 
 def _public_name(source: ModelSource, config: RunConfig) -> tuple[str, str | None]:
-    """Name and revision under which others find the model."""
     if source.name == EMBEDDED_MODEL:
         return HUB_NAME, None
     path = Path(source.location)

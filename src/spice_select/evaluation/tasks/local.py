@@ -74,7 +74,6 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _subtasks(
     benchmark: Benchmark, path: Path, rows: Sequence[Mapping[str, Any]], known: Collection[str]
 ) -> list[dict[str, Any]]:
-    """lm-eval's tasks of the subtasks that have rows, each with its own rows."""
     field, (prefix,) = str(benchmark.subtask_field), benchmark.tasks
     for number, row in enumerate(rows, 1):
         subtask = str(row.get(field))
@@ -114,7 +113,6 @@ def check_items(task: Any, count: int) -> None:
 
 
 def _find(folder: Path, stems: Sequence[str]) -> Path | None:
-    """The first existing `<stem><suffix>`, stems before suffixes."""
     paths = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
@@ -154,7 +152,6 @@ def _choices(row: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _answers(value: str | Sequence[str]) -> list[str]:
-    """A list, or text separated by semicolons; blanks and repetitions are left out."""
     parts = value.split(";") if isinstance(value, str) else value
     return list(dict.fromkeys(text for part in parts if (text := part.strip())))
 
