@@ -34,6 +34,10 @@ class Measures:
     bound_source: str
     curvature: float
 
+    def largest_norms(self, count: int) -> list[int]:
+        """Places of the `count` largest unscaled gradients; ties go to the lower place."""
+        return sorted(range(len(self.norm)), key=lambda place: (-self.norm[place], place))[:count]
+
 
 @dataclass(frozen=True, slots=True)
 class BadRow:

@@ -11,16 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.progress import Progress
+from spice_select.proxy import loading
 from spice_select.proxy.embedded import HUB_NAME
-from spice_select.proxy.loading import (
-    ModelSource,
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    model_source,
-    pick_device,
-    resolved_dtype,
-)
 from spice_select.proxy.lora import Proxy, attach_lora
 
 
@@ -32,7 +24,7 @@ class Prepared:
     pool: Pool
     tokenizer: PreTrainedTokenizerBase
     about: dict[str, Any] = field(repr=False)
-    source: ModelSource
+    source: loading.ModelSource
     device: torch.device
 
     @property
@@ -53,7 +45,7 @@ class Prepared:
         """Load the model and attach seeded adapters."""
         config = self.config
         progress.note(f"loading {config.model}")
-        model = load_model(self.source, config.dtype, self.device)
+        model = loading.load_model(self.source, config.dtype, self.device)
         proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed, config.last_blocks)
         self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.layers))
         return proxy
@@ -74,13 +66,13 @@ def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfi
 def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:
     """Read the pool with the model's tokenizer; the model itself is found but not loaded."""
     progress.note("reading the pool")
-    source = model_source(config, progress.note)
-    device = pick_device(config.device)
-    tokenizer = load_tokenizer(source)
+    source = loading.model_source(config, progress.note)
+    device = loading.pick_device(config.device)
+    tokenizer = loading.load_tokenizer(source)
     options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
     pool = read_pool(inputs, tokenizer, options)
-    config = config.model_copy(update={"dtype": resolved_dtype(config.dtype, device)})
-    about = {"name": config.model, "fingerprint": model_fingerprint(source), "device": device.type}
+    config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
+    about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}
     return Prepared(config, pool, tokenizer, about, source, device)
 
 

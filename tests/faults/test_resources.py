@@ -17,7 +17,7 @@ from spice_select import compute_gradients, select
 from spice_select.errors import ModelError
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.progress import NoProgress
-from spice_select.schedule.proxy_training import REMEDY
+from spice_select.schedule.proxy_training import TRAINING_REMEDY
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,10 @@ def test_a_store_of_many_shards_needs_few_open_files(tmp_path, tiny_model):
 def test_memory_that_cannot_be_had_is_told_with_what_helps():
     """Each allocator has its own way of saying so."""
     for attempt in (lambda: torch.empty(1 << 45), lambda: np.empty(1 << 45)):
-        with pytest.raises(ModelError, match=r"out of memory.*\n.*--gradient-memory"), explain_out_of_memory(REMEDY):
+        with (
+            pytest.raises(ModelError, match=r"out of memory.*\n.*--gradient-memory"),
+            explain_out_of_memory(TRAINING_REMEDY),
+        ):
             attempt()
 
 

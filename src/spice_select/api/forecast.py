@@ -41,7 +41,7 @@ from spice_select.training.trainer import OUT_OF_MEMORY, load_adapted, train
 TIMED = 3
 """Batches, or optimizer steps, that are timed."""
 
-REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
+MEMORY_REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
 STATE_BYTES = 3 * 4  # of a trained parameter: the float32 value and AdamW's two moments
 
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -59,7 +59,7 @@ class Forecast:
     memory: int | None  # peak in bytes, of the process or, on a GPU, of its tensors; None where no model runs
     available: int  # bytes of memory that the device can provide
     disk: int  # bytes of the output directory, at most
-    remedy: str = REMEDY  # what to change where memory is short
+    remedy: str = MEMORY_REMEDY  # what to change where memory is short
 
     def lines(self) -> list[str]:
         """The forecast in one line, and a warning where memory is short."""
@@ -90,7 +90,7 @@ def forecast(
     disk = _results_bytes(prepared, budget)
     if config.method in WITHOUT_MODEL:
         return _forecast(prepared, {}, None, disk)
-    with explain_out_of_memory(REMEDY):
+    with explain_out_of_memory(MEMORY_REMEDY):
         proxy = _merged_proxy(prepared, reporter)
         if config.method in WITHOUT_GRADIENTS:
             rows = range(len(pool.examples))
@@ -114,7 +114,7 @@ def forecast_gradients(
         GradientStore.open(proxy_of)
     reporter = progress or NoProgress()
     prepared = prepare(as_list(pools), merged_config(config, {**options, "pool_size": "all"}), reporter)
-    with explain_out_of_memory(REMEDY):
+    with explain_out_of_memory(MEMORY_REMEDY):
         proxy = _merged_proxy(prepared, reporter)
         return _forecast_store(prepared, proxy, _text_bytes(prepared), warm_up=proxy_of is None)
 

@@ -136,7 +136,7 @@ def verdict(first: Evaluation, second: Evaluation, difference: PairedDifference)
         return printable(f"{text}; no interval and no verdict: source '{single}' has one row; two or more are needed.")
     better = first if difference.macro < 0 else second
     found = "includes zero: these rows do not distinguish the two."
-    if difference.interval.excludes(0.0):
+    if not difference.interval.low <= 0.0 <= difference.interval.high:
         found = f"excludes zero: {better.checkpoint} predicts these sources better."
     return printable(f"{text} (95 %: {_shown(difference.interval)}); the interval {found}")
 

@@ -24,10 +24,7 @@ SECTIONS: Sections = {
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
     "Machine": ("token_budget", "gradient_memory", "parquet"),
 }  # fmt: skip
-PAIRS = {
-    "columns": ("--column", "FIELD=COLUMN", "prompt=question"),
-    "quota": ("--quota", "SOURCE=SHARE", "gsm8k=20%"),
-}
+PAIRS = {"columns": ("--column", "FIELD=COLUMN", "prompt=question"), "quota": ("--quota", "SOURCE=SHARE", "gsm8k=20%")}
 """Fields that are mappings: their option, how it is written, an example."""
 
 

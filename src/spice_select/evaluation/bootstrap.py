@@ -29,10 +29,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def excludes(self, value: float) -> bool:
-        """Whether `value` lies outside."""
-        return not self.low <= value <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:

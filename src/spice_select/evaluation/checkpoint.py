@@ -18,15 +18,7 @@ from transformers import AutoConfig
 from spice_select.config import EMBEDDED_MODEL, resolve
 from spice_select.errors import ConfigError, ModelError
 from spice_select.gradients.memory import explain_out_of_memory
-from spice_select.proxy.loading import (
-    LOADING_ERRORS,
-    ModelSource,
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    model_source,
-    quiet,
-)
+from spice_select.proxy import loading
 from spice_select.proxy.weights import ADAPTER, read_object, refuse_pickled_adapter
 
 if TYPE_CHECKING:
@@ -50,8 +42,8 @@ class FoundCheckpoint:
     """A checkpoint whose configuration and tokenizer were read, but not its weights."""
 
     name: str  # as the user gave it
-    model: ModelSource  # the model, or the base of the adapter
-    adapter: tuple[ModelSource, PeftConfig] | None
+    model: loading.ModelSource  # the model, or the base of the adapter
+    adapter: tuple[loading.ModelSource, PeftConfig] | None
     tokenizer: "PreTrainedTokenizerBase"
     explanation: tuple[str, str]  # what precedes and what follows the reason where `model` cannot be loaded
 
@@ -78,7 +70,7 @@ def find_checkpoint(
         remedy = "Name a directory of `spice-select finetune`, a model's directory, or a hub id that can be reached."
     with _explained("", remedy):
         source = _source(name, revision, trust_remote_code, name)
-        return FoundCheckpoint(name, source, None, load_tokenizer(source), ("", remedy))
+        return FoundCheckpoint(name, source, None, loading.load_tokenizer(source), ("", remedy))
 
 
 def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote_code: bool) -> FoundCheckpoint:
@@ -90,15 +82,15 @@ def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote
         config = cast(PeftConfig, PeftConfig.from_pretrained(str(directory)))
     if config.is_prompt_learning:
         raise ModelError(f"{name}: a {config.peft_type} adapter cannot be merged into weights; use LoRA.")
-    adapter = ModelSource(name, str(directory), {"trust_remote_code": trust_remote_code})
+    adapter = loading.ModelSource(name, str(directory), {"trust_remote_code": trust_remote_code})
     explanation = (f"{name}: its base model cannot be loaded. ", f"Restore '{base_name}', or correct {origin}.")
     has_tokenizer = (directory / TOKENIZER_CONFIG).is_file()  # save_pretrained writes it with every tokenizer
     with _explained(*explanation):
         base = _source(base_name, revision or base_revision, trust_remote_code, f"{base_name}, the base of {name},")
-        tokenizer = None if has_tokenizer else load_tokenizer(base)
+        tokenizer = None if has_tokenizer else loading.load_tokenizer(base)
     if tokenizer is None:
         with _explained("", f"Remove the damaged tokenizer files from {name} to use the base's, or save them again."):
-            tokenizer = load_tokenizer(adapter)
+            tokenizer = loading.load_tokenizer(adapter)
     return FoundCheckpoint(name, base, (adapter, config), tokenizer, explanation)
 
 
@@ -110,10 +102,10 @@ def load_weights(found: FoundCheckpoint, device: torch.device, dtype: str) -> Lo
     remedy = "Use --dtype bfloat16, a device with more memory, or --device cpu."
     with explain_out_of_memory(remedy, f"loading {found.name} to {device}"):
         with _explained(*found.explanation):
-            model, fingerprint = load_model(found.model, dtype, device), model_fingerprint(found.model)
+            model, fingerprint = loading.load_model(found.model, dtype, device), loading.model_fingerprint(found.model)
         if found.adapter is not None:
             model = _merge(*found.adapter, model)
-            fingerprint = f"{model_fingerprint(found.adapter[0])}+{fingerprint}"
+            fingerprint = f"{loading.model_fingerprint(found.adapter[0])}+{fingerprint}"
     return LoadedModel(model, found.tokenizer, found.name, fingerprint)
 
 
@@ -128,7 +120,7 @@ def _base_of(directory: Path) -> tuple[str, str | None, str]:
     return base, revision if isinstance(revision, str) else None, f"'{key}' in {path}"
 
 
-def _merge(adapter: ModelSource, config: PeftConfig, model: "PreTrainedModel") -> "PreTrainedModel":
+def _merge(adapter: loading.ModelSource, config: PeftConfig, model: "PreTrainedModel") -> "PreTrainedModel":
     with _adapter_errors(adapter.name):
         adapted = PeftModel(model, config)
         loaded = cast(Any, adapted.load_adapter(adapter.location, "default", torch_device=str(model.device)))
@@ -151,23 +143,25 @@ def _adapter_errors(name: str) -> Generator[None]:
             yield
     except torch.OutOfMemoryError:
         raise  # a RuntimeError too, but nothing is wrong with the adapter
-    except LOADING_ERRORS as error:
+    except loading.LOADING_ERRORS as error:
         raise ModelError(
             f"{name}: the adapter cannot be loaded: {_reason(error)}\n"
             "Save it again, or name the base it was trained on."
         ) from error
 
 
-def _source(name: str, revision: str | None, trust_remote_code: bool, described: str) -> ModelSource:
+def _source(name: str, revision: str | None, trust_remote_code: bool, described: str) -> loading.ModelSource:
     """Find a model and read its configuration; refuse a revision of what is not on the hub."""
-    source = model_source(resolve({}, {"model": name, "revision": revision, "trust_remote_code": trust_remote_code}))
+    source = loading.model_source(
+        resolve({}, {"model": name, "revision": revision, "trust_remote_code": trust_remote_code})
+    )
     if revision is not None and "revision" not in source.arguments:
         raise ConfigError(f"revision '{revision}' is given, but {described} is no hub id; leave it out.")
     if source.name != EMBEDDED_MODEL:  # its file is known by its sha256
         try:
-            with quiet():
+            with loading.quiet():
                 AutoConfig.from_pretrained(source.location, **source.arguments)
-        except LOADING_ERRORS as error:
+        except loading.LOADING_ERRORS as error:
             raise ModelError(f"the configuration of '{source.name}' cannot be loaded: {_reason(error)}") from error
     return source
 

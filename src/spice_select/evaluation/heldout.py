@@ -15,16 +15,8 @@ import torch
 from torch import nn
 
 from spice_select.errors import ConfigError, ModelError
-from spice_select.evaluation.bootstrap import (
-    RESAMPLES,
-    Interval,
-    PairedDifference,
-    macro_interval,
-    macro_mean,
-    paired_difference,
-    percentile_interval,
-    source_means,
-)
+from spice_select.evaluation import bootstrap
+from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDifference
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.pool.batches import token_budget_batches
@@ -105,10 +97,7 @@ def heldout_loss(
 
 
 def row_losses(
-    model: "PreTrainedModel",
-    examples: Sequence[TokenRow],
-    token_budget: int,
-    on_batch: Callable[[int, int], None],
+    model: "PreTrainedModel", examples: Sequence[TokenRow], token_budget: int, on_batch: Callable[[int, int], None]
 ) -> list[float]:
     """Mean NLL over the trained tokens of each example, in nats, in the order of `examples`.
 
@@ -136,15 +125,15 @@ def summarise_losses(rows: Sequence[RowLoss], resamples: int = RESAMPLES, seed: 
     for row in sorted(rows, key=lambda row: row.source):  # a stable sort: the rows of a source keep their order
         members.setdefault(row.source, []).append(row)
     groups = {name: [row.loss for row in part] for name, part in members.items()}
-    resampled = source_means(groups, resamples, seed)
+    resampled = bootstrap.source_means(groups, resamples, seed)
     sources: list[SourceLoss] = []
     for name, part in members.items():
         tokens = sum(row.trained_tokens for row in part)
         token_mean = sum(row.loss * row.trained_tokens for row in part) / tokens
-        interval = percentile_interval(resampled[name])
+        interval = bootstrap.percentile_interval(resampled[name])
         sources.append(SourceLoss(name, len(part), tokens, float(np.mean(groups[name])), token_mean, interval))
     overall = float(np.mean([row.loss for row in rows]))
-    return HeldoutLoss(list(rows), sources, macro_mean(groups), macro_interval(resampled), overall)
+    return HeldoutLoss(list(rows), sources, bootstrap.macro_mean(groups), bootstrap.macro_interval(resampled), overall)
 
 
 def compare(first: HeldoutLoss, second: HeldoutLoss, resamples: int = RESAMPLES, seed: int = 0) -> PairedDifference:
@@ -152,7 +141,7 @@ def compare(first: HeldoutLoss, second: HeldoutLoss, resamples: int = RESAMPLES,
 
     Raises `ConfigError` if the rows differ, or they have different tokens, whose losses cannot be compared.
     """
-    difference = paired_difference(
+    difference = bootstrap.paired_difference(
         {row.id: row.loss for row in first.rows},
         {row.id: row.loss for row in second.rows},
         {row.id: row.source for row in first.rows},

@@ -136,7 +136,8 @@ class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, _: Tensor, layer: AdaptedLayer, deliver: _Deliver | None) -> Tensor:
         """The layer's output; x and A x are kept where its factors' gradients are wanted."""
-        flat, weight, bias = x.flatten(0, 1), _weight(layer.base), cast(Tensor | None, layer.base.bias)
+        flat, bias, weight = x.flatten(0, 1), cast(Tensor | None, layer.base.bias), cast(Tensor, layer.base.weight)
+        weight = weight.T if isinstance(layer.base, Conv1D) else weight  # [out, in]
         a, b = layer.a.weight.to(x.dtype), layer.b.weight.to(x.dtype)
         down = (flat @ a.T).mul_(layer.scaling)
         ctx.save_for_backward(a, b, weight, *((x, down) if deliver is not None else ()))
@@ -156,12 +157,6 @@ class _Adapted(torch.autograd.Function):
             deliver(x, *(part.reshape(*shape[:2], part.shape[1]) for part in (dy, down, up)))
         dx = (dy @ weight).addmm_(up, a).view(shape) if ctx.needs_input_grad[0] else None
         return dx, None, None, None
-
-
-def _weight(base: nn.Module) -> Tensor:
-    """W [out, in]; transformers' Conv1D keeps it the other way round."""
-    weight = cast(Tensor, base.weight)
-    return weight.T if isinstance(base, Conv1D) else weight
 
 
 def _refuse_flat(name: str, x: Tensor) -> None:

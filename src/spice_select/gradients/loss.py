@@ -68,13 +68,10 @@ def collate(rows: Sequence[TokenRow], device: torch.device) -> Batch:
     owner, position = predicts.nonzero()
     counts = predicts.sum(axis=1).astype(np.float32)
     parts = (input_ids, owner, position, input_ids[owner, position + 1], counts)
-    return Batch(*(_on_device(torch.from_numpy(part), device) for part in parts))
-
-
-def _on_device(values: Tensor, device: torch.device) -> Tensor:
-    if device.type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+    tensors = [torch.from_numpy(part) for part in parts]
+    if device.type == "cuda":  # from pinned memory, so that this process does not wait for the copy
+        tensors = [tensor.pin_memory() for tensor in tensors]
+    return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
 def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:

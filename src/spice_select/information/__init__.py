@@ -1,6 +1,11 @@
-"""The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project."""
+"""The mathematics of SPICE on tensors: no files, no models, nothing imported from the rest of the project.
 
-from spice_select.information.certificate import Certificate, guarantee_factor
+What is imported here is what the rest of the project uses.
+"""
+
+# pyright: reportUnusedImport=false
+
+from spice_select.information.certificate import guarantee_factor
 from spice_select.information.checks import SelectionInputError
 from spice_select.information.diagnostics import Theorem4, half_life, theorem4
 from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures
@@ -21,43 +26,3 @@ from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLim
 from spice_select.information.moments import Moments, moments_of, principal_directions, projected, second_moment
 from spice_select.information.objective import information, random_draws, random_information, subset_information
 from spice_select.information.selection import Selection
-
-__all__ = [
-    "Certificate",
-    "CostLimit",
-    "FeatureRows",
-    "Gram",
-    "GroupLimit",
-    "Limit",
-    "Moments",
-    "PartOfFeatures",
-    "RowLimit",
-    "Scale",
-    "ScaledFeatures",
-    "Selection",
-    "SelectionInputError",
-    "TensorFeatures",
-    "Theorem4",
-    "choose_rows",
-    "gradient_scales",
-    "gram_features",
-    "guarantee_factor",
-    "half_life",
-    "information",
-    "largest_norms",
-    "moments_of",
-    "principal_directions",
-    "principal_gram",
-    "principal_rank",
-    "projected",
-    "random_draws",
-    "random_information",
-    "relative_alpha",
-    "scale_gram",
-    "second_moment",
-    "select_from_features",
-    "select_from_gram",
-    "select_in_order",
-    "subset_information",
-    "theorem4",
-]

@@ -33,11 +33,7 @@ _EVERY_PREFIX = 1 << 21
 
 
 def select_from_features(
-    features: MatrixLike | FeatureRows,
-    budget: int,
-    alpha: float,
-    penalty: float = 0.1,
-    stop_ratio: float | None = None,
+    features: MatrixLike | FeatureRows, budget: int, alpha: float, penalty: float = 0.1, stop_ratio: float | None = None
 ) -> Selection:
     """Pick up to `budget` rows greedily by score = gain - penalty * conflict (the paper's algorithm 1).
 

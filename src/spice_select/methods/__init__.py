@@ -22,9 +22,5 @@ GRADIENT_METHODS: dict[str, Callable[[Tensor, int], list[int]]] = {
 }
 """Name -> (Gram matrix, number of picks) -> places in the pool, first pick first."""
 
-ORDERS: dict[str, Callable[[RowFacts], list[int]]] = {
-    "random": shuffled,
-    "longest": longest,
-    "ifd": ifd.order,
-}
+ORDERS: dict[str, Callable[[RowFacts], list[int]]] = {"random": shuffled, "longest": longest, "ifd": ifd.order}
 """Name -> facts of all rows -> all row numbers, best first."""

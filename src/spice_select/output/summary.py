@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spice_select.choices import Measures, PoolRecord
+from spice_select.choices import PoolRecord
 from spice_select.pool.types import Line
 
 
@@ -88,7 +88,7 @@ def _quality(records: Sequence[PoolRecord]) -> Quality | None:
     bound = sum(m.bound for _, m in measured)
     conflicts = [m.conflict[i] for record, m in measured for i in record.picks]
     picks = sum(len(record.picks) for record, _ in measured)
-    overlap = sum(_largest_norms_among(record, m) for record, m in measured)
+    overlap = sum(len({*m.largest_norms(len(record.picks))} & {*record.picks}) for record, m in measured)
     return Quality(
         information=information,
         random_information=sum(m.random_information for _, m in measured),
@@ -97,9 +97,3 @@ def _quality(records: Sequence[PoolRecord]) -> Quality | None:
         mean_conflict=statistics.fmean(conflicts) if conflicts else 0.0,
         norm_overlap=overlap / picks if picks else 0.0,
     )
-
-
-def _largest_norms_among(record: PoolRecord, measures: Measures) -> int:
-    """How many of a pool's picks are among its equally many largest unscaled gradients."""
-    largest = sorted(range(len(record.rows)), key=lambda i: (-measures.norm[i], i))[: len(record.picks)]
-    return len(set(largest) & set(record.picks))

@@ -14,15 +14,8 @@ from spice_select.pool.problems import TOO_DEEP, RowProblem, may_be_too_deep, on
 Message = dict[str, Any]
 
 _OPENAI_ROLES = {role: role for role in ("system", "developer", "user", "assistant", "tool")} | {"function": "tool"}
-_SHAREGPT_ROLES = _OPENAI_ROLES | {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "observation": "tool",
-}
+_ASSISTANTS = dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model"), "assistant")
+_SHAREGPT_ROLES = _OPENAI_ROLES | {"human": "user"} | _ASSISTANTS | {"observation": "tool"}
 
 
 @dataclass(frozen=True, slots=True)

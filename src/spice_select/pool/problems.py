@@ -15,14 +15,9 @@ TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _KINDS: Mapping[type, str] = {
-    list: "a list",
-    dict: "an object",
-    str: "text",
-    bool: "a truth value",
-    int: "a number",
-    float: "a number",
+    list: "a list", dict: "an object", str: "text", bool: "a truth value", int: "a number", float: "a number",
     type(None): "null",
-}
+}  # fmt: skip
 
 
 class RowProblem(Exception):  # noqa: N818 - it is an event in the data, not an error of the program

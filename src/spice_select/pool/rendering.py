@@ -59,7 +59,7 @@ class Renderer:
     def render(self, chat: Conversation) -> Rendering:
         """Text and trained spans of one chat.
 
-        Raises `RenderProblem` if the template refuses the chat, `TemplateError` if its spans cannot be told exactly.
+        Raises `RenderProblem` if the template refuses the chat, `TemplateError` if its spans cannot be determined.
         """
         if self._template.has_generation_tags(chat) and (rendering := self._by_tags(chat)) is not None:
             return rendering
@@ -143,7 +143,7 @@ class Renderer:
             if not (text.startswith(before) and text.startswith(through) and len(before) < len(through)):
                 raise TemplateError(
                     f"The chat template rewrites earlier messages once message {turn + 1} (assistant) or a later "
-                    "one follows, in a chat with tool calls.\nThe assistant's tokens cannot be told exactly; use a "
+                    "one follows, in a chat with tool calls.\nThe assistant's tokens cannot be determined; use a "
                     "template with {% generation %} marks."
                 )
             spans.append((len(before), self._end_in(text, len(before), len(through))))

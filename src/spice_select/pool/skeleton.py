@@ -59,7 +59,7 @@ def build_skeleton(template: ChatTemplate, chat: Conversation) -> Skeleton:
         if message["role"] == "assistant" and times != 1:
             raise TemplateError(
                 f"The chat template writes the text of message {index + 1} (assistant) {times} times instead of once, "
-                "so its tokens cannot be told.\nUse a template that writes every assistant message once."
+                "so its tokens cannot be determined.\nUse a template that writes every assistant message once."
             )
     slots: list[Slot] = []
     for number, at, end in found:
@@ -143,6 +143,6 @@ def _rewritten(chat: Conversation, index: int, expected: str, text: str) -> Temp
     return TemplateError(
         f"The chat template rewrites the chat around message {index + 1} ({chat.messages[index]['role']}): "
         f"'{one_line(text[at : at + 40])}' stands where '{one_line(expected[at : at + 40])}' was expected.\n"
-        "The assistant's tokens cannot be told exactly; use a template that keeps turns as they are, or one with "
+        "The assistant's tokens cannot be determined; use a template that keeps turns as they are, or one with "
         "{% generation %} marks."
     )

@@ -1,6 +1,6 @@
 """The inputs of a pool, resolved: files, saved datasets, hub datasets, rows in memory; each with a name.
 
-Nothing is read here but what is needed to tell the kinds apart; `Source.rows()` reads.
+Nothing is read here but what is needed to distinguish the kinds; `Source.rows()` reads.
 """
 
 import re
@@ -39,7 +39,7 @@ class Source:
 
 
 def as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
-    """Tell one pool from several: a list of rows is one pool, a list of paths or datasets is several."""
+    """Distinguish one pool from several: a list of rows is one pool, a list of paths or datasets is several."""
     if isinstance(pools, (str, Path, datasets.Dataset)):
         return [pools]
     if pools and all(isinstance(item, Mapping) for item in pools):
@@ -50,7 +50,7 @@ def as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
 def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
     """Every input as a named source, in the order given.
 
-    Same names are told apart by the parent folder's name, then by a number. Raises `PoolError` if an input does not
+    Equal names are distinguished by the parent folder's name, then by a number. Raises `PoolError` if an input does not
     exist, is of no known kind, or is given twice.
     """
     if not inputs:
@@ -82,7 +82,10 @@ def _resolve_name(item: str | Path) -> Source:
     except OSError as error:
         raise PoolError(f"{one_line(str(item), 100)}: no such file ({error.strerror}).") from error
     if is_folder:
-        return _saved_dataset(path)
+        if (path / "selected.jsonl").is_file():
+            raise PoolError(f"{path}: is the directory of a run.\nName the rows it chose: {path / 'selected.jsonl'}")
+        label = path.name
+        return Source(path.resolve().name, label, str(path), None, lambda: dataset_rows(load_saved(path), label))
     if is_file:
         return _file(path)
     match = _HUB_ID.fullmatch(item) if isinstance(item, str) else None
@@ -105,12 +108,6 @@ def _file(path: Path) -> Source:
     return Source(one_line(stem), one_line(path.name), str(path), path, lambda: READERS[suffix](path))
 
 
-def _saved_dataset(path: Path) -> Source:
-    if (path / "selected.jsonl").is_file():
-        raise PoolError(f"{path}: is the directory of a run.\nName the rows it chose: {path / 'selected.jsonl'}")
-    return Source(path.resolve().name, path.name, str(path), None, lambda: dataset_rows(load_saved(path), path.name))
-
-
 def _load_from_hub(name: str, split: str) -> datasets.Dataset:
     try:
         return datasets.load_dataset(name, split=split)
@@ -122,7 +119,7 @@ def _load_from_hub(name: str, split: str) -> datasets.Dataset:
 
 
 def _named_apart(sources: list[Source]) -> list[Source]:
-    """The sources with unique names, and with labels that tell them apart."""
+    """The sources with unique names, and labels that distinguish them."""
     names, labels = Counter(source.name for source in sources), Counter(source.label for source in sources)
     named: dict[str, Source] = {}
     for source in sources:

@@ -22,11 +22,7 @@ CONVERT = (
 
 
 def refuse_pickles(directory: Path) -> None:
-    """Refuse a model's local directory whose weights are not safetensors, before any are read.
-
-    Raises `ModelError` if its weights are pickles; or a file of it names weights outside it, or weights that are
-    pickles.
-    """
+    """Raise `ModelError` where a model's local directory holds, or names, other weights than its own safetensors."""
     named = read_object(directory / "config.json").get("transformers_weights")
     if named is not None and not (isinstance(named, str) and _is_plain(named.removesuffix(".index.json"))):
         raise ModelError(

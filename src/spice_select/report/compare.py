@@ -40,7 +40,9 @@ def compare(directories: Sequence[Path]) -> Comparison:
     """
     if len(directories) < 2:
         raise ConfigError("compare needs at least two runs; name their directories.")
-    runs, names = [open_run(directory) for directory in directories], _names(directories)
+    runs, names = [open_run(directory) for directory in directories], [path.resolve().name for path in directories]
+    if len(set(names)) < len(names):
+        names = [str(directory) for directory in directories]
     named = list(zip(names, runs, strict=True))
     for name, run in named[1:]:
         _refuse_other_rows(names[0], runs[0], name, run)
@@ -56,11 +58,6 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / PAGE, comparison_page(comparison))
     return [directory / PAGE, *write_figures(comparison_plots(comparison), directory)]
-
-
-def _names(directories: Sequence[Path]) -> list[str]:
-    names = [directory.resolve().name for directory in directories]
-    return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
 
 
 def _refuse_other_rows(name: str, run: FinishedRun, other_name: str, other: FinishedRun) -> None:

@@ -42,7 +42,7 @@ from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
 from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.schedule.budget import limit_of, lines_at
-from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint, gram_name, record_name
+from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
 from spice_select.schedule.pick_in_pool import scaled_gram_of
 from spice_select.schedule.whole_pool import scaled_pool
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
@@ -111,7 +111,7 @@ class FinishedRun:
             seen = scaled_gram_of(gram, lengths, record.quota, self.config)
             scaled, unscaled = TensorFeatures(gram_features(seen)), TensorFeatures(gram_features(gram))
         except SelectionInputError as error:
-            path = checkpoint.directory / gram_name(record.pool)
+            path = checkpoint.gram_path(record.pool)
             raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         limit = RowLimit(len(record.picks))
         return PoolGradients(record, record.measures, scaled, seen.squared_norms, unscaled, None, limit)
@@ -144,12 +144,12 @@ def open_run(directory: Path) -> FinishedRun:
     for record in records:
         if max(record.rows, default=0) >= len(lines):
             raise OutputError(
-                f"{checkpoint.directory / record_name(record.pool)}: is damaged (it names rows that {SCORES} does not "
+                f"{checkpoint.record_path(record.pool)}: is damaged (it names rows that {SCORES} does not "
                 "hold).\nRun the selection again."
             )
     missing: list[str] = []
     store = _open_store(directory, manifest, config, missing)
-    gone = sum(not checkpoint.has_gram(record.pool) for record in records if record.picks)
+    gone = sum(not checkpoint.gram_path(record.pool).exists() for record in records if record.picks)
     if gone and store is None and not missing and config.method not in WITHOUT_GRADIENTS:
         missing.append(f"The Gram matrices of {gone} of {len(records)} candidate pools are missing ({CHECKPOINT}/).")
     if store is None and not (checkpoint.directory / TEXTS).exists():

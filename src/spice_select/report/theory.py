@@ -33,13 +33,15 @@ def theory_of(run: FinishedRun, notes: list[str]) -> Theory | None:
     information = sum(measures.information for _, measures in measured)
     bound = sum(measures.bound for _, measures in measured)
     curvature = max(measures.curvature for _, measures in measured)
+    # Pools that never reach half the first gain count as later than any other.
+    median = float(np.median([np.inf if (picks := half_life(values)) is None else picks for values in gains]))
     if len(run.pools) < len(measured):
         notes.append(f"Other choices are evaluated in {len(run.pools):,} of {len(measured):,} candidate pools.")
     return Theory(
         gain=curve(gains),
         base=curve([_of_picks(record, measures.base) for record, measures in measured]),
         conflict=curve([_of_picks(record, measures.conflict) for record, measures in measured]),
-        half_life=_median([half_life(values) for values in gains]),
+        half_life=median if np.isfinite(median) else None,
         pools=len(measured),
         information=information,
         compared=sum(pool.measures.information for pool in run.pools),
@@ -72,12 +74,6 @@ def _of_picks(record: PoolRecord, values: Sequence[float]) -> list[float]:
     return [values[place] for place in record.picks]
 
 
-def _median(half_lives: Sequence[int | None]) -> float | None:
-    """The median if at least half of the pools reach half the first gain; those that do not count as later."""
-    median = float(np.median([np.inf if value is None else float(value) for value in half_lives]))
-    return median if np.isfinite(median) else None
-
-
 def _correlations(measured: Measured) -> list[Correlation]:
     """Of conflict with gain and |epsilon|: over each pool's picks but the first, and over the rows not picked."""
     moments = {
@@ -100,7 +96,7 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
     """Other subsets of the same size in the same pools: random rows, the largest gradients, penalty 0."""
     config, pools = run.config, run.pools
     draws = torch.stack([pool.random_information(len(pool.record.picks), DRAWS, config.seed) for pool in pools]).sum(0)
-    largest = sum(pool.information(_largest(pool)) for pool in pools)
+    largest = sum(pool.information(pool.measures.largest_norms(len(pool.record.picks))) for pool in pools)
     rivals = [
         Rival(RANDOM_ROWS, float(draws.mean()), float(draws.min()), float(draws.max())),
         Rival("the largest gradients", largest, largest, largest),
@@ -112,11 +108,6 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
             free = sum(_without_penalty(pool) for pool in pools)
             rivals.append(Rival("the same choice with penalty 0", free, free, free))
     return rivals
-
-
-def _largest(pool: PoolGradients) -> list[int]:
-    norms = torch.tensor(pool.measures.norm, dtype=torch.float64)
-    return [int(place) for place in norms.argsort(descending=True, stable=True)[: len(pool.record.picks)]]
 
 
 def _without_penalty(pool: PoolGradients) -> float:

@@ -17,7 +17,9 @@ from spice_select.progress import Progress
 NAMED = 3
 """Most rows that a message names."""
 
-_REMEDY = "Try --dtype float32 or another --model, remove such rows, or continue without them: --on-bad-gradient skip."
+_SKIP_THEM = (
+    "Try --dtype float32 or another --model, remove such rows, or continue without them: --on-bad-gradient skip."
+)
 
 
 def bad_row(row: Example | Line, reason: str) -> BadRow:
@@ -40,7 +42,7 @@ def stop_or_report(
         return
     if config.on_bad_gradient == "stop":
         more = f" The same holds for {len(bad) - 1:,} other rows of this pool." if len(bad) > 1 else ""
-        raise ModelError(f"{_named(bad[0])}.{more}\n{_REMEDY}")
+        raise ModelError(f"{_named(bad[0])}.{more}\n{_SKIP_THEM}")
     some = "; ".join(map(_named, bad[:NAMED]))
     rest = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
     progress.note(f"{len(bad):,} {'row' if len(bad) == 1 else 'rows'} {doing}: {some}{rest}")
@@ -56,7 +58,7 @@ def stop_or_report_step(
         return
     if config.on_bad_gradient == "stop":
         raise ModelError(
-            f"{label}: the gradient of a step is not finite, though that of each of its rows is.\n{_REMEDY}"
+            f"{label}: the gradient of a step is not finite, though that of each of its rows is.\n{_SKIP_THEM}"
         )
     progress.note(f"{label}: a step was left out, its gradient was not finite")
 

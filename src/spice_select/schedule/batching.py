@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
@@ -84,15 +83,11 @@ def _measured(proxy: Proxy, examples: Sequence[TokenRow], held_bytes: int) -> in
     return fitting_budget(small, large, room)
 
 
-def _ignore(_: str, __: Tensor) -> None:
-    """A gradient's value does not matter here, only its memory."""
-
-
 def _bytes_of(proxy: Proxy, rows: Sequence[_AllTrained]) -> tuple[int, int]:
     """Padded tokens of one pass over `rows`, and the memory it takes beside what is held anyway."""
     before = torch.cuda.memory_allocated(proxy.device)
     torch.cuda.reset_peak_memory_stats(proxy.device)
     batch = collate(rows, proxy.device)
-    with captured(proxy.layers, _ignore):
+    with captured(proxy.layers, lambda _name, _gradients: None):
         response_losses(proxy.model, batch).sum().backward()
     return batch.input_ids.numel(), torch.cuda.max_memory_allocated(proxy.device) - before

@@ -33,7 +33,7 @@ from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
-from spice_select.schedule.proxy_training import REMEDY, update, warm_up
+from spice_select.schedule.proxy_training import TRAINING_REMEDY, update, warm_up
 from spice_select.stopwatch import Stopwatch
 
 ROW_TOO_LARGE = "A single row does not fit: lower --max-length, or choose another --model."
@@ -155,7 +155,7 @@ class _Run:
         """Choose in one pool and save its record; a pool without a quota needs no gradients."""
         if pool.quota:
             rows, start = [self.examples[i] for i in pool.rows], time.perf_counter()
-            with explain_out_of_memory(REMEDY), self.watch.time("gradients"):
+            with explain_out_of_memory(TRAINING_REMEDY), self.watch.time("gradients"):
                 gram = self._gram(rows, report_passes=pool.index == 0)
             seconds = time.perf_counter() - start
             with self.watch.time("selection"):

@@ -84,7 +84,7 @@ class Checkpoint:
 
     def save_record(self, record: PoolRecord) -> None:
         """Save the record of a finished pool."""
-        write_text(self.directory / record_name(record.pool), _dump({"run": self._run_digest(), **record.to_json()}))
+        write_text(self.record_path(record.pool), _dump({"run": self._run_digest(), **record.to_json()}))
 
     def _run_digest(self) -> str:
         """A digest that distinguishes this run's records from those of a run with other settings.
@@ -96,17 +96,21 @@ class Checkpoint:
             self._known = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return self._known
 
+    def record_path(self, pool: int) -> Path:
+        """Where a pool's record is."""
+        return self.directory / f"pool-{pool:06d}.json"
+
+    def gram_path(self, pool: int) -> Path:
+        """Where a pool's Gram matrix is, if it was saved."""
+        return self.directory / f"gram-{pool:06d}.safetensors"
+
     def save_gram(self, pool: int, gram: Tensor) -> None:
         """Save the Gram matrix [m, m] that a pool was chosen from, so that the choice can be explained."""
-        write_bytes(self.directory / gram_name(pool), save({"gram": gram.contiguous()}))
-
-    def has_gram(self, pool: int) -> bool:
-        """Whether a pool's Gram matrix was saved."""
-        return (self.directory / gram_name(pool)).exists()
+        write_bytes(self.gram_path(pool), save({"gram": gram.contiguous()}))
 
     def gram(self, pool: int) -> Tensor | None:
         """A pool's Gram matrix [m, m]; None if it was not saved. Raises `OutputError` if the file is damaged."""
-        path = self.directory / gram_name(pool)
+        path = self.gram_path(pool)
         if not path.exists():
             return None
         with damage_reported(path, "Delete it to continue without it.", SafetensorError, KeyError, OSError):
@@ -142,16 +146,6 @@ class Checkpoint:
         pattern = re.compile(r"proxy-(\d+)\.safetensors")
         matches = ((pattern.fullmatch(path.name), path) for path in self.directory.glob("proxy-*.safetensors"))
         return [(int(match[1]), path) for match, path in matches if match]
-
-
-def record_name(pool: int) -> str:
-    """Name of a pool's record."""
-    return f"pool-{pool:06d}.json"
-
-
-def gram_name(pool: int) -> str:
-    """Name of a pool's Gram matrix."""
-    return f"gram-{pool:06d}.safetensors"
 
 
 def _dump(data: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from spice_select.pool.examples import Example
 from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool
 
-RANDOM_DRAWS = 16
+POOL_DRAWS = 16
 """Random subsets averaged for the comparison 'U against random of the same size'."""
 
 
@@ -61,7 +61,7 @@ def pick_in_pool(
         alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
         selection = _select(scaled, gram, min(pool.quota, len(gram)), alpha, config)
         picks, generator = list(selection.indices), torch.Generator().manual_seed(config.seed + pool.index)
-        by_chance = random_information(scaled, len(picks), alpha, RANDOM_DRAWS, generator)
+        by_chance = random_information(scaled, len(picks), alpha, POOL_DRAWS, generator)
     except SelectionInputError as error:
         raise ModelError(
             f"candidate pool {pool.index}: the proxy's gradients cannot be used ({error}).\n"

@@ -11,7 +11,7 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import stop_or_report_step
 from spice_select.schedule.pools import update_order, warm_up_rows
 
-REMEDY = "Lower --gradient-memory, in float32 also --token-budget, and add --resume; or use a smaller --model."
+TRAINING_REMEDY = "Lower --gradient-memory, in float32 also --token-budget, and add --resume; or use a smaller --model."
 """What helps when a run's forward and backward passes exceed the memory."""
 
 
@@ -46,7 +46,7 @@ def _train(
     def on_bad(bad: Mapping[int, str]) -> None:
         stop_or_report_step(rows, bad, label, config, progress)
 
-    with explain_out_of_memory(REMEDY):
+    with explain_out_of_memory(TRAINING_REMEDY):
         losses = optimizer.train_on(rows, config.update_batch_size, ranks, on_bad)
     outcome = f", loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else ": no step was possible"
     progress.note(f"{label}: proxy trained on {len(rows)} rows{outcome}")

@@ -29,7 +29,7 @@ from spice_select.schedule.budget import choosable, limit_of, lines_at
 from spice_select.schedule.extraction import proxy_bytes
 from spice_select.store.reading import GradientStore
 
-RANDOM_DRAWS = 4
+STORE_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
 
 
@@ -57,7 +57,7 @@ def choose_from_store(
         )  # fmt: skip
         picks = len(selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_draws(pool.features, picks, pool.alpha, RANDOM_DRAWS, generator, pool.given, ranks)
+        by_chance = random_draws(pool.features, picks, pool.alpha, STORE_DRAWS, generator, pool.given, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spice_select.files.atomic import replacing
-from spice_select.study.table import Line
+from spice_select.study.table import CellLine
 
 
-def draw(table: Sequence[Line], baseline: str, directory: Path) -> None:
+def draw(table: Sequence[CellLine], baseline: str, directory: Path) -> None:
     """Write `loss.svg` (the best cell on top) and `tokens.svg` (lower left is better); equal tables, equal bytes."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -19,7 +19,7 @@ T_975 = (
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class SeedMean:
     """A mean and the half width of its 95 % interval; None for a single value, whose interval is unbounded."""
 
     mean: float
@@ -70,40 +70,40 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CellLine:
     """One cell over its seeds. Differences are to the baseline at the same seeds; negative is better."""
 
     cell: str
     seeds: int
     rows: float
     tokens: float
-    macro: Interval
-    difference: Interval | None
-    proportional: Interval | None
-    proportional_difference: Interval | None
+    macro: SeedMean
+    difference: SeedMean | None
+    proportional: SeedMean | None
+    proportional_difference: SeedMean | None
 
 
-def interval(values: Collection[float]) -> Interval:
+def interval(values: Collection[float]) -> SeedMean:
     """Mean of at least one value, with Student's t interval."""
     n = len(values)
     error = statistics.stdev(values) / math.sqrt(n) if n > 1 else None
-    return Interval(statistics.fmean(values), None if error is None else T_975[min(n - 1, len(T_975)) - 1] * error)
+    return SeedMean(statistics.fmean(values), None if error is None else T_975[min(n - 1, len(T_975)) - 1] * error)
 
 
-def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
+def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> SeedMean | None:
     """Interval of the differences at the seeds that both have; None where there is none."""
     common = sorted(values.keys() & baseline.keys())
     return interval([values[seed] - baseline[seed] for seed in common]) if common else None
 
 
-def lines(results: Sequence[CellResult], sources: Sources, baseline: str) -> list[Line]:
+def lines(results: Sequence[CellResult], sources: Sources, baseline: str) -> list[CellLine]:
     """Lines in the order in which the cells first appear."""
 
     def by_seed(cell: str, mean: Callable[[Mapping[str, float]], float | None]) -> dict[int, float]:
         means = ((one.seed, mean(one.losses)) for one in results if one.cell == cell)
         return {seed: value for seed, value in means if value is not None}
 
-    table: list[Line] = []
+    table: list[CellLine] = []
     for cell in dict.fromkeys(result.cell for result in results):
         rows, tokens = zip(*((one.rows, one.trained_tokens) for one in results if one.cell == cell), strict=True)
         other = baseline if cell != baseline else ""
@@ -114,11 +114,11 @@ def lines(results: Sequence[CellResult], sources: Sources, baseline: str) -> lis
             interval(proportional.values()) if proportional else None,
             paired(proportional, by_seed(other, sources.proportional)),
         )
-        table.append(Line(cell, len(rows), statistics.fmean(rows), statistics.fmean(tokens), *columns))
+        table.append(CellLine(cell, len(rows), statistics.fmean(rows), statistics.fmean(tokens), *columns))
     return table
 
 
-def markdown(table: Sequence[Line], baseline: str, untrained: float, remarks: Sequence[str]) -> str:
+def markdown(table: Sequence[CellLine], baseline: str, untrained: float, remarks: Sequence[str]) -> str:
     """The table for people, `remarks` below it; intervals are 95 % over seeds, a star marks those that exclude zero."""
     minus, shared = f"minus {baseline}", "in the pool's proportions"
     titles = ["cell", "seeds", "rows", "trained tokens", "held-out macro loss", minus, shared, minus]
@@ -146,7 +146,7 @@ def overlap_remarks(pool: Pool, heldout: Pool) -> list[str]:
     return [f"{remark}; a cell that chooses it has a lower loss for that."] if shared else []
 
 
-def _starred(difference: Interval | None) -> str:
+def _starred(difference: SeedMean | None) -> str:
     if difference is None or difference.half is None or abs(difference.mean) <= difference.half:
         return f"{difference or ''}"
     return f"{difference} *"
