@@ -150,8 +150,12 @@ PLACES = {
     "report of nowhere": (nothing, ["report", "absent"], ["absent", "no finished run"]),
     "report of a file": (nothing, ["report", "p.jsonl"], ["p.jsonl", "no finished run"]),
     "report of a store": (nothing, ["report", "store"], ["store"]),
-    "report of a run cut short": (cut("run/manifest.json", 99), ["report", "run"], ["manifest.json", "damaged"]),
-    "manifest of a run deep": (write("run/manifest.json", "[" * 9999), ["report", "run"], ["manifest.json", "damaged"]),
+    "report of a run cut short": (cut("run/manifest.json", 99), ["report", "run"], ["manifest.json", "read"]),
+    "manifest of a run deep": (
+        write("run/manifest.json", "[" * 9999),
+        ["report", "run"],
+        ["manifest.json", "read"],
+    ),
     "a run without options": (edit("run/manifest.json", config=None), ["report", "run"], ["manifest.json"]),
     "a run of odd options": (edit("run/manifest.json", config={"penalty": "x"}), ["report", "run"], ["penalty"]),
     "a run without records": (
