@@ -21,7 +21,7 @@ _MARK = re.compile("\ue000([0-9]+)\ue001")
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Place of one message's text; an assistant's starts where the model begins to write, before the text itself."""
+    """Place of one message's text; an assistant's starts where the model begins to write."""
 
     message: int  # index of the message
     start: int  # in characters of the skeleton's text
@@ -81,8 +81,9 @@ def _start_of_turn(template: ChatTemplate, chat: Conversation, text: str, number
     """Where the slot of the message whose text stands at `at` begins.
 
     For an assistant's message that is the end of the generation prompt: the model writes all that follows. Only the
-    text itself is the model's where the template ignores `add_generation_prompt`, or where the prompt is no prefix of
-    the chat (templates that open a thinking block in the prompt and leave it out of earlier turns).
+    text, and white space before it, is the model's where the template ignores `add_generation_prompt`; only the text
+    where the prompt is no prefix of the chat (templates that open a thinking block in the prompt and leave it out of
+    earlier turns).
     """
     if number == 0 or chat.messages[number]["role"] != "assistant":
         return at
