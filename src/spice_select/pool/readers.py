@@ -62,12 +62,12 @@ def read_csv(path: Path) -> Iterator[RawRow]:
     with closing(PoolFile(path)) as file, ExitStack() as after:
         # Long answers exceed the module's limit of 131,072 characters a cell; a quote left open ends in this one.
         after.callback(csv.field_size_limit, csv.field_size_limit(streams.ROW_BYTES))
-        reader = csv.reader(_csv_lines(file), strict=True)
+        row_bytes = [0]
+        reader = csv.reader(_csv_lines(file, row_bytes), strict=True)
         try:
             header = _checked_header(path, next(reader, None))
             for cells in filter(None, reader):
-                number += 1
-                line = reader.line_num
+                number, line, row_bytes[0] = number + 1, reader.line_num, 0
                 if len(cells) > len(header):
                     problem = f"has {len(cells)} cells, the header {len(header)}"
                     yield RawRow(number, None, ",".join(cells), problem, line)
@@ -120,11 +120,13 @@ def _single_value(text: JsonText) -> str | None:
     return f"one object (fields: {one_line(fields) or 'none'})"
 
 
-def _csv_lines(file: PoolFile) -> Iterator[str]:
+def _csv_lines(file: PoolFile, row_bytes: list[int]) -> Iterator[str]:
+    """The lines as text; `row_bytes` counts those of one row together, which its reader sets back to 0."""
     for number, (line, whole) in enumerate(file.lines(), start=1):
-        if not whole:
+        row_bytes[0] += len(line)
+        if not whole or row_bytes[0] > streams.ROW_BYTES + 2:
             raise PoolError(
-                f"{file.path.name}, line {number}: {too_long('it')}.\nClose the quote that may be open there, or "
+                f"{file.path.name}, line {number}: {too_long('its row')}.\nClose the quote that may be open there, or "
                 "shorten the row."
             )
         try:

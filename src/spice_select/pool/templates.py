@@ -90,30 +90,40 @@ class ChatTemplate:
         return _GENERATION_TAG.search(self._source(chat)) is not None
 
     def render(self, chat: Conversation, *, until: int | None = None, generation_prompt: bool = False) -> str:
-        """The chat, or its messages before `until`, as text; raises as `render_tagged`."""
-        return self.render_tagged(chat, until=until, generation_prompt=generation_prompt)[0]
+        """The chat, or its messages before `until`, as text.
 
-    def render_tagged(
-        self, chat: Conversation, *, until: int | None = None, generation_prompt: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The text of `render`, and the character spans that the template's `{% generation %}` blocks wrote.
+        Raises `RenderProblem`, with the template's own message, if it refuses the chat, and `TemplateError` if it takes
+        more than `RENDER_SECONDS` or there are several named templates and no default.
+        """
+        source = self._source(chat)
+        with _rendering():
+            text = self._tokenizer.apply_chat_template(
+                chat.messages[:until],
+                tools=chat.tools,  # pyright: ignore[reportArgumentType]
+                chat_template=source,
+                add_generation_prompt=generation_prompt,
+                tokenize=False,
+                **self._variables,
+            )
+        return str(text)
+
+    def render_tagged(self, chat: Conversation) -> tuple[str, list[tuple[int, int]]]:
+        """The chat as text, and the character spans that the template's `{% generation %}` blocks wrote.
 
         Characters, as the token mask of `apply_chat_template` loses a block's end where no token starts there. Raises
-        `RenderProblem`, with the template's own message, if it refuses the chat, and `TemplateError` if it takes more
-        than `RENDER_SECONDS` or there are several named templates and no default.
+        as `render`.
         """
         source = self._source(chat)
         variables: dict[str, Any] = {**self._tokenizer.special_tokens_map, **self._variables}
         with _rendering():
             texts, spans = render_jinja_template(
-                conversations=[chat.messages[:until]],
+                conversations=[chat.messages],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
                 chat_template=source,
-                return_assistant_tokens_mask=_GENERATION_TAG.search(source) is not None,
-                add_generation_prompt=generation_prompt,
+                return_assistant_tokens_mask=True,
                 **variables,
             )
-        return texts[0], [(int(start), int(end)) for found in spans for start, end in found]
+        return texts[0], [(int(start), int(end)) for start, end in spans[0]]
 
     def end_of_turn(self, after: str) -> str:
         """The text that closes an assistant's turn, from the text `after` the last turn: up to its first special token.
