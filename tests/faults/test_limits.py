@@ -53,8 +53,9 @@ def test_elements_cells_and_rows_beyond_the_limit(small, tmp_path):
     (tmp_path / "p.json").write_bytes(b"[" + LINE + b',{"prompt": "' + b"x" * 300_000 + b'", "response": "a"}]')
     (tmp_path / "p.csv").write_bytes(b'prompt,response\na,b\nc,"' + b"x" * 5000 + b'"\n')
     (tmp_path / "open.csv").write_bytes(b'prompt,response\na,b\nc,"d\n' + b"e,f\n" * 5000)
+    (tmp_path / "cells.csv").write_bytes(b"prompt,response\na,b\n" + b'"c\n",' * 500 + b"d\n")
     pq.write_table(pa.Table.from_pylist([ROW, {**ROW, "prompt": "x" * 5000}, ROW]), tmp_path / "p.parquet")
-    for name, place in (("p.json", "row 2"), ("p.csv", "line 3"), ("open.csv", "line ")):
+    for name, place in (("p.json", "row 2"), ("p.csv", "line 3"), ("open.csv", "line "), ("cells.csv", "line ")):
         with pytest.raises(PoolError, match=f"{place}.*longer than 1,000"):
             read(tmp_path / name)
     assert [r.number for r in read(tmp_path / "p.parquet").rejected] == [2]
