@@ -120,10 +120,10 @@ class ChatTemplate:
                 conversations=[chat.messages],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
                 chat_template=source,
-                return_assistant_tokens_mask=True,
+                return_assistant_tokens_mask=_GENERATION_TAG.search(source) is not None,
                 **variables,
             )
-        return texts[0], [(int(start), int(end)) for start, end in spans[0]]
+        return texts[0], [(int(start), int(end)) for found in spans for start, end in found]
 
     def end_of_turn(self, after: str) -> str:
         """The text that closes an assistant's turn, from the text `after` the last turn: up to its first special token.
