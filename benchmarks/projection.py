@@ -191,11 +191,11 @@ def main() -> None:
     backward = 0.0
     for batch in batches:
         sketches.batch = batch
-        with captured(proxy.layers, sketches.add):
+        with captured(proxy.layers, len(batch), sketches.add):
             response_losses(proxy.model, collate([rows[i] for i in batch], proxy.device)).sum().backward()
         sketches.exact.next_batch()
         start = time.perf_counter()
-        with captured(proxy.layers, lambda *_: None):
+        with captured(proxy.layers, len(batch), lambda *_: None):
             response_losses(proxy.model, collate([rows[i] for i in batch], proxy.device)).sum().backward()
         backward += time.perf_counter() - start
         print(f"{batch[:1]} of {len(rows)}", flush=True)

@@ -57,7 +57,7 @@ def gram_after(examples: list[Example], rows: list[Example], dtype: str, steps: 
             if ".lora_A." in name:
                 in_a[members] += gradients.double().square().sum(dim=1).cpu()
 
-        with captured(proxy.layers, add):
+        with captured(proxy.layers, len(members), add):
             response_losses(proxy.model, collate([rows[i] for i in members], proxy.device)).sum().backward()
         accumulator.next_batch()
     return accumulator.finish().cpu(), in_a, time.perf_counter() - begun

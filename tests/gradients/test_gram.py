@@ -44,7 +44,7 @@ def test_each_gradient_equals_the_oracle_module_by_module(family):
     """Stronger than the Gram matrix: every entry of every per-sample gradient, from one padded batch."""
     proxy, examples = tiny_proxy(family), random_examples(6, seed=2)
     found: dict[str, torch.Tensor] = {}
-    with captured(proxy.layers, found.__setitem__):
+    with captured(proxy.layers, len(examples), found.__setitem__):
         response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
     assert found.keys() == proxy.factors.keys()
     ours = torch.cat([found[name] for name in proxy.factors], dim=1).double()
@@ -92,7 +92,7 @@ def test_zero_b_makes_every_a_gradient_zero():
     """Why the proxy is warmed up: at LoRA's start half of the factors carry no information."""
     proxy, examples = tiny_proxy("llama", b_scale=0.0), random_examples(3, seed=5)
     found: dict[str, torch.Tensor] = {}
-    with captured(proxy.layers, found.__setitem__):
+    with captured(proxy.layers, len(examples), found.__setitem__):
         response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
     for name, gradient in found.items():
         assert bool(gradient.any()) == (".lora_B." in name)
@@ -250,17 +250,19 @@ def adapted(layer, merged):
 
 
 @pytest.mark.parametrize("merged", [True, False])
-def test_activations_without_a_row_axis_are_refused(merged):
+@pytest.mark.parametrize("shape", [(6, 4), (1, 6, 4), (3, 2, 4)])
+def test_activations_without_an_entry_for_each_row_are_refused(merged, shape):
+    """Two rows of three tokens, flattened, in one row, or tokens first: their gradients would be mixed."""
     layer, layers = adapted(torch.nn.Linear(4, 2, bias=False), merged)
-    with captured(layers, lambda *_: None), pytest.raises(ModelError, match="not \\[rows, tokens, width\\]"):
-        layer(torch.randn(6, 4))
+    with captured(layers, 2, lambda *_: None), pytest.raises(ModelError, match=r"layer layer .* not \[2 rows, tokens"):
+        layer(torch.randn(shape))
 
 
 @pytest.mark.parametrize("merged", [True, False])
 def test_a_layer_used_twice_is_refused(merged):
     """Its gradient is the sum of two products; each alone would be a wrong one."""
     layer, layers = adapted(torch.nn.Linear(2, 2, bias=False).requires_grad_(False), merged)
-    with captured(layers, lambda *_: None), pytest.raises(ModelError, match="more than once"):
+    with captured(layers, 1, lambda *_: None), pytest.raises(ModelError, match="more than once"):
         layer(layer(torch.ones(1, 2, 2))).sum().backward()
 
 
@@ -270,6 +272,6 @@ def test_the_losses_while_gradients_are_taken_are_the_proxys_own(family):
     proxy, examples = tiny_proxy(family), random_examples(5, seed=13)
     batch = collate(examples, proxy.device)
     expected = response_losses(proxy.model, batch).detach()
-    with captured(proxy.layers, lambda *_: None):
+    with captured(proxy.layers, len(examples), lambda *_: None):
         torch.testing.assert_close(response_losses(proxy.model, batch).detach(), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(response_losses(proxy.model, batch), expected)

@@ -1,5 +1,7 @@
 """Laws of the projection: linear, unbiased for inner products, the same whatever the batches."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from oracles.gradient_oracle import FAMILIES, oracle_gradients, random_examples, tiny_proxy
-from spice_select.gradients.projection import Projection, project_rows
+from spice_select.gradients.projection import Projection, fold_of, project_rows
 from spice_select.pool.batches import token_budget_batches
 
 
@@ -31,14 +33,16 @@ def matrix_of(projection, modules):
     st.integers(0, 99),
 )
 def test_every_coordinate_goes_to_one_place_with_a_sign(shapes, dim, seed):
-    """So it is linear, it needs no matrix, and places differ by no more than one in how much they take."""
+    """So it is linear, it needs no matrix, and places of a fold differ by no more than one in how much they take."""
     modules = layers(*shapes)
     projection = Projection(modules, dim, seed)
     matrix = matrix_of(projection, modules)
     assert bool(((matrix != 0).sum(dim=1) == 1).all()) and set(matrix[matrix != 0].tolist()) <= {1.0, -1.0}
     for name, layer in modules.items():
-        taken = (matrix_of(projection, {name: layer}) != 0).sum(dim=0)
-        assert int(taken.max() - taken.min()) <= 1
+        taken = (matrix_of(projection, {name: layer}) != 0).sum(dim=0).sort(descending=True).values
+        fold = fold_of(dim, layer.weight.shape[1])
+        assert math.gcd(fold, layer.weight.shape[1]) == 1 and not bool(taken[fold:].any())
+        assert int(taken[0] - taken[fold - 1]) <= 1
     generator = torch.Generator().manual_seed(seed)
     blocks = {name: torch.randn(3, layer.weight.numel(), generator=generator) for name, layer in modules.items()}
     whole = sum(projection(name, block) for name, block in blocks.items())
@@ -63,6 +67,25 @@ def test_inner_products_are_unbiased_and_spread_as_theory_says():
     theory = float((g @ g) * (h @ h) + (g @ h) ** 2 - 2 * (g.square() * h.square()).sum()) / dim
     assert abs(float(found.mean() - g @ h)) < 4 * (theory / draws) ** 0.5, "the signs are not independent"
     assert float(found.var()) == pytest.approx(theory, rel=0.15)
+
+
+@pytest.mark.parametrize("shape", [(16, 4096), (16, 2048), (8, 1536), (8, 1024), (2048, 16), (1536, 8), (576, 8)])
+@pytest.mark.parametrize("dim", [1024, 1536, 4096])
+@pytest.mark.parametrize("outlier", ["none", "input", "output"])
+def test_the_error_is_as_promised_whatever_widths_share_with_d(shape, dim, outlier):
+    """Half of |x|^2 in one input dimension, or of |dy|^2 in one output: the error stays within |g| |h| / sqrt(d)."""
+    generator, factor = torch.Generator().manual_seed(sum(shape)), nn.Linear(shape[1], shape[0], bias=False)
+    dy, x = (torch.randn(24, width, generator=generator) for width in shape)
+    if outlier != "none":
+        large = x if outlier == "input" else dy
+        large[:, 7] = large.norm(dim=1)
+    gradients = (dy[:, :, None] * x[:, None, :]).flatten(1)
+    gradients /= gradients.norm(dim=1, keepdim=True)
+    apart, errors = ~torch.eye(24, dtype=torch.bool), []
+    for seed in range(8):
+        features = Projection({"layer": factor}, dim, seed)("layer", gradients)
+        errors.append((features @ features.T - gradients @ gradients.T)[apart].square().mean())
+    assert float(torch.stack(errors).mean()) ** 0.5 < 1.1 * dim**-0.5
 
 
 def projected(proxy, examples, budget, dim=64, seed=0):

@@ -146,7 +146,7 @@ def within(limit, subset):
     return all(f <= c <= m for f, c, m in zip(limit.floors, counts, limit.ceilings, strict=True))
 
 
-def brute_force(features, alpha, penalty, addable, cost):
+def brute_force(features, alpha, penalty, addable, weighed=lambda score, _: score):
     """The greedy choice written out: every step tries every row that leaves a selection which can be completed."""
     chosen: list[int] = []
     wide = features.double()
@@ -159,7 +159,7 @@ def brute_force(features, alpha, penalty, addable, cost):
             gain = best_information(wide, alpha, [[*chosen, row]]) - reached
             mean = wide[chosen].mean(dim=0) if chosen else torch.zeros_like(wide[0])
             cosine = float(wide[row] @ mean / (wide[row].norm() * mean.norm() + 1e-8))
-            value = (gain - penalty * max(0.0, -cosine)) / cost(row)
+            value = weighed(gain - penalty * max(0.0, -cosine), row)
             if best is None or value > best[0] + 1e-9:
                 best = (value, row)
         if best is None:
@@ -182,7 +182,7 @@ def test_quotas_are_kept_and_the_choice_is_the_greedy_one(problem, penalty):
     completable = {
         frozenset(part) for s in complete for r in range(len(s) + 1) for part in itertools.combinations(s, r)
     }
-    expected = brute_force(features, 1.0, penalty, lambda s: frozenset(s) in completable, lambda _: 1.0)
+    expected = brute_force(features, 1.0, penalty, lambda s: frozenset(s) in completable)
     for engine in (lazy, eager):
         picks = greedy(engine(features, limit, 1.0, penalty), limit).rows
         assert picks == expected and within(limit, picks) and len(picks) == limit.most
@@ -199,9 +199,11 @@ def test_a_budget_of_cost_is_kept_and_the_choice_is_the_greedy_one(features, dat
     budget = data.draw(st.integers(int(costs.min()), int(costs.sum()) + 3))
     penalty = data.draw(st.sampled_from([0.0, 0.4]))
     limit = CostLimit(costs.double(), budget)
+    share = costs.min() / costs
     expected = brute_force(
-        features, 1.0, penalty, lambda s: sum(int(costs[i]) for i in s) <= budget, lambda row: float(costs[row])
-    )
+        features, 1.0, penalty, lambda s: sum(int(costs[i]) for i in s) <= budget,
+        lambda score, row: score * float(share[row] if score > 0 else 2 - share[row]),
+    )  # fmt: skip
     assert greedy(lazy(features, limit, 1.0, penalty), limit).rows == expected
     rows = TensorFeatures(features)
     selection = choose_rows(moments_of(rows), limit, 1.0, penalty, None)

@@ -65,7 +65,7 @@ def check(selection: Selection, vectors: np.ndarray, alpha: float, before: int =
         row = place + before
         gains = high_precision.gains(vectors, there, alpha)
         assert abs(float(selection.gain[place]) - gains[row]) <= EXACT * a, f"gain of {row} after {there}"
-        assert gains[row] >= gains.max() - 2 * EXACT * a - TIE * math.log1p(a), f"{row} is not the best after {there}"
+        assert gains[row] >= gains.max() - 3 * EXACT * a - TIE * math.log1p(a), f"{row} is not the best after {there}"
         there.append(row)
     total = float(high_precision.information(vectors, there, alpha))
     total -= float(high_precision.information(vectors, there[:before], alpha))

@@ -102,7 +102,8 @@ def test_the_bound_is_the_smallest_of_its_definition(vectors: np.ndarray, data: 
         gains = sorted((oracle.gain(vectors, row, inside, alpha) for row in order[step:]), reverse=True)
         bounds.append(oracle.information(vectors, inside, alpha) + sum(gains[:size]))
     found = select_in_order(gram_of(vectors), order[:size], alpha).certificate
-    assert found.bound == pytest.approx(min(bounds), abs=SLACK)
+    rounding = 1e-14 * alpha * np.square(vectors).sum(axis=1).max() * 2 * size  # docs/numbers.md
+    assert min(bounds) - SLACK <= found.bound <= min(bounds) + rounding + SLACK
 
 
 def test_the_certificate_is_tight_where_nothing_interacts() -> None:
@@ -123,7 +124,7 @@ def test_the_certificate_takes_the_eigenvalues_where_they_are_tighter() -> None:
 
 
 def test_a_pool_of_zero_gradients_is_as_good_as_it_can_be() -> None:
-    nothing = select_from_gram(np.zeros((3, 3)), 2, alpha=1.0)
+    nothing = select_from_gram(np.zeros((3, 3)), 2, alpha=1.0, penalty=0.0)
     assert (nothing.information, nothing.certificate.bound, nothing.certificate.ratio) == (0.0, 0.0, 1.0)
     assert (nothing.curvature, nothing.guarantee) == (0.0, 1.0)
 

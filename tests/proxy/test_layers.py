@@ -24,7 +24,7 @@ def test_their_gradients_are_the_oracles(family):
     for factor in proxy.factors.values():
         torch.nn.init.normal_(factor.weight, std=0.1)
     found: dict[str, torch.Tensor] = {}
-    with captured(proxy.layers, found.__setitem__):
+    with captured(proxy.layers, len(examples), found.__setitem__):
         response_losses(proxy.model, collate(examples, proxy.device)).sum().backward()
     ours = torch.cat([found[name] for name in proxy.factors], dim=1).double()
     expected = oracle_gradients(proxy, examples)
@@ -36,7 +36,7 @@ def test_the_backward_pass_ends_at_the_lowest_adapted_layer():
     proxy, examples = attach_lora(model, 2, 4.0, 0, last_blocks=1), random_examples(3, seed=2)
     outputs = []
     model.model.layers[0].register_forward_hook(lambda _, __, output: outputs.append(output))
-    with captured(proxy.layers, lambda *_: None):
+    with captured(proxy.layers, len(examples), lambda *_: None):
         response_losses(model, collate(examples, proxy.device)).sum().backward()
     assert not outputs[0].requires_grad
 

@@ -122,7 +122,7 @@ def test_take_and_block_are_indexing(reference, rows, one, other):
 def test_another_reader_by_the_documented_format(reference):
     """docs/store.md alone: no torch, no safetensors."""
     manifest = json.loads((reference / "manifest.json").read_text())
-    assert (manifest["format"], manifest["format_version"]) == ("spice-select gradient store", 1)
+    assert (manifest["format"], manifest["format_version"]) == ("spice-select gradient store", 2)
     rows, squares = [], []
     for number, digest in enumerate(manifest["shards"]):
         raw = (reference / "shards" / f"{number:06d}.safetensors").read_bytes()

@@ -61,12 +61,17 @@ def factor_gradients(x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> tuple[T
 
 
 @contextmanager
-def captured(layers: Mapping[str, AdaptedLayer], sink: Sink, wanted: Collection[str] | None = None) -> Generator[None]:
-    """Within the context one backward pass hands each factor's per-sample gradients to `sink`, last layer first.
+def captured(
+    layers: Mapping[str, AdaptedLayer], rows: int, sink: Sink, wanted: Collection[str] | None = None
+) -> Generator[None]:
+    """Within the context one backward pass over so many rows hands each factor's per-sample gradients to `sink`.
+
+    The last layer comes first.
 
     `layers` are all adapted layers of the model, in which no factor may require grad: what they compute is the same
     whichever are `wanted` (names; all when not given). The graph starts at the first wanted layer's output, so nothing
-    below it is differentiated. The passes raise `ModelError` if a layer is used more than once.
+    below it is differentiated. The passes raise `ModelError` if a layer is used more than once, or if its activations
+    do not have one entry for each row.
     """
     met: set[str] = set()
 
@@ -83,10 +88,10 @@ def captured(layers: Mapping[str, AdaptedLayer], sink: Sink, wanted: Collection[
             taken = partial(deliver, name) if wanted is None or name in wanted else None
             # Subclasses may compute another thing than W x, from quantised weights for example.
             if type(layer.base) in (nn.Linear, Conv1D) and not layer.is_merged():
-                layer.module.forward = _apart(name, layer, taken)
+                layer.module.forward = _apart(name, layer, rows, taken)
                 undo.callback(vars(layer.module).pop, "forward")
             elif taken is not None:
-                undo.callback(layer.module.register_forward_hook(_watching(name, layer, taken)).remove)
+                undo.callback(layer.module.register_forward_hook(_watching(name, layer, rows, taken)).remove)
         yield
 
 
@@ -95,13 +100,13 @@ _Deliver = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
 def _watching(
-    name: str, layer: AdaptedLayer, deliver: _Deliver
+    name: str, layer: AdaptedLayer, rows: int, deliver: _Deliver
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     """A forward hook for a layer that runs unchanged."""
 
     def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Keep the input, and deliver with the output's gradient."""
-        _refuse_flat(name, args[0])
+        _refuse_mixed(name, args[0], rows)
         if not output.requires_grad:
             output = output.requires_grad_(True).clone()  # models may write into it, but not into a leaf
         x = args[0].detach()
@@ -117,13 +122,13 @@ def _watching(
     return hook
 
 
-def _apart(name: str, layer: AdaptedLayer, deliver: _Deliver | None) -> Callable[[Tensor], Tensor]:
+def _apart(name: str, layer: AdaptedLayer, rows: int, deliver: _Deliver | None) -> Callable[[Tensor], Tensor]:
     """What a plain layer with B A apart from W computes in place of its own forward; `deliver` if it is wanted."""
     # What makes autograd record the first wanted layer, and nothing below it.
     start = torch.empty(0, requires_grad=deliver is not None)
 
     def forward(x: Tensor) -> Tensor:
-        _refuse_flat(name, x)
+        _refuse_mixed(name, x, rows)
         flat = cast(Tensor, _Adapted.apply(x, start, layer, deliver))
         return flat.view(*x.shape[:2], -1)  # not in there: models may write into a view only where autograd made it
 
@@ -159,9 +164,9 @@ class _Adapted(torch.autograd.Function):
         return dx, None, None, None
 
 
-def _refuse_flat(name: str, x: Tensor) -> None:
-    if x.dim() != 3:
+def _refuse_mixed(name: str, x: Tensor, rows: int) -> None:
+    if x.dim() != 3 or len(x) != rows:
         raise ModelError(
-            f"layer {name} sees activations of shape {tuple(x.shape)}, not [rows, tokens, width].\n"
+            f"layer {name} sees activations of shape {tuple(x.shape)}, not [{rows} rows, tokens, width].\n"
             "Its samples cannot be separated; this architecture is not supported as a proxy."
         )

@@ -111,7 +111,7 @@ def pool_gram(
         members = {name: layers[name] for name in group}
         accumulator = GramAccumulator(factors_of(members), batches, device, held, model.dtype)
         for batch in batches:
-            with captured(layers, accumulator.add, members):
+            with captured(layers, len(batch), accumulator.add, members):
                 losses = response_losses(model, collate([rows[i] for i in batch], device))
                 losses.sum().backward()
             accumulator.next_batch()

@@ -17,8 +17,11 @@ from torch import Tensor
 MatrixLike = Tensor | npt.ArrayLike
 """A matrix as users hold one: a tensor on any device, a numpy array, or nested sequences of numbers."""
 
+ROUNDING = 1e-14
+"""Each gain is exact to this times the largest alpha |g|^2 (docs/numbers.md)."""
+
 LARGEST_REACH = 1e14
-"""Most that alpha |g|^2 may be: gains are exact to about 1e-15 of it, so at this size they still mean something."""
+"""Most that alpha |g|^2 may be, so that gains still mean something."""
 
 
 class SelectionInputError(ValueError):
@@ -51,8 +54,11 @@ def read_features(features: MatrixLike) -> Tensor:
     return raw
 
 
-def read_alpha(alpha: float, squared_norms: Tensor) -> float:
-    """Check alpha: finite, not negative, and times each of `squared_norms` [n] small enough for float64."""
+def read_alpha(alpha: float, squared_norms: Tensor, what: str = "row") -> float:
+    """Check alpha: finite, not negative, and times each of `squared_norms` [n] small enough for float64.
+
+    `what` names one of the rows that have these norms.
+    """
     number = read_number("alpha", alpha, "pass a finite number >= 0, for example relative_alpha(gram, 1.0)")
     reach = float(squared_norms.sum()) * len(squared_norms)  # no sum of inner products is larger
     if not (math.isfinite(reach) and math.isfinite(number * reach)):
@@ -62,7 +68,7 @@ def read_alpha(alpha: float, squared_norms: Tensor) -> float:
     row = int(squared_norms.argmax())
     if number * float(squared_norms[row]) > LARGEST_REACH:
         raise SelectionInputError(
-            f"alpha times the squared norm of row {row} is {number * float(squared_norms[row]):.3g}; beyond "
+            f"alpha times the squared norm of {what} {row} is {number * float(squared_norms[row]):.3g}; beyond "
             f"{LARGEST_REACH:g} float64 cannot tell what rows add to each other. Lower alpha, or scale the gradients."
         )
     return number

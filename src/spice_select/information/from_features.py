@@ -23,7 +23,7 @@ from spice_select.information.checks import (
 from spice_select.information.features import FeatureRows, TensorFeatures, own_blocks
 from spice_select.information.greedy import Trace, greedy
 from spice_select.information.lazy_engine import LazyEngine
-from spice_select.information.limits import Limit, RowLimit
+from spice_select.information.limits import CostLimit, Limit, RowLimit
 from spice_select.information.mean_direction import MeanDirection
 from spice_select.information.moments import Moments, moments_of
 from spice_select.information.selection import AllRows, Selection, record
@@ -70,20 +70,41 @@ def choose_rows(
     """As `select_from_features`, for the rows of these moments, under any limit, and by all processes that share them.
 
     With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
-    certificate bounds what any other picks could add, and `base` stays D_x(empty). Raises `SelectionInputError` if
-    alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
+    certificate bounds what any other picks could add, and `base` stays D_x(empty). Within a budget of cost, the best
+    single row comes first where its score alone exceeds what picks by score per cost reach together. Raises
+    `SelectionInputError` if alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
     """
     features, strength = moments.features, read_alpha(alpha, moments.squared_norms)
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
-    if given is not None and given.dim != features.dim:
-        raise SelectionInputError(f"the given rows have {given.dim} dimensions, the features {features.dim}.")
+    reach = strength * float(moments.squared_norms.max())
+    if given is not None:
+        if given.dim != features.dim:
+            raise SelectionInputError(f"the given rows have {given.dim} dimensions, the features {features.dim}.")
+        norms = moments_of(given).squared_norms
+        reach = max(reach, read_alpha(alpha, norms, "given row") * float(norms.max()))
     engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
     trace = greedy(engine, limit, ratio, on_pick=on_pick)
+    if isinstance(limit, CostLimit):
+        single = _best_single(moments, limit, strength, weight, given)
+        if single.total_score(weight) > trace.total_score(weight):
+            engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
+            trace = greedy(engine, limit, ratio, single.rows)
     base = torch.log1p(strength * moments.squared_norms)
-    selection = record(trace, base, limit, weight, lambda: _all_rows(moments, trace, limit, strength, given))
+
+    def all_rows() -> AllRows:
+        return _all_rows(moments, trace, limit, strength, given)
+
+    selection = record(trace, base, limit, weight, reach, limit.guarantee, all_rows)
     if moments.ranks.size > 1:
         _ = selection.certificate  # computed now, while all processes are here
     return selection
+
+
+def _best_single(moments: Moments, limit: CostLimit, alpha: float, penalty: float, given: FeatureRows | None) -> Trace:
+    """The row of the highest score that the budget buys."""
+    engine = LazyEngine(moments, alpha, penalty, 1, None, given)
+    engine.close((limit.costs > limit.budget).nonzero().squeeze(1))
+    return greedy(engine, RowLimit(1))
 
 
 def _all_rows(moments: Moments, trace: Trace, limit: Limit, alpha: float, given: FeatureRows | None) -> AllRows:

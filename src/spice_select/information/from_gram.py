@@ -6,7 +6,7 @@ Contract: pure functions of an m x m Gram matrix K_ij = <g_i, g_j>; float64 on t
     selection.indices, selection.certificate.ratio
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 from spice_select.information.certificate import eigenvalue_bound, last_gains
@@ -40,7 +40,7 @@ def select_from_gram(
     """
     checked = read_gram(gram)
     count = read_budget(budget, len(checked.matrix))
-    return _select(checked, count, alpha, penalty, read_stop_ratio(stop_ratio), None)
+    return _select(checked, count, alpha, penalty, read_stop_ratio(stop_ratio), [])
 
 
 def select_in_order(gram: GramLike, order: Iterable[SupportsIndex], alpha: float, penalty: float = 0.1) -> Selection:
@@ -55,7 +55,7 @@ def select_in_order(gram: GramLike, order: Iterable[SupportsIndex], alpha: float
 
 
 def _select(
-    gram: Gram, count: int, alpha: float, penalty: float, stop_ratio: float | None, order: list[int] | None
+    gram: Gram, count: int, alpha: float, penalty: float, stop_ratio: float | None, order: Sequence[int]
 ) -> Selection:
     strength, weight = read_alpha(alpha, gram.squared_norms), read_penalty(penalty)
     spectrum, limit = gram.spectrum, RowLimit(count)
@@ -64,6 +64,7 @@ def _select(
 
     def all_rows() -> AllRows:
         bound = eigenvalue_bound(spectrum.values, strength, len(trace.picks))
-        return AllRows(enumerate(engine.history), engine.conflicts, bound, last_gains(spectrum, strength))
+        return AllRows(enumerate(engine.history), engine.conflicts, bound, last_gains(gram.matrix, strength))
 
-    return record(trace, engine.history[0], limit, weight, all_rows)
+    reach, guarantee = strength * float(gram.squared_norms.max()), None if order else limit.guarantee
+    return record(trace, engine.history[0], limit, weight, reach, guarantee, all_rows)

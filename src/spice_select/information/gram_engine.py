@@ -28,13 +28,13 @@ class GramEngine:
         self._rows = torch.arange(len(matrix), device=matrix.device)
         self._closed = torch.zeros_like(self._norms)  # -inf for closed rows
         self.gains, self.conflicts = torch.log1p(self._residuals), torch.zeros_like(self._norms)
-        self._largest_base = float(self.gains.max())
+        self._reach = float(self._residuals.max())
         self.history = [self.gains]
         """Gains [m] before each pick and after the last."""
 
     def best_row(self) -> int | None:
         """As `Engine.best_row`."""
-        ties = Ties(self._largest_base, self._penalty)
+        ties = Ties(self._reach, self._penalty)
         scores = self.gains - self._penalty * self.conflicts
         ties.offer(self._rows, scores + self._closed, self.conflicts)
         return ties.lowest()

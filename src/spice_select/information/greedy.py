@@ -4,19 +4,24 @@ Contract: the same picks whichever engine computes the gains, whatever order it 
 processes offer them.
 """
 
+import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from spice_select.information.checks import ROUNDING
 from spice_select.information.limits import Limit
 from spice_select.information.ranks import ALONE, Ranks
 
 _TIE = 1e-12
-"""Share of the largest terms in a score within which scores are a tie: so little is rounding alone."""
+"""Share of the largest terms in a score within which scores are a tie: so little is rounding alone.
+
+Gains are exact to `ROUNDING` times the largest alpha |g|^2, which is more where that is above 100.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,10 @@ class Pick:
 
 
 class Engine(Protocol):
-    """Priorities of n rows with respect to a growing S: (gain - penalty * conflict) * weight, exact up to rounding."""
+    """Priorities of n rows with respect to a growing S: gain - penalty * conflict, weighed by cost where rows have one.
+
+    Exact up to rounding.
+    """
 
     def best_row(self) -> int | None:
         """The open row of the highest priority, the lowest among ties; None if no row is open."""
@@ -48,10 +56,10 @@ class Ties:
     depends on the conflicts of the contenders, the rows near the top.
     """
 
-    def __init__(self, largest_base: float, penalty: float):
-        """Scores are gains of at most `largest_base` minus penalty * conflict."""
+    def __init__(self, reach: float, penalty: float):
+        """Scores are gains, of rows with alpha |g|^2 up to `reach`, minus penalty * conflict."""
         self._best = -torch.inf
-        self._base, self._penalty = largest_base, penalty
+        self._of_gains, self._of_conflict = _TIE * math.log1p(reach) + ROUNDING * reach, _TIE * penalty
         self._contenders: list[tuple[int, float, float]] = []  # row, priority, conflict
 
     @property
@@ -60,7 +68,7 @@ class Ties:
         return self._best - self._width(1.0)
 
     def _width(self, conflict: float) -> float:
-        return _TIE * (self._base + self._penalty * conflict)
+        return self._of_gains + self._of_conflict * conflict
 
     def offer(self, rows: Tensor, priorities: Tensor, conflicts: Tensor) -> None:
         """Consider rows with their exact priorities (-inf for a closed row) and their conflicts, [b] each."""
@@ -94,28 +102,32 @@ class Trace:
         """The picked rows."""
         return [pick.row for pick in self.picks]
 
+    def total_score(self, penalty: float) -> float:
+        """The sum of the picks' scores."""
+        return sum(pick.gain - penalty * pick.conflict for pick in self.picks)
+
 
 def greedy(
     engine: Engine,
     limit: Limit,
     stop_ratio: float | None = None,
-    order: Iterable[int] | None = None,
+    first: Sequence[int] = (),
     on_pick: Callable[[int], None] = lambda _: None,
 ) -> Trace:
     """Pick until `limit` is reached, no row is left, or a gain is <= `stop_ratio` (omega) * the first pick's gain.
 
-    `engine` has all rows open; its S may already hold given rows. `order` names the rows to pick one after another, in
-    place of the best ones; `on_pick` receives the number of picks made.
+    `engine` has all rows open; its S may already hold given rows. The rows `first` are picked before any other, in this
+    order; `on_pick` receives the number of picks made.
     """
     trace, most, close_after = Trace(), limit.most, limit.start()
-    remaining = None if order is None else iter(order)
     closed = close_after(None)
     while True:
         if closed is not None:
             engine.close(closed)
-        if len(trace.picks) == most:
+        made = len(trace.picks)
+        if made == most:
             return trace
-        row = engine.best_row() if remaining is None else next(remaining, None)
+        row = first[made] if made < len(first) else engine.best_row()
         if row is None:
             return trace
         least = -float("inf") if stop_ratio is None or not trace.picks else stop_ratio * trace.picks[0].gain

@@ -16,6 +16,7 @@ from torch import Tensor
 from spice_select.information.features import FeatureRows, own_blocks
 from spice_select.information.greedy import Pick, Ties
 from spice_select.information.inverse import Inverse
+from spice_select.information.limits import priorities
 from spice_select.information.mean_direction import MeanDirection
 from spice_select.information.moments import Moments, second_moment
 from spice_select.information.ranks import own_range, owner_of
@@ -91,14 +92,14 @@ class LazyEngine:
     ):
         """Start with S empty, or with the `given` rows of the same d, which are no candidates.
 
-        At most `capacity` rows will be added; `weights` [n] are in (0, 1], None is 1.
+        At most `capacity` rows will be added; `weights` [n] are those of `Limit`.
         """
         features, squared_norms, ranks = moments.features, moments.squared_norms, moments.ranks
         device, dim = features.device, features.dim
         self._features, self._alpha, self._penalty, self._ranks = features, alpha, penalty, ranks
         self._own = own_range(features.rows, ranks)
         own = slice(self._own.start, self._own.stop)
-        self._largest_base = math.log1p(alpha * float(squared_norms.max()))
+        self._largest = alpha * float(squared_norms.max())
         positive = squared_norms[squared_norms > 0]
         self._smallest_norm = float(positive.min().sqrt()) if len(positive) else 1.0
         self._direction = MeanDirection(dim, device)
@@ -108,19 +109,19 @@ class LazyEngine:
         self._active = ActiveSet(dim, device)
         self._room = max(_ACTIVE_LEAST, _ACTIVE_BYTES // (8 * max(1, dim)))
         self._norms = squared_norms[own].sqrt()
-        self._weights = torch.ones_like(self._norms) if weights is None else weights[own].to(device)
+        self._weights = None if weights is None else weights[own].to(device)
         self._closed = torch.zeros_like(self._norms, dtype=torch.bool)
         # The last known remainder of every row outside the active set, and the bounds on its priority that follow.
         self._remainders = squared_norms[own].clone()
         self._since = torch.full_like(self._norms, 0 if given is None else -1, dtype=torch.int64)
         # -inf for rows in the active set and closed ones
-        self._by_gain = torch.log1p(alpha * self._remainders) * self._weights
-        self._by_conflict = torch.full_like(self._norms, torch.inf)  # to this, weight * reach is added
+        self._by_gain = priorities(torch.log1p(alpha * self._remainders), self._weights)
+        self._by_conflict = torch.full_like(self._norms, torch.inf)  # of the score, before reach is added
         self._highest, self._highest_reach = torch.inf, 0.0
 
     def best_row(self) -> int | None:
         """As `Engine.best_row`."""
-        ties = Ties(self._largest_base, self._penalty)
+        ties = Ties(self._largest, self._penalty)
         ties.offer(self._active.states.rows, *self._priorities(self._active.states))
         size, dropped = _FETCH, list[RowStates]()
         while len(rows := self._doubtful(ties.floor, size)):
@@ -177,8 +178,12 @@ class LazyEngine:
     def _priorities(self, states: RowStates) -> tuple[Tensor, Tensor]:
         """Exact priorities of rows evaluated at this step, -inf for closed ones, and conflicts."""
         conflicts = self._direction.conflicts(states.products, states.norms)
-        scores = (torch.log1p(self._alpha * states.remainders) - self._penalty * conflicts) * self._weights[states.rows]
-        return scores.masked_fill_(self._closed[states.rows], -torch.inf), conflicts
+        scores = torch.log1p(self._alpha * states.remainders) - self._penalty * conflicts
+        ordered = priorities(scores, self._weights_of(states.rows))
+        return ordered.masked_fill_(self._closed[states.rows], -torch.inf), conflicts
+
+    def _weights_of(self, rows: Tensor) -> Tensor | None:
+        return None if self._weights is None else self._weights[rows]
 
     def _reach(self) -> float:
         """How far conflicts may have fallen since the start, in units of the score."""
@@ -186,12 +191,13 @@ class LazyEngine:
 
     def _bounds(self, reach: float) -> Tensor:
         """Upper bounds [n] on the priorities of rows outside the active set; -inf for the others."""
-        return torch.minimum(self._by_gain, self._by_conflict + self._weights * reach)
+        return torch.minimum(self._by_gain, priorities(self._by_conflict + reach, self._weights))
 
     def _doubtful(self, floor: float, size: int) -> Tensor:
         """The `size` rows outside the active set with the highest bounds if the highest reaches `floor`, else none."""
         reach = self._reach()
-        if self._highest + max(0.0, reach - self._highest_reach) < floor:
+        steepest = 1.0 if self._weights is None else 2.0  # most by which a priority rises with its score
+        if self._highest + steepest * max(0.0, reach - self._highest_reach) < floor:
             return self._active.states.rows[:0]
         bounds = self._bounds(reach)
         values, rows = bounds.topk(min(size + 1, len(bounds)))
@@ -217,10 +223,10 @@ class LazyEngine:
 
     def _put_back(self, states: RowStates) -> None:
         """Let rows wait outside the active set, with bounds from their states at this step."""
-        rows, weights = states.rows, self._weights[states.rows]
+        rows = states.rows
         self._remainders[rows], self._since[rows] = states.remainders, self._inverse.count
         gains = torch.log1p(self._alpha * states.remainders)
         opposition = self._direction.opposition(states.products, states.norms)
-        self._by_gain[rows] = torch.where(self._closed[rows], -torch.inf, gains * weights)
-        self._by_conflict[rows] = (gains - self._penalty * (opposition + self._direction.path)) * weights
+        self._by_gain[rows] = torch.where(self._closed[rows], -torch.inf, priorities(gains, self._weights_of(rows)))
+        self._by_conflict[rows] = gains - self._penalty * (opposition + self._direction.path)
         self._highest = max(self._highest, float(self._bounds(self._reach())[rows].max()))

@@ -4,12 +4,14 @@ Contract: pure bookkeeping. A row that may not be picked at some point never may
 With floors and ceilings by group, the selections that can still be completed are the independent sets of a matroid.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from spice_select.information.certificate import guarantee_factor
 from spice_select.information.checks import SelectionInputError
 
 CloseAfter = Callable[[int | None], Tensor | None]
@@ -22,7 +24,7 @@ class Limit:
     most: int
     """The most rows that a selection can hold."""
     weights: Tensor | None = None
-    """Factor [n] in (0, 1] that turns a score into a priority; None is 1."""
+    """The lowest cost over each row's, [n] in (0, 1], with which `priorities` weighs scores; None is 1."""
 
     def start(self) -> CloseAfter:
         """Begin a selection."""
@@ -31,6 +33,14 @@ class Limit:
     def largest_sum(self, gains: Tensor, count: int) -> float:
         """The largest sum of gains [n], all >= 0, over `count` rows (or fewer) within the limit."""
         return float(gains.topk(min(count, len(gains)), sorted=False).values.sum())
+
+    def guarantee(self, curvature: float) -> float:
+        """The share of the highest U within the limit that greedy picks with penalty 0 hold: here Theorem 3's."""
+        return guarantee_factor(curvature)
+
+    def random_rows(self, picks: Sequence[int], rows: int, generator: torch.Generator) -> Tensor:
+        """Rows out of so many, drawn uniformly at random: as many as `picks`."""
+        return torch.randperm(rows, generator=generator)[: len(picks)]
 
 
 @dataclass(frozen=True)
@@ -83,14 +93,22 @@ class GroupLimit(Limit):
         return close_after
 
     def largest_sum(self, gains: Tensor, count: int) -> float:
-        """As `Limit.largest_sum`: every group's floor, then the best of what the ceilings leave."""
+        """As `Limit.largest_sum`: every group's floor, then the best of what the ceilings leave.
+
+        Fewer rows than `most` are part of a selection, and need not hold any floor yet.
+        """
         total, rest = 0.0, [gains[:0]]
-        for group, (floor, ceiling) in enumerate(zip(self.floors, self.ceilings, strict=True)):
+        floors = self.floors if count == self.most else [0] * len(self.floors)
+        for group, (floor, ceiling) in enumerate(zip(floors, self.ceilings, strict=True)):
             members = gains[self.groups == group]
             best = members.topk(min(ceiling, len(members))).values
             total += float(best[:floor].sum())
             rest.append(best[floor:])
-        return total + super().largest_sum(torch.cat(rest), max(0, count - sum(self.floors)))
+        return total + super().largest_sum(torch.cat(rest), count - sum(floors))
+
+    def guarantee(self, curvature: float) -> float:
+        """1 / (1 + c): the greedy picks of a matroid (Conforti and Cornuejols 1984)."""
+        return 1.0 / (1.0 + curvature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,3 +157,27 @@ class CostLimit(Limit):
         gains, costs = gains[order], self.costs[order]
         left = (self.budget - (costs.cumsum(0) - costs)).clamp(min=0.0)  # before each row
         return float((gains * (left / costs).clamp(max=1.0)).sum())
+
+    def guarantee(self, curvature: float) -> float:
+        """1 - 1 / sqrt(e): the better of picks by score per cost and the best single row (Tang et al. 2021)."""
+        del curvature
+        return 1.0 - math.exp(-0.5)
+
+    def random_rows(self, picks: Sequence[int], rows: int, generator: torch.Generator) -> Tensor:
+        """As `Limit.random_rows`: in random order whatever still fits into the cost of `picks`, not as many rows."""
+        costs, order = self.costs.cpu(), torch.randperm(rows, generator=generator)
+        left, drawn = float(costs[list(picks)].sum()), [order[:0]]
+        while len(order := order[costs[order] <= left]):
+            spent = costs[order].cumsum(0)
+            fitting = int((spent <= left).sum())
+            drawn.append(order[:fitting])
+            left, order = left - float(spent[fitting - 1]), order[fitting:]
+        return torch.cat(drawn)
+
+
+def priorities(scores: Tensor, weights: Tensor | None) -> Tensor:
+    """Scores [b] weighed by cost, rising in the score and falling in the cost; `weights` as in `Limit`.
+
+    A score above 0 counts per cost. One below 0 counts the more, the dearer its row: up to twice.
+    """
+    return scores if weights is None else torch.where(scores < 0, 2.0 - weights, weights) * scores

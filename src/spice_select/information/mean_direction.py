@@ -10,13 +10,15 @@ from torch import Tensor
 ETA = 1e-8
 """Added to the denominator of every cosine, as in the paper."""
 
-_NO_DIRECTION = 4 * torch.finfo(torch.float64).eps
+CANCELLED = 1e-5
+"""A mean is taken for zero if it is at most this much of the vectors' root mean square: inner products lose it."""
+
 _ANY_TURN = 2.0  # the most by which a cosine can change
 
 
 def has_direction(sum_square: float, count: int, norm_squares: float) -> bool:
-    """Whether |sum of S|^2 is more than rounding, given |S| and the sum of |g|^2; else its cosines would be noise."""
-    return sum_square > _NO_DIRECTION * count * norm_squares
+    """Whether the mean of S has one, given |sum of S|^2, |S| and the sum of |g|^2; else its cosines would be noise."""
+    return sum_square > CANCELLED**2 * count * norm_squares
 
 
 def conflicts(products: Tensor, norms: Tensor, mean_norm: float) -> Tensor:

@@ -68,7 +68,7 @@ class Moments:
         D includes the `given` rows.
         """
         if self.by_rows and given is None:
-            return last_gains(self.spectrum, alpha)
+            return last_gains(self.gram, alpha)
         moment = second_moment(self.features, self.ranks) if self.by_rows else self.moment
         moment = moment if given is None else moment + second_moment(given, self.ranks)
         leverage = alpha * self._solved_lengths(shifted_cholesky(alpha * moment))

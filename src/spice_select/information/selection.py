@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spice_select.information.certificate import Certificate, certify, guarantee_factor, total_curvature
+from spice_select.information.certificate import Certificate, certify, total_curvature
 from spice_select.information.greedy import Trace
 from spice_select.information.limits import Limit
 
@@ -52,6 +52,7 @@ class Selection:
     information: float
     stopped_early: bool
     _penalty: float = field(repr=False)
+    _guarantee: Callable[[float], float] | None = field(repr=False)
     _measure: Callable[[], _Measures] = field(repr=False)
 
     @cached_property
@@ -96,13 +97,29 @@ class Selection:
         return rank
 
     @property
-    def guarantee(self) -> float:
-        """(1 - e^-c) / c: Theorem 3's share of U(OPT_k), which holds when penalty was 0."""
-        return guarantee_factor(self.curvature)
+    def guarantee(self) -> float | None:
+        """The share of the best U within the limit that such picks are proven to hold whatever the pool, from c alone.
+
+        (1 - e^-c) / c for a number of rows (Theorem 3), 1 / (1 + c) with quotas, 1 - 1 / sqrt(e) for a budget of cost.
+        None where nothing is proven: with a penalty, after an early stop, for the picks of another method.
+        """
+        return None if self._guarantee is None else self._guarantee(self.curvature)
 
 
-def record(trace: Trace, base: Tensor, limit: Limit, penalty: float, all_rows: Callable[[], AllRows]) -> Selection:
-    """The record of a greedy run; `base` is D_x(empty), [n]. `all_rows` is called when what needs it is first read."""
+def record(
+    trace: Trace,
+    base: Tensor,
+    limit: Limit,
+    penalty: float,
+    reach: float,
+    guarantee: Callable[[float], float] | None,
+    all_rows: Callable[[], AllRows],
+) -> Selection:
+    """The record of picks; `base` is D_x(empty), [n], and `reach` the largest alpha |g|^2 of any row.
+
+    `guarantee` is that of the picks if penalty is 0 and nothing stopped them. `all_rows` is called when what needs it
+    is first read.
+    """
     gains = torch.tensor([pick.gain for pick in trace.picks], dtype=torch.float64)
     conflicts = torch.tensor([pick.conflict for pick in trace.picks], dtype=torch.float64)
     picks = torch.tensor(trace.rows, dtype=torch.int64)
@@ -119,7 +136,9 @@ def record(trace: Trace, base: Tensor, limit: Limit, penalty: float, all_rows: C
             bounds[count] = float(reached[count]) + limit.largest_sum(outside, len(picks))
         gain, conflict = gain.clone(), found.conflicts.cpu().clone()
         gain[picks], conflict[picks] = gains, conflicts
-        certificate = certify(information, bounds, found.spectral_bound)
+        terms = len(picks) + (len(picks) if limit.weights is None else limit.most)
+        certificate = certify(information, bounds, found.spectral_bound, reach, terms)
         return _Measures(gain, conflict, certificate, total_curvature(found.last_gains.cpu(), first))
 
-    return Selection(trace.rows, base.cpu(), information, trace.stopped_early, penalty, measure)
+    proven = None if penalty > 0.0 or trace.stopped_early else guarantee
+    return Selection(trace.rows, base.cpu(), information, trace.stopped_early, penalty, proven, measure)

@@ -21,6 +21,7 @@ from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
+from spice_select.proxy.padding import refuse_padding_dependent
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bflo
 def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTrainedModel":
     """The causal language model in eval mode (dropout off) with frozen weights, on `device`.
 
-    Raises `ModelError` if it cannot be loaded, is not a causal language model, or has no weights but pickles.
+    Raises `ModelError` if it cannot be loaded, is not causal or no language model, or has no weights but pickles.
     """
     if Path(source.location).is_dir():
         if source.name != EMBEDDED_MODEL:
@@ -113,6 +114,7 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     _unmark_gguf(model)
     model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
+    refuse_padding_dependent(model, source.name)
     return model.requires_grad_(False)
 
 

@@ -25,7 +25,7 @@ from spice_select.errors import OutputError
 from spice_select.files.records import damage_reported, read_json
 
 FORMAT = "spice-select gradient store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARD_ROWS, SHARD_ROWS_ON_GPU = 256, 2048
 """Rows of a shard: what a killed process loses, and the unit of work that processes share."""
 SHARDS_ON_GPU, BYTES_ON_GPU = 16, 1 << 28
@@ -96,7 +96,8 @@ def read_manifest(store: Path) -> Manifest:
             raise ValueError(f"its format is not {FORMAT!r}")
         if content["format_version"] != FORMAT_VERSION:
             raise OutputError(
-                f"{path}: has version {content['format_version']!r}; this program reads version {FORMAT_VERSION}."
+                f"{path}: has version {content['format_version']!r}; this program reads version {FORMAT_VERSION}.\n"
+                "Compute the gradients again into another directory."
             )
         shape = Shape(int(content["rows"]), int(content["dim"]), int(content["shard_rows"]))
         if min(shape.rows, shape.dim, shape.shard_rows) < 1:
