@@ -107,7 +107,7 @@ class RunConfig(BaseModel):
     model: str = Field(EMBEDDED_MODEL, description="Hub id or local directory of a causal LM, or the embedded default.")
     revision: str | None = Field(None, description="Hub revision: branch, tag or commit.")
     trust_remote_code: bool = Field(False, description="Allow the model repository's own Python code to run.")
-    dtype: Dtype = Field("auto", description="Precision; auto: bfloat16 on a GPU that computes in it, else float32.")
+    dtype: Dtype = Field("auto", description="Precision; auto: bfloat16 on a GPU that supports it, else float32.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")

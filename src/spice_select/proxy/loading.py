@@ -91,7 +91,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
 
 
 def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere, where batches do not change picks."""
+    """`auto` is bfloat16 on a GPU that supports it, and float32 elsewhere, where batches do not change picks."""
     if dtype == "auto":
         return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
     return "bfloat16" if dtype == "bfloat16" else "float32"

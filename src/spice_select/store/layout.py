@@ -139,7 +139,7 @@ def read_shard(store: Path, shape: Shape, shard: int) -> Shard:
     rows = len(members)
     shapes = tuple(found.features.shape), tuple(found.squared_norms.shape)
     if record.get("first_row") != members.start or shapes != ((rows, shape.dim), (rows,)):
-        raise OutputError(f"{path}: holds other rows than its place says.\n{AGAIN}")
+        raise OutputError(f"{path}: does not hold the rows of this shard.\n{AGAIN}")
     types = found.features.dtype, found.squared_norms.dtype
     if types != (torch.bfloat16, torch.float64):
         raise OutputError(f"{path}: holds {types[0]} and {types[1]}, not bfloat16 and float64.\n{AGAIN}")

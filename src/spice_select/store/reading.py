@@ -51,7 +51,7 @@ class GradientStore:
         place = torch.device("cpu") if device is None or device.type == "mps" else device  # mps has no float64
         extra = sum(1 for _ in (store / layout.SHARDS).glob("*.safetensors")) - shape.shards
         if extra:
-            raise OutputError(f"{store}: holds {extra} shards more than its manifest says; remove them.")
+            raise OutputError(f"{store}: holds {extra} shards that its manifest does not list; remove them.")
         features, squared_norms = [shard.features for shard in shards], [shard.squared_norms for shard in shards]
         return cls(store, shape.rows, shape.dim, place, shape, features, squared_norms)
 
