@@ -20,6 +20,7 @@ from transformers.utils import peft_utils
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
+from spice_select.files.records import file_digest
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 
@@ -154,7 +155,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def model_fingerprint(source: ModelSource) -> str:
-    """What pins the weights: the embedded file's sha256, the hub commit, or a sha256 over a directory's files."""
+    """What identifies the weights: the embedded file's sha256, the hub commit, or a sha256 over a directory's files."""
     if source.name == EMBEDDED_MODEL:
         return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
     directory = Path(source.location).expanduser()
@@ -165,8 +166,7 @@ def model_fingerprint(source: ModelSource) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in directory.iterdir() if path.suffix in _PINNED):
         digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(path)))
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -155,12 +155,6 @@ def verify_shard(store: Path, shape: Shape, shard: int, proxy: str) -> None:
         raise OutputError(f"{path}: is damaged (its checksum does not match).\n{AGAIN}")
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def identity_record(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity as `identity.json` holds it."""
     return json.loads(json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **identity}))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spice_select.errors import OutputError
-from spice_select.files.records import damage_reported, read_json
+from spice_select.files.records import damage_reported, file_digest, read_json
 from spice_select.pool.types import Listing, Rejection, SourceFile
 from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.store import layout
@@ -118,7 +118,7 @@ def check_store(path: str | Path) -> list[str]:
     for file, digest in files.items():
         if not file.exists():
             problems.append(f"{file}: is missing")
-        elif layout.file_digest(file) != digest:
+        elif file_digest(file) != digest:
             problems.append(f"{file}: is damaged (its checksum does not match the manifest)")
     there = sorted((Path(path) / layout.SHARDS).glob("*.safetensors"))
     return problems + [f"{file}: belongs to no shard of this store; remove it" for file in there if file not in files]
