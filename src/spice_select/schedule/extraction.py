@@ -1,6 +1,6 @@
 """The gradients of a choice among all rows: a frozen proxy, every row's gradient projected and stored once.
 
-Any number of processes fill one store; `whole_pool` chooses from it.
+Any number of processes fill one store; `whole_pool` chooses from it. A store of given rows is opened here, too.
 """
 
 from collections.abc import Mapping, Sequence
