@@ -83,7 +83,7 @@ def forecast(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `select` needs for the same arguments, in one process. Raises as it, but never looks at an `output`."""
+    """What `select` needs for the same arguments, in one process. Raises as it before it chooses, `output` apart."""
     reporter = progress or NoProgress()
     prepared = prepare(as_list(pools), merged_config(config, options), reporter)
     budget, _ = plan(prepared, reporter)
@@ -109,7 +109,7 @@ def forecast_gradients(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `compute_gradients` needs for a new store, in one process. Raises as it, but looks at no `output`."""
+    """What `compute_gradients` needs for a new store, in one process. Raises as it, `output` apart."""
     reporter = progress or NoProgress()
     prepared, _ = prepare_store(pools, config, proxy_of, "the pool", reporter, options)
     with explain_out_of_memory(MEMORY_REMEDY):
