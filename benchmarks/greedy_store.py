@@ -18,7 +18,7 @@ from spice_select.pool.types import Line
 from spice_select.row_tables import write_rows
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
 from spice_select.store.reading import GradientStore
-from spice_select.store.writing import compute_shards, finish_store, prepare_store
+from spice_select.store.writing import begin_store, compute_shards, finish_store
 
 SHARD_ROWS = 4096
 
@@ -38,7 +38,7 @@ def make(store: Path, rows: int, dim: int) -> None:
         return made, made.square().sum(dim=1).double()
 
     shape = Shape(rows, dim, SHARD_ROWS)
-    prepare_store(store, {"rows": rows, "dim": dim}, pool)
+    begin_store(store, {"rows": rows, "dim": dim}, pool)
     make_once(store / PROXY, lambda: b"none")
     compute_shards(store, shape, features, print)
     lines = [Line(i, f"row-{i}", "made", f"row {i}", 9, 3) for i in range(rows)]

@@ -39,7 +39,7 @@ IMPORTS = {
     "config": {"errors", "amounts"},
     "config_file": {"config"},
     "recipe": {"config"},
-    "pool": {"errors"},
+    "pool": {"errors", "files"},
     "row_tables": {"files", "pool"},
     "choices": {"information"},
     "gradients": {"pool"},

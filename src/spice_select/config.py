@@ -41,7 +41,7 @@ class RunConfig(BaseModel):
     budget: str = Field(
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. Trained tokens ('20000tok', "
-        "'2Mtok') with ifd, longest and random (the nearest number of rows) and with pool_size all (an upper limit; "
+        "'2Mtok') with ifd, longest and random (the nearest number of rows) and with --pool-size all (an upper limit; "
         "rows compete by score per token). Excluded rows do not count.",
     )
     method: Method = Field(
@@ -54,19 +54,15 @@ class RunConfig(BaseModel):
     )
     quota: dict[str, str] = Field(
         {},
-        description="With pool_size all: share of the picks from a source (a row's field source, else its file's name "
-        "without ending): gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, "
-        "gsm8k=200. If a share falls between two row counts, both are allowed.",
+        description="Share of the picks from a source (a row's field source, else its file's name without ending): "
+        "gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, gsm8k=200. If a share "
+        "falls between two row counts, both are allowed.",
     )
     given: str | None = Field(
-        None,
-        description="With pool_size all: gradient store of rows that are already in the training set. They count as "
-        "selected, so the picks are the rows that add most to them.",
+        None, description="Gradient store of rows that you train on already: the picks are those that add most."
     )
     exclude: str | None = Field(
-        None,
-        description="With pool_size all: file with the ids of rows never to pick, one per line; ids as in "
-        "scores.parquet (a row's id, else source and number).",
+        None, description="File with the ids of rows never to pick, one a line; ids as in scores.parquet."
     )
 
     # the score
@@ -83,10 +79,10 @@ class RunConfig(BaseModel):
     )
     rank: PositiveInt | Literal["auto", "all"] = Field(
         "auto",
-        description="Principal gradient directions of the candidate pool in which information is measured; "
-        "auto: half as many as picks, at most 16.",
+        description="Principal gradient directions in which information is measured; auto: half as many as picks of "
+        "a pool, at most 16.",
     )
-    alpha: float = Field(1.0, gt=0, description="Strength of information; see alpha_mode.")
+    alpha: float = Field(1.0, gt=0, description="Strength of information; see --alpha-mode.")
     alpha_mode: AlphaMode = Field(
         "relative", description="relative: alpha / mean squared norm of the pool's scaled gradients; absolute: alpha."
     )
@@ -95,19 +91,19 @@ class RunConfig(BaseModel):
     pool_size: PositiveInt | Literal["all"] = Field(
         120, description="Rows in a candidate pool (m); all: one choice among all rows, with a frozen proxy."
     )
-    dim: int = Field(4096, ge=1, le=1 << 20, description="Dimensions of projected gradients (pool_size all).")
+    dim: int = Field(4096, ge=1, le=1 << 20, description="Dimensions of projected gradients.")
     update_every: PositiveInt | Literal["never"] = Field(
-        10, description="Pools between two updates of the proxy (T); it stays frozen with never or pool_size all."
+        10, description="Pools between two updates of the proxy (T); it stays frozen with never or --pool-size all."
     )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="Seeds LoRA's start, the warm-up rows, the shuffle, and the projection."
+        0, ge=0, lt=2**32, description="Random seed: LoRA's initial weights, warm-up rows, projection, any shuffle."
     )
 
     # the proxy
     model: str = Field(EMBEDDED_MODEL, description="Hub id or local directory of a causal LM, or the embedded default.")
     revision: str | None = Field(None, description="Hub revision: branch, tag or commit.")
     trust_remote_code: bool = Field(False, description="Allow the model repository's own Python code to run.")
-    dtype: Dtype = Field("auto", description="Precision; auto: bfloat16 on a GPU that computes in it, else float32.")
+    dtype: Dtype = Field("auto", description="Precision; auto: bfloat16 on a GPU that supports it, else float32.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
     lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")
@@ -116,7 +112,7 @@ class RunConfig(BaseModel):
         description="Transformer blocks with adapters: all, or last:N, which takes less time because the backward "
         "pass ends early, and chooses other rows.",
     )
-    warmup_steps: int = Field(4, ge=0, description="Optimizer steps on random rows before the first pool.")
+    warmup_steps: int = Field(4, ge=0, description="Optimizer steps on random rows before the first gradients.")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW's peak rate for the proxy.")
     lr_warmup_steps: int = Field(5, ge=0, description="Steps over which the rate rises linearly.")
     update_batch_size: int = Field(8, ge=1, description="Rows in one optimizer step of the proxy.")
@@ -127,7 +123,7 @@ class RunConfig(BaseModel):
     # reading and rendering
     format: str | None = Field(None, description="Row format.  [detected for each file]")
     columns: dict[str, str] = Field({}, description="Column of the file that holds a field of the format.")
-    skip_invalid: bool = Field(False, description="List unusable rows in rejected.jsonl instead of stopping.")
+    skip_invalid: bool = Field(False, description="Leave out unusable rows, and list them, instead of stopping.")
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row; longer rows are cut at the end.")
 
     # machine

@@ -2,6 +2,9 @@
 
 import reprlib
 
+REPEAT = "repeat the same command (`run` with --resume, `pick` and `evaluate` with --overwrite if they began to write)"
+"""How to go on after a command has stopped: `run`, `gradients` and `study` then continue, all others start anew."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 

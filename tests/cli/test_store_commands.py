@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import click
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,11 +17,15 @@ import torch
 from oracles.forked import ENVIRONMENT, spice
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import GradientStore, compute_gradients, pick, select, select_from_features
+from spice_select.api.gradients import PICK_OPTIONS
 from spice_select.cli import main
+from spice_select.cli.store import gradients_command, pick_command
 from spice_select.errors import ConfigError, OutputError
+from spice_select.methods import GRADIENT_METHODS, ORDERS
 
 FAST = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
 OPTIONS = ["--dim", "64", "--lora-rank", "2", "--warmup-steps", "1"]
+ALL = ["--pool-size", "all", "--dry-run"]
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +221,10 @@ MISTAKES = {
     "a method without a choice": (["pick", "STORE", "--method", "random"], "pick chooses by spice and fisher"),
     "quota in candidate pools": (["run", "POOL", "--quota", "s0=20%"], "pool_size all"),
     "tokens in candidate pools": (["run", "POOL", "--budget", "90tok"], "candidate pools takes rows"),
+    "a dry run and its quota": (["run", "POOL", *ALL, "--quota", "maths=20%"], "no such source"),
+    "a dry run and its ids": (["run", "POOL", *ALL, "--exclude", "absent.txt"], "--exclude"),
+    "a dry run beside a store": (["run", "POOL", *ALL, "--given", "STORE"], "is not comparable"),
+    "a store's dry run": (["gradients", "POOL", "--output", "s", "--proxy-of", "STORE", "--dry-run"], "dim (was 64"),
     "no dimension": (["gradients", "POOL", "--dim", "0", "--output", "s"], "dim"),
     "no output": (["gradients", "POOL"], "--output"),
     "no pool": (["gradients", "--output", "s"], "No pool was given"),
@@ -244,6 +254,17 @@ def test_mistake(name, store, pool, tiny_model, tmp_path, monkeypatch, capfd):
     assert 1 <= len(error) <= 3 and "Traceback" not in stderr, stderr
     assert clue in "\n".join(error)
     assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
+
+
+def test_the_help_speaks_of_what_the_command_has():
+    """`pick` takes the options of a pick, and names no other method; neither command has candidate pools."""
+    words = {command: command.get_help(click.Context(command)) for command in (pick_command, gradients_command)}
+    for text in words.values():
+        assert not re.search(r"pool.size|candidate|rejected\.jsonl", text), text
+    others = {*GRADIENT_METHODS, *ORDERS} - {"norm"}  # which is a word, too
+    assert not others & set(re.findall(r"\w+", words[pick_command]))
+    own = {option.name for option in pick_command.params} - {"store", "output", "overwrite"}
+    assert own == set(PICK_OPTIONS)
 
 
 def test_a_damaged_shard_is_named_and_computed_again_once_deleted(pool, tiny_model, tmp_path):

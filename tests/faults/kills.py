@@ -31,6 +31,7 @@ from safetensors import safe_open
 
 from faults.killed_commands import Command, commands
 from spice_select.cli import main
+from spice_select.errors import REPEAT
 
 MODULES = ("spice_select.api.select", "spice_select.api.pick", "spice_select.cli.run", "spice_select.cli.table")
 MODULES += ("spice_select.training.finetune", "spice_select.study.run", "spice_select.study.figures")
@@ -41,9 +42,6 @@ LOADED = [importlib.import_module(name) for name in MODULES]
 TEMPORARY = ".spice-"
 SPARED = ("manifest.json", "report.html", "run.yaml", "README.md")
 """Files of a run that name its directory or hold seconds."""
-
-GOING_ON = "repeat the same command (for `run`, with --resume)"
-"""What a command says when a signal ends it."""
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -157,7 +155,7 @@ def check_message(number: int, code: int, words: str) -> None:
     """A signal that can be answered ends in its exit code and in one line, without a traceback."""
     assert code == EXIT_CODES[signal.Signals(number)], (code, words)
     told = words[words.index("spice-select:") :].splitlines()
-    assert len(told) == 1 and GOING_ON in told[0] and "Traceback" not in words, words
+    assert len(told) == 1 and REPEAT in told[0] and "Traceback" not in words, words
 
 
 def torment(command: Command, kills: int, moments: random.Random, log: Path) -> Counter[str]:

@@ -136,7 +136,7 @@ PLACES = {
     "dim of another": (edit("store/manifest.json", dim=17), PICK, ["000000.safetensors"]),
     "a shard cut": (cut("store/shards/000000.safetensors", 500), PICK, ["000000.safetensors", "damaged"]),
     "a shard of text": (write("store/shards/000000.safetensors", "x" * 99), PICK, ["000000.safetensors", "damaged"]),
-    "a shard too many": (write("store/shards/000001.safetensors", "x"), PICK, ["1 shards more"]),
+    "a shard too many": (write("store/shards/000001.safetensors", "x"), PICK, ["1 shards that"]),
     "pool.json a list": (write("store/pool.json", "[]"), PICK, ["pool.json"]),
     "pool.json without options": (edit("store/pool.json", config=None), PICK, ["pool.json"]),
     "pool.json with odd options": (edit("store/pool.json", config={"dim": "x", "magic": 1}), PICK, ["magic"]),

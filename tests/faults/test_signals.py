@@ -46,7 +46,7 @@ def test_a_stopped_run_says_how_to_continue(number, code, tmp_path, tiny_model, 
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
     said = error[error.index("spice-select:") :].splitlines()
-    assert len(said) == 1 and "are complete" in said[0] and "(for `run`, with --resume)" in said[0], error
+    assert len(said) == 1 and "are complete" in said[0] and "`run` with --resume" in said[0], error
     assert not list((tmp_path / "r").rglob(".spice-*")), "a temporary file is left"
 
 
@@ -69,7 +69,7 @@ def test_a_stopped_evaluation_keeps_what_was_measured(tmp_path, tiny_model):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143, error
-    assert "repeat the same command" in error and "Traceback" not in error
+    assert "`evaluate` with --overwrite" in error and "Traceback" not in error
     assert not json.loads(kept.read_text())["complete"]
 
 

@@ -172,7 +172,7 @@ def stopped_by_a_lost_permission(model, pool, place):
             if (place / "checkpoint" / "pool-000000.json").exists():
                 (place / "checkpoint").chmod(0o500)
 
-    with pytest.raises(OutputError, match=r"(?s)Permission denied.*(right to write|may write to)") as told:
+    with pytest.raises(OutputError, match=r"(?s)Permission denied.*(write permission|may write to)") as told:
         select(pool, progress=Turn(), **options)
     assert str(place) in str(told.value) and len(str(told.value).splitlines()) <= 3
     (place / "checkpoint").chmod(0o700)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from oracles.pool_families import FAMILIES
 from oracles.pool_masks import assistant_characters, expected_tokens
 from oracles.runs import chat_rows
+from spice_select.errors import ModelError
 from spice_select.methods.ifd import difficulty
 from spice_select.pool.examples import read_pool
 from spice_select.pool.types import PoolOptions
@@ -59,6 +60,18 @@ def test_both_losses_are_those_of_the_paper(tiny_model, tokenizer, proxy, token_
     assert losses.direct == pytest.approx([alone for _, alone in expected], abs=1e-5)
     ratios = [given / alone for given, alone in expected]
     assert difficulty(losses.conditioned, losses.direct) == pytest.approx(ratios, abs=1e-5)
+
+
+def test_exhausted_memory_is_told_with_what_helps(tokenizer, proxy, monkeypatch):
+    """No gradient is computed and nothing is resumed, so no option for that is named."""
+
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("spice_select.schedule.ranking.response_losses", exhausted)
+    with pytest.raises(ModelError, match=r"^out of memory while measuring losses.*\n.*--token-budget") as told:
+        response_and_prompt_losses(read_pool([chat_rows(2)], tokenizer).examples, proxy, NoProgress())
+    assert "gradient" not in str(told.value) and "--resume" not in str(told.value)
 
 
 @pytest.mark.parametrize("token_budget", [1, 4096])

@@ -14,7 +14,7 @@ from spice_select.files.locks import make_once
 from spice_select.pool.types import Line
 from spice_select.row_tables import write_rows
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
-from spice_select.store.writing import compute_shards, finish_store, prepare_store
+from spice_select.store.writing import begin_store, compute_shards, finish_store
 
 SHARD_ROWS = 8
 
@@ -42,7 +42,7 @@ def write_store(store: Path, rows: int, dim: int, pause: float = 0.0, seed: int 
         features = features_of(members, dim)
         return features, features.double().square().sum(dim=1)
 
-    prepare_store(store, {"seed": seed, "dim": dim, "rows": rows}, pool)
+    begin_store(store, {"seed": seed, "dim": dim, "rows": rows}, pool)
     make_once(store / PROXY, lambda: b"proxy")
     compute_shards(store, shape, compute, notes.append)
     finish_store(store, shape, lambda path, squares: write_rows(path, lines_of(rows), torch.cat(squares).sqrt()))

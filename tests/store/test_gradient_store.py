@@ -209,7 +209,7 @@ def fill_as_advised(store: Path) -> list[Path]:
 
 def test_a_shard_too_many_is_refused(store):
     shard(store, 99).write_bytes(shard(store, 0).read_bytes())
-    with pytest.raises(OutputError, match="1 shards more"):
+    with pytest.raises(OutputError, match="1 shards that"):
         GradientStore.open(store)
     assert any("000099" in problem for problem in check_store(store))
 

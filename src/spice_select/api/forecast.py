@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from spice_select.amounts import GIB
+from spice_select.api.gradients import prepare_store
+from spice_select.api.select import plan
 from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
 from spice_select.files.directory import PAGE_BYTES
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
@@ -25,14 +27,13 @@ from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import Example, PoolInput
 from spice_select.pool.sources import as_list
-from spice_select.prepared import Prepared, merged_config, prepare, report_pool
+from spice_select.prepared import Prepared, merged_config, prepare
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.pools import cut_cycles, cut_pools
 from spice_select.schedule.ranking import two_losses
 from spice_select.store.layout import shard_rows
-from spice_select.store.reading import GradientStore
 from spice_select.training.callback import Steps
 from spice_select.training.data import Data
 from spice_select.training.plan import BatchSplit, TrainingOptions, plan_training, read_rows
@@ -82,18 +83,17 @@ def forecast(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `select` needs for the same arguments, in one process. Raises as `select`."""
+    """What `select` needs for the same arguments, in one process. Raises as it before it chooses, `output` apart."""
     reporter = progress or NoProgress()
     prepared = prepare(as_list(pools), merged_config(config, options), reporter)
-    config, pool = prepared.config, prepared.pool
-    budget = config.budget_rows(len(pool.examples), pool.trained_tokens)
-    disk = _results_bytes(prepared, budget)
+    budget, _ = plan(prepared, reporter)
+    config, disk = prepared.config, _results_bytes(prepared, budget)
     if config.method in WITHOUT_MODEL:
         return _forecast(prepared, {}, None, disk)
     with explain_out_of_memory(MEMORY_REMEDY):
         proxy = _merged_proxy(prepared, reporter)
         if config.method in WITHOUT_GRADIENTS:
-            rows = range(len(pool.examples))
+            rows = range(len(prepared.pool.examples))
             per_token, tokens, memory = _measure(prepared, proxy, [rows], lambda members: two_losses(members, proxy))
             return _forecast(prepared, {"losses": per_token * tokens}, memory, disk)
         if config.pool_size == "all":
@@ -109,11 +109,9 @@ def forecast_gradients(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """What `compute_gradients` needs for a new store, in one process. Raises as `compute_gradients`."""
-    if proxy_of is not None:
-        GradientStore.open(proxy_of)
+    """What `compute_gradients` needs for a new store, in one process. Raises as it, `output` apart."""
     reporter = progress or NoProgress()
-    prepared = prepare(as_list(pools), merged_config(config, {**options, "pool_size": "all"}), reporter)
+    prepared, _ = prepare_store(pools, config, proxy_of, "the pool", reporter, options)
     with explain_out_of_memory(MEMORY_REMEDY):
         proxy = _merged_proxy(prepared, reporter)
         return _forecast_store(prepared, proxy, _text_bytes(prepared), warm_up=proxy_of is None)
@@ -144,10 +142,9 @@ def forecast_finetune(data: Data, *, progress: Progress | None = None, **options
 
 
 def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
-    report_pool(prepared.pool, prepared.config, "nothing is written", progress)
     proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
     merge(proxy)
-    progress.note("timing a few batches")
+    progress.note("timing a few batches; nothing is written")
     return proxy
 
 

@@ -12,6 +12,7 @@ from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
 from spice_select.distributed.process_group import barrier, process_group
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
+from spice_select.files.records import file_digest
 from spice_select.information.ranks import Ranks
 from spice_select.output.recipes import Target
 from spice_select.output.summary import summarise
@@ -21,7 +22,7 @@ from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.extraction import open_given
 from spice_select.schedule.whole_pool import choose_from_store
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import AGAIN, MANIFEST, file_digest
+from spice_select.store.layout import AGAIN, MANIFEST
 from spice_select.store.reading import GradientStore
 
 

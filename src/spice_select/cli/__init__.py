@@ -13,7 +13,7 @@ import click
 from spice_select.cli.interruption import CONTINUE, Interrupted, signals_interrupt
 from spice_select.cli.printable import printable
 from spice_select.distributed.launch import process_count, process_rank
-from spice_select.errors import SpiceSelectError
+from spice_select.errors import REPEAT, SpiceSelectError
 
 COMMANDS = {
     "run": ("run", "Choose the rows of a pool that are worth fine-tuning on."),
@@ -83,7 +83,7 @@ def main() -> None:
         _fail("out of memory. Use fewer rows at a time, or a machine with more memory.", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}. Fix this and repeat the command (for `run`, with --resume).", 1)
+        _fail(f"{where}{error.strerror or error}. Correct this, then {REPEAT}.", 1)
 
 
 def _fail(message: str, code: int) -> None:

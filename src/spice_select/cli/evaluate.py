@@ -80,10 +80,10 @@ def _number(flag: str, default: int | None, least: int, text: str) -> Callable[[
 @click.option("--data", multiple=True, metavar="HELDOUT...", help="Held-out rows, in any form that `run` takes.")
 @_number("--limit-per-source", None, 1, "Evaluate only this many first rows of each source.")
 @click.option("--against", metavar="CKPT2", help="Also evaluate CKPT2, and say whether CKPT differs on the same rows.")
-@_number("--resamples", 2000, 1, "Bootstrap draws behind the 95 % intervals.")
-@_number("--seed", 0, 0, "Seeds the draws and the tasks.")
+@_number("--resamples", 2000, 1, "Bootstrap resamples for the 95 % intervals.")
+@_number("--seed", 0, 0, "Random seed of the resamples and of the tasks.")
 @click.option("--tasks", metavar="NAME,...", help="Public tasks to score CKPT on, e.g. arc_challenge,mmlu.")
-@click.option("--task-data", metavar="DIR", help="Directory with the tasks' files; without it, from the hub.")
+@click.option("--task-data", metavar="DIR", help="Directory with the tasks' files.  [the hub]")
 @_number("--task-limit", None, 1, "Score only this many first items of each task.")
 @_number("--task-batch", 8, 1, "Items of a task in one pass.")
 @click.option("--execute-code", is_flag=True, help="Let tasks run the programs that CKPT writes, on this machine.")
@@ -110,7 +110,7 @@ def evaluate_command(
 
     CKPT is a directory of `finetune`, any other PEFT adapter or model directory, a hub id, or smollm2-135m-instruct.
     A row's loss is the mean negative log-likelihood of its response tokens, in nats: lower is better.  The last line
-    is the macro mean, in which every source counts the same.  Intervals are of 95 %, by resampling rows within sources.
+    is the macro mean: every source counts the same.  Intervals have a level of 95 %; rows are resampled within sources.
     """
     if not values["data"] and not values["tasks"]:
         raise ConfigError("nothing to measure: give held-out rows with --data, or --tasks.")

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from spice_select.distributed.launch import process_count
+from spice_select.errors import REPEAT
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-CONTINUE = "Files written so far are complete. To continue, repeat the same command (for `run`, with --resume)."
+CONTINUE = f"Files written so far are complete. To continue, {REPEAT}."
 
 
 class Interrupted(BaseException):

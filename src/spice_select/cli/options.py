@@ -14,9 +14,10 @@ Sections = Mapping[str, tuple[str, ...]]
 """Names of options by the heading under which the help lists them."""
 
 SECTIONS: Sections = {
-    "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
+    "What to choose": ("budget", "method", "preset"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
-    "The schedule": ("pool_size", "update_every", "dim", "seed"),
+    "The schedule": ("pool_size", "update_every", "seed"),
+    "One choice among all rows (--pool-size all)": ("quota", "given", "exclude", "dim"),
     "The proxy model": (
         "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "layers",
         "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size", "on_bad_gradient",

@@ -56,11 +56,11 @@ def report_command(directory: str, embeddings: str | None) -> None:
 
 @click.command("audit", epilog=AUDIT_EPILOG)
 @click.argument("directory", metavar="DIR")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Most lines of each list.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, help="Maximum number of lines in each list.  [20]")
 @click.option(
     "--same",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True),
-    help="Least cosine of two gradients whose rows count as near-duplicates.  [0.65]",
+    help="Rows whose gradients have at least this cosine count as near-duplicates.  [0.65]",
 )
 @click.option(
     "--answers",

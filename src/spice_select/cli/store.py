@@ -7,7 +7,7 @@ import click
 
 from spice_select.cli.options import SECTIONS, Sections, config_options, dry_run_option, given_options, sectioned
 from spice_select.cli.printable import printable
-from spice_select.config import resolve
+from spice_select.config import GREEDY, resolve
 from spice_select.distributed.launch import is_main_process
 
 GRADIENTS: Sections = {
@@ -23,7 +23,7 @@ Examples:
   spice-select pick store --budget 10% --output chosen
 """
 PICK: Sections = {
-    "What to choose": SECTIONS["What to choose"],
+    "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
     "The score": SECTIONS["The score"],
     "Machine": ("device", "parquet"),
 }
@@ -79,7 +79,14 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 
 @click.command("pick", cls=sectioned(PICK), epilog=PICK_EPILOG)
 @click.argument("store", metavar="STORE")
-@config_options(*(name for names in PICK.values() for name in names))
+@click.option(
+    "--budget", metavar="TEXT",
+    help="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500; or trained tokens ('20000tok', "
+    "'2Mtok'), which are an upper limit: rows then compete by score per token. Excluded rows do not count.  [10%]",
+)  # fmt: skip
+@click.option("--method", metavar="|".join(GREEDY), help="spice, or fisher (penalty 0).  [spice]")
+@click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
+@config_options("quota", "given", "exclude", *SECTIONS["The score"], *PICK["Machine"])
 @click.option("--output", metavar="DIR", help="Directory of the results.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from spice_select.distributed.launch import local_count, process_count, process_rank
-from spice_select.errors import ProcessError
+from spice_select.errors import REPEAT, ProcessError
 from spice_select.information.ranks import ALONE, Ranks
 
 _operations = cast(Any, dist)  # partly untyped
@@ -102,6 +102,6 @@ def _checked(operation: Callable[..., object], *arguments: Any, **options: Any) 
         operation(*arguments, **options)
     except (RuntimeError, ValueError) as error:  # torch.distributed raises both
         raise ProcessError(
-            f"process {process_rank()} of {process_count()} lost the others ({str(error).splitlines()[0]:.120}).\n"
-            "The error of the process that ended first is above; run the same command again, with --resume for a run."
+            f"process {process_rank()} of {process_count()} lost the connection to the other processes "
+            f"({str(error).splitlines()[0]:.120}).\nCorrect the error of the process that ended first, then {REPEAT}."
         ) from error

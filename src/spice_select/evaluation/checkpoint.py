@@ -127,8 +127,8 @@ def _merge(adapter: loading.ModelSource, config: PeftConfig, model: "PreTrainedM
         stray = [*loaded.missing_keys, *loaded.unexpected_keys]
         if stray:
             raise ModelError(
-                f"{adapter.name}: the adapter does not fit its base model: {len(stray)} weights are missing or too "
-                f"many, such as {stray[0]}.\nSave the adapter again, or name the base it was trained on."
+                f"{adapter.name}: the adapter does not fit its base model: {len(stray)} weights are missing or "
+                f"unexpected, for example {stray[0]}.\nSave the adapter again, or name the base it was trained on."
             )
         # safe_merge refuses a merged weight that is NaN or infinite.
         merged = cast("PreTrainedModel", cast(Any, adapted).merge_and_unload(safe_merge=True))

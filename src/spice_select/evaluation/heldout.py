@@ -87,7 +87,7 @@ def heldout_loss(
         others = f", nor are those of {len(odd) - 1:,} others" if odd[1:] else ""
         raise ModelError(
             f"{first.row.location}: the loss of row '{first.id}' is not a finite number{others}.\n"
-            "The model's weights are damaged, or too coarse: try --dtype float32, or another checkpoint."
+            "The weights are damaged, or their precision is too low: try --dtype float32, or another checkpoint."
         )
     rows = [
         RowLoss(example.id, example.row.source, example.trained_tokens, loss)

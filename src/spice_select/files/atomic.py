@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spice_select.errors import NoRoomError, OutputError
+from spice_select.errors import REPEAT, NoRoomError, OutputError
 
 TEMPORARY_PATTERN = ".spice-*.tmp"
 """Names of temporary files; a killed process can leave one behind."""
@@ -140,8 +140,5 @@ def _not_written(path: Path, error: OSError) -> OutputError:
     if error.errno in _NO_ROOM:
         kind, remedy = NoRoomError, "Make room"
     elif error.errno in _NO_RIGHT:
-        remedy = "Get the right to write there"
-    return kind(
-        f"{path}: cannot be written ({os.strerror(error.errno or 0)}).\n"
-        f"{remedy} and go on: a run with --resume, a pick with --overwrite, anything else with the same command."
-    )
+        remedy = "Obtain write permission there"
+    return kind(f"{path}: cannot be written ({os.strerror(error.errno or 0)}).\n{remedy}, then {REPEAT}.")

@@ -92,7 +92,7 @@ def _opened(path: Path) -> Generator[int]:
     except OSError as error:
         raise OutputError(
             f"{path.parent}: cannot be written to ({error.strerror}).\n"
-            "Make room or get the right to write there, and run the same command again."
+            "Make room or obtain write permission there, then run the same command again."
         ) from error
     try:
         yield descriptor

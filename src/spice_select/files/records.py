@@ -1,5 +1,6 @@
-"""Small JSON records beside data: how they are read, written and compared."""
+"""Small JSON records beside data: how they are read, written and compared; and checksums of files."""
 
+import hashlib
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def write_json(path: Path, content: object) -> None:
     """Write lists, dicts, texts and numbers as JSON, whole or not at all."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

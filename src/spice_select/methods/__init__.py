@@ -1,8 +1,8 @@
 """The baselines that SPICE is compared with: pure functions, no files, no models.
 
 `GRADIENT_METHODS` pick inside one candidate pool from its Gram matrix [m, m] of unscaled gradients; `ORDERS` rank all
-rows of the pool at once from what is known of each row alone. A new method is a function, a line here, and
-its name in `config.Method`.
+rows of the pool at once from what is known of each row alone. A new method is a function, a line here, its name in
+`config.Method` and, if it is an order, in `config.WITHOUT_GRADIENTS`.
 """
 
 from collections.abc import Callable

@@ -53,7 +53,7 @@ class Encoder:
         expected = tokenizer(text, add_special_tokens=False)["input_ids"]
         if self._backend.encode(text, add_special_tokens=False).ids != expected:
             raise ModelError(
-                f"{type(tokenizer).__name__} encodes otherwise than its tokenizer.json, so masks cannot be trusted.\n"
+                f"{type(tokenizer).__name__} encodes text differently from its tokenizer.json; masks cannot be exact.\n"
                 "Save it with save_pretrained and load it from there."
             )
 

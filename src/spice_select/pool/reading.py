@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from spice_select.errors import PoolError
+from spice_select.files.records import file_digest
 from spice_select.pool.formats import PROBED_ROWS, Layout, find_format
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RawRow, RowProblem, one_line
@@ -64,11 +65,9 @@ def _read_source(
             row, content = _as_json(row)
             digest.update(content)
         yield _chat(source, row, layout)
-    if source.file is not None:
-        with source.file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256")
+    sha256 = digest.hexdigest() if source.file is None else file_digest(source.file)
     name = layout.format.name if layout else "none"
-    files.append(SourceFile(source.name, source.path, name, total, digest.hexdigest()))
+    files.append(SourceFile(source.name, source.path, name, total, sha256))
 
 
 def _as_json(row: RawRow) -> tuple[RawRow, bytes]:

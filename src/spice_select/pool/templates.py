@@ -150,7 +150,7 @@ def _rendering() -> Generator[None]:
             yield
     except _OutOfTime as error:
         raise TemplateError(
-            f"The chat template does not come to an end: it took more than {RENDER_SECONDS:g} seconds.\n"
+            f"The chat template did not finish within {RENDER_SECONDS:g} seconds.\n"
             "Correct the template, or use another model's tokenizer."
         ) from error
     except _RENDER_ERRORS as error:

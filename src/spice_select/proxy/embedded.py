@@ -11,7 +11,6 @@ loads in a second where the GGUF file takes fifteen. `$XDG_CACHE_HOME/spice-sele
 A folder is used only while its files are exactly those of its copy.json; any other folder is replaced.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -26,6 +25,7 @@ from transformers import __version__ as transformers_version
 
 from spice_select.errors import ModelError, OutputError
 from spice_select.files.atomic import TEMPORARY_PATTERN, new_folder, write_text
+from spice_select.files.records import file_digest
 from spice_select.proxy.weights import read_object
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -113,8 +113,7 @@ def _digest_of(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a changed file is read again
     """The sha256 of a file, computed once a process for each state of it."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def _remove(path: Path) -> None:

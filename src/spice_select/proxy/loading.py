@@ -20,6 +20,7 @@ from transformers.utils import peft_utils
 from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
+from spice_select.files.records import file_digest
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
 from spice_select.proxy.padding import refuse_padding_dependent
 from spice_select.proxy.weights import CONVERT, refuse_pickles
@@ -92,7 +93,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
 
 
 def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """`auto` is bfloat16 on a GPU that computes in it, and float32 elsewhere, where batches do not change picks."""
+    """`auto` is bfloat16 on a GPU that supports it, and float32 elsewhere, where batches do not change picks."""
     if dtype == "auto":
         return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
     return "bfloat16" if dtype == "bfloat16" else "float32"
@@ -156,7 +157,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def model_fingerprint(source: ModelSource) -> str:
-    """What pins the weights: the embedded file's sha256, the hub commit, or a sha256 over a directory's files."""
+    """What identifies the weights: the embedded file's sha256, the hub commit, or a sha256 over a directory's files."""
     if source.name == EMBEDDED_MODEL:
         return f"sha256:{GGUF_SHA256}:{GGUF_NAME}"
     directory = Path(source.location).expanduser()
@@ -167,8 +168,7 @@ def model_fingerprint(source: ModelSource) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in directory.iterdir() if path.suffix in _PINNED):
         digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(path)))
     return f"sha256:{digest.hexdigest()}"
 
 

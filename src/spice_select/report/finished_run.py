@@ -24,7 +24,7 @@ from spice_select.choices import Measures, PoolRecord
 from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
-from spice_select.files.records import read_json
+from spice_select.files.records import file_digest, read_json
 from spice_select.information import (
     FeatureRows,
     Limit,
@@ -46,7 +46,6 @@ from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
 from spice_select.schedule.pick_in_pool import scaled_gram_of
 from spice_select.schedule.whole_pool import scaled_pool
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
-from spice_select.store.layout import file_digest
 from spice_select.store.reading import GradientStore
 
 

@@ -1,6 +1,6 @@
 """The gradients of a choice among all rows: a frozen proxy, every row's gradient projected and stored once.
 
-Any number of processes fill one store; `whole_pool` chooses from it.
+Any number of processes fill one store; `whole_pool` chooses from it. A store of given rows is opened here, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from spice_select.schedule.proxy_training import warm_up
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import PROXY, Shape, identity_record, read_shard, shard_path
 from spice_select.store.reading import GradientStore
-from spice_select.store.writing import compute_shards, finish_store, prepare_store, write_pool
+from spice_select.store.writing import begin_store, compute_shards, finish_store, write_pool
 
 ROW_TOO_LARGE = (
     "A single row does not fit: choose a lower --max-length or --dim, or another --model, and another --output."
@@ -84,7 +84,7 @@ def extract_gradients(
         "hub_name": prepared.hub_name,
         "end_of_turn": prepared.end_of_turn,
     }
-    prepare_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
+    begin_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
     sized = with_token_budget(proxy, config, pool.examples, store)
     with watch.time("proxy training"):
         _load_common_proxy(pool, config, sized, store, progress, proxy_of)

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from spice_select.files.records import file_digest
 from spice_select.files.versions import decisive_versions
 from spice_select.gradients.projection import METHOD
 from spice_select.prepared import Prepared
-from spice_select.store.layout import MANIFEST, Shape, file_digest, shard_rows
+from spice_select.store.layout import MANIFEST, Shape, shard_rows
 
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: none changes which rows a finished run has chosen."""

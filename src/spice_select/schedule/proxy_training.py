@@ -46,7 +46,7 @@ def _train(
     def on_bad(bad: Mapping[int, str]) -> None:
         stop_or_report_step(rows, bad, label, config, progress)
 
-    with explain_out_of_memory(TRAINING_REMEDY):
+    with explain_out_of_memory(TRAINING_REMEDY, "training the proxy model"):
         losses = optimizer.train_on(rows, config.update_batch_size, ranks, on_bad)
     outcome = f", loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else ": no step was possible"
     progress.note(f"{label}: proxy trained on {len(rows)} rows{outcome}")

@@ -22,7 +22,8 @@ from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.proxy_training import TRAINING_REMEDY
+
+OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
 
 class ResponseAlone:
@@ -93,7 +94,7 @@ def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progre
     losses = Losses([0.0] * len(examples), [0.0] * len(examples))
     for batch in proxy.batches([len(example.input_ids) for example in examples]):
         rows = [examples[i] for i in batch]
-        with explain_out_of_memory(TRAINING_REMEDY):
+        with explain_out_of_memory(OUT_OF_MEMORY, "measuring losses with the proxy model"):
             found = two_losses(rows, proxy)
         for i, (after_prompt, alone) in zip(batch, found, strict=True):
             losses.conditioned[i], losses.direct[i] = after_prompt, alone

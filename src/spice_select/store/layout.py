@@ -140,7 +140,7 @@ def read_shard(store: Path, shape: Shape, shard: int) -> Shard:
     rows = len(members)
     shapes = tuple(found.features.shape), tuple(found.squared_norms.shape)
     if record.get("first_row") != members.start or shapes != ((rows, shape.dim), (rows,)):
-        raise OutputError(f"{path}: holds other rows than its place says.\n{AGAIN}")
+        raise OutputError(f"{path}: does not hold the rows of this shard.\n{AGAIN}")
     types = found.features.dtype, found.squared_norms.dtype
     if types != (torch.bfloat16, torch.float64):
         raise OutputError(f"{path}: holds {types[0]} and {types[1]}, not bfloat16 and float64.\n{AGAIN}")
@@ -154,12 +154,6 @@ def verify_shard(store: Path, shape: Shape, shard: int, proxy: str) -> None:
         raise OutputError(f"{path}: holds gradients of another proxy than {PROXY}.\n{AGAIN}")
     if _digest(found.features, found.squared_norms) != found.record.get("sha256"):
         raise OutputError(f"{path}: is damaged (its checksum does not match).\n{AGAIN}")
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def identity_record(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spice_select.errors import OutputError
-from spice_select.files.records import damage_reported, read_json
+from spice_select.files.records import damage_reported, file_digest, read_json
 from spice_select.pool.types import Listing, Rejection, SourceFile
 from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.store import layout
@@ -51,7 +51,7 @@ class GradientStore:
         place = torch.device("cpu") if device is None or device.type == "mps" else device  # mps has no float64
         extra = sum(1 for _ in (store / layout.SHARDS).glob("*.safetensors")) - shape.shards
         if extra:
-            raise OutputError(f"{store}: holds {extra} shards more than its manifest says; remove them.")
+            raise OutputError(f"{store}: holds {extra} shards that its manifest does not list; remove them.")
         features, squared_norms = [shard.features for shard in shards], [shard.squared_norms for shard in shards]
         return cls(store, shape.rows, shape.dim, place, shape, features, squared_norms)
 
@@ -118,7 +118,7 @@ def check_store(path: str | Path) -> list[str]:
     for file, digest in files.items():
         if not file.exists():
             problems.append(f"{file}: is missing")
-        elif layout.file_digest(file) != digest:
+        elif file_digest(file) != digest:
             problems.append(f"{file}: is damaged (its checksum does not match the manifest)")
     there = sorted((Path(path) / layout.SHARDS).glob("*.safetensors"))
     return problems + [f"{file}: belongs to no shard of this store; remove it" for file in there if file not in files]

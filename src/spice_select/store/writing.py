@@ -1,6 +1,6 @@
 """Filling a store: each shard is computed by the process that claims it, and written whole.
 
-    prepare_store(store, identity, write_pool)    any number of processes, with the same identity
+    begin_store(store, identity, write_pool)      any number of processes, with the same identity
     compute_shards(store, shape, compute, note)   until every shard is there; takes over what dead processes left
     finish_store(store, shape, write_rows)        the table of rows, then the manifest with the checksums
 
@@ -20,7 +20,7 @@ from spice_select.errors import NoRoomError, OutputError
 from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory, write_bytes
 from spice_select.files.directory import ensure_writable, refuse_links
 from spice_select.files.locks import CLAIMS, claimed
-from spice_select.files.records import differences, read_json, write_json
+from spice_select.files.records import differences, file_digest, read_json, write_json
 from spice_select.pool.examples import Pool
 from spice_select.row_tables import plain_json, write_texts
 from spice_select.store import layout
@@ -43,7 +43,7 @@ def check_place(store: Path) -> None:
         raise OutputError(f"{store}: holds {foreign[0]}, which is no part of a store; choose another --output.")
 
 
-def prepare_store(store: Path, identity: dict[str, Any], write_pool: Callable[[Path], None]) -> None:
+def begin_store(store: Path, identity: dict[str, Any], write_pool: Callable[[Path], None]) -> None:
     """Make `store`, which need not exist, the store of `identity`, or check that it is.
 
     `write_pool` writes `pool.json` and `pool.parquet` into the directory. Raises `OutputError` where the directory is
@@ -78,7 +78,7 @@ def compute_shards(store: Path, shape: Shape, compute: Compute, note: Callable[[
     The store is prepared and has its proxy; `note` receives what this process waits for. Raises `OutputError` where a
     shard is damaged or cannot be written.
     """
-    proxy = layout.file_digest(store / layout.PROXY)
+    proxy = file_digest(store / layout.PROXY)
     for shard in range(shape.shards):
         if layout.shard_path(store, shard).exists():
             layout.verify_shard(store, shape, shard, proxy)
@@ -107,8 +107,8 @@ def finish_store(store: Path, shape: Shape, write_rows: Callable[[Path, list[Ten
         write_rows(
             store / layout.ROWS, [layout.read_shard(store, shape, shard).squared_norms for shard in range(shape.shards)]
         )
-        files = {name: layout.file_digest(store / name) for name in layout.FILES}
-        shards = [layout.file_digest(layout.shard_path(store, shard)) for shard in range(shape.shards)]
+        files = {name: file_digest(store / name) for name in layout.FILES}
+        shards = [file_digest(layout.shard_path(store, shard)) for shard in range(shape.shards)]
         about = {"format": layout.FORMAT, "format_version": layout.FORMAT_VERSION, **asdict(shape)}
         write_json(store / layout.MANIFEST, {**about, "files": files, "shards": shards})
 
@@ -127,7 +127,7 @@ def _reopen(store: Path) -> None:
         return
     files = layout.read_manifest(store).files
     for path in (store / name for name in layout.FILES if name != layout.IDENTITY):
-        if path.exists() and layout.file_digest(path) != files[path]:
+        if path.exists() and file_digest(path) != files[path]:
             raise OutputError(f"{path}: is damaged (its checksum does not match the manifest).\n{AGAIN}")
     if not all(path.exists() for path in files):
         (store / layout.MANIFEST).unlink()

@@ -6,7 +6,7 @@ The study's directory, format version 2. What is there is not computed again:
     untrained.json            loss of each held-out row by id before any fine-tuning
     cells/<cell>-<seed>-<digest of options>/
         selection/            the directory of a run; train.parquet alone where the rows come from a shared Gram matrix
-        cell.json             a `Choice`; written when the rows are chosen
+        cell.json             a `CellChoice`; written when the rows are chosen
     tuned/<seed>-<digest of ids>/    for all cells that choose these rows at this seed
         checkpoint/           what `finetune` leaves
         heldout.json          as untrained.json, after fine-tuning; written last
@@ -50,7 +50,7 @@ DECISIVE = {"model", "budget", "gradient_seeds", "format", "columns", "max_lengt
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CellChoice:
     """The rows of a cell at a seed, in the pool's order, and the options that they were chosen by."""
 
     options: dict[str, Any]
@@ -68,7 +68,7 @@ class Study:
     heldout: Pool
     progress: Progress
 
-    def choose(self, cell: str, seed: int) -> tuple[Choice, Path]:
+    def choose(self, cell: str, seed: int) -> tuple[CellChoice, Path]:
         """The choice of a cell, made unless it is on disk, and its `selection`. Raises as `select` does."""
         options, tokens = self.config.cells[cell], None
         if EQUAL_TOKENS in options:
@@ -80,8 +80,8 @@ class Study:
             rows = self._rows(self.config.run_config(cell, seed, tokens), selection)
             chosen = [self.prepared.pool.examples[row] for row in rows]
             trained = sum(row.trained_tokens for row in chosen)
-            write_json(record, asdict(Choice(options, [row.id for row in chosen], trained)))
-        return read_json(record, Choice), selection
+            write_json(record, asdict(CellChoice(options, [row.id for row in chosen], trained)))
+        return read_json(record, CellChoice), selection
 
     def _rows(self, config: RunConfig, selection: Path) -> list[int]:
         """Places of the chosen rows in the pool, in its order; `selection` then holds them as chats."""

@@ -143,7 +143,7 @@ def overlap_remarks(pool: Pool, heldout: Pool) -> list[str]:
     known = set(prompts(pool))
     shared = sum(prompt in known for prompt in prompts(heldout))
     remark = f"{shared:,} of {len(heldout.examples):,} held-out rows have a prompt that is also in the pool"
-    return [f"{remark}; a cell that chooses it has a lower loss for that."] if shared else []
+    return [f"{remark}; a cell that chooses the pool's row has a lower loss for this reason alone."] if shared else []
 
 
 def _starred(difference: SeedMean | None) -> str:

@@ -27,10 +27,10 @@ FORMAT_VERSION = 1
 READY = ".spice-checkpoint.tmp"
 """A complete checkpoint inside the directory whose earlier one it replaces."""
 
-Existing = Literal["refuse", "overwrite"]
+ExistingCheckpoint = Literal["refuse", "overwrite"]
 
 
-def check_output(output: Path, existing: Existing) -> None:
+def check_output(output: Path, existing: ExistingCheckpoint) -> None:
     """Raise `OutputError` if `output` holds a checkpoint to keep, or files that `finetune` did not write."""
     if os.path.lexists(output) and not output.is_dir():
         raise OutputError(f"{output}: is a file, or a link to no directory; choose another --output.")

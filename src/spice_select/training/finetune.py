@@ -45,7 +45,7 @@ def finetune(
     data: Data,
     *,
     output: str | Path,
-    existing: checkpoint.Existing = "refuse",
+    existing: checkpoint.ExistingCheckpoint = "refuse",
     progress: Progress | None = None,
     **options: Any,
 ) -> FinetuneResult:
