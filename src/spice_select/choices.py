@@ -13,10 +13,26 @@ _CHECKED = ConfigDict(strict=True, revalidate_instances="always")  # for records
 
 
 @dataclass(frozen=True, slots=True)
+class AllDirections:
+    """U, in nats, of the scaled gradients in all their directions, not in the principal ones that rows were chosen by.
+
+    `random_information` is of as many random rows (of as many tokens, under a budget in tokens), `greedy_information`
+    of greedy picks by gain alone in all directions; None where these would take long.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+    information: float
+    random_information: float
+    greedy_information: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Measures:
     """Quantities of every row of a pool, in the pool's order, and of the pool as a whole.
 
-    `norm` is |g_i| before scaling; everything else concerns the scaled gradients. `alpha` is absolute.
+    `norm` is |g_i| before scaling; everything else concerns the scaled gradients in the directions that rows were
+    chosen by. `alpha` is absolute; `guarantee` is None where nothing is proven of such picks; `all_directions` is None
+    where the choice was made in all directions, or where that would take long.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
@@ -33,6 +49,8 @@ class Measures:
     certificate: float
     bound_source: str
     curvature: float
+    guarantee: float | None = None
+    all_directions: AllDirections | None = None
 
     def largest_norms(self, count: int) -> list[int]:
         """Places of the `count` largest unscaled gradients; ties go to the lower place."""
@@ -86,8 +104,31 @@ class PoolRecord:
     def from_json(cls, data: dict[str, Any]) -> "PoolRecord":
         """Inverse of `to_json`."""
         plain = {key: value for key, value in data.items() if key not in ("measures", "bad")}
-        measures = Measures(**data["measures"]) if data["measures"] is not None else None
-        return cls(**plain, measures=measures, bad=[BadRow(**bad) for bad in data.get("bad", [])])
+        return cls(
+            **plain, measures=_measures_from(data["measures"]), bad=[BadRow(**bad) for bad in data.get("bad", [])]
+        )
+
+
+def _measures_from(data: dict[str, Any] | None) -> Measures | None:
+    if data is None:
+        return None
+    everywhere = data.get("all_directions")
+    plain = {key: value for key, value in data.items() if key != "all_directions"}
+    return Measures(**plain, all_directions=None if everywhere is None else AllDirections(**everywhere))
+
+
+def all_directions(pools: Sequence[Measures]) -> AllDirections | None:
+    """Summed over `pools`; None where one of them has none."""
+    found = [measures.all_directions for measures in pools]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return None
+    greedy = [one.greedy_information for one in known if one.greedy_information is not None]
+    return AllDirections(
+        sum(one.information for one in known),
+        sum(one.random_information for one in known),
+        sum(greedy) if len(greedy) == len(known) else None,
+    )
 
 
 def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
@@ -95,7 +136,13 @@ def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:
     return sorted(row for record in records for row in record.picked_rows)
 
 
-def measures_of(selection: Selection, norms: Tensor, alpha: float, random_information: float) -> Measures:
+def measures_of(
+    selection: Selection,
+    norms: Tensor,
+    alpha: float,
+    random_information: float,
+    all_directions: AllDirections | None,
+) -> Measures:
     """The measures of a pool from its selection; `norms` [m] are |g_i| before scaling."""
     per_row = {name: getattr(selection, name).tolist() for name in ("gain", "base", "epsilon", "conflict", "score")}
     certificate = selection.certificate
@@ -109,4 +156,6 @@ def measures_of(selection: Selection, norms: Tensor, alpha: float, random_inform
         certificate=certificate.ratio,
         bound_source=certificate.source,
         curvature=selection.curvature,
+        guarantee=selection.guarantee,
+        all_directions=all_directions,
     )

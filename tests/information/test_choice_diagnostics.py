@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles import diversity_oracle, selection_oracle
 from oracles.information_pools import alphas, generic_pools, gram_of, pools
 from spice_select.information import (
+    RowLimit,
     TensorFeatures,
     gram_features,
     half_life,
@@ -37,7 +38,7 @@ def test_information_of_a_subset_follows_its_definition(vectors, alpha, data):
 @given(generic_pools(), st.integers(0, 99))
 def test_no_draw_has_more_information_than_all_rows(vectors, seed):
     features, count = TensorFeatures(torch.from_numpy(vectors)), max(1, len(vectors) // 2)
-    draws = random_draws(features, count, 1.0, 5, torch.Generator().manual_seed(seed))
+    draws = random_draws(features, RowLimit(count), range(count), 1.0, 5, torch.Generator().manual_seed(seed))
     whole = subset_information(features, torch.arange(len(vectors)), 1.0)
     assert len(draws) == 5 and float(draws.max()) <= whole + 1e-9
 

@@ -319,5 +319,7 @@ def test_scaling_is_applied_as_rows_are_read():
 def test_random_information_is_that_of_the_gram_form(budget):
     features = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     by_gram = random_information(features @ features.T, budget, 0.7, 5, torch.Generator().manual_seed(1))
-    by_features = random_draws(TensorFeatures(features), budget, 0.7, 5, torch.Generator().manual_seed(1)).mean()
+    by_features = random_draws(
+        TensorFeatures(features), RowLimit(budget), range(budget), 0.7, 5, torch.Generator().manual_seed(1)
+    ).mean()
     assert by_features == pytest.approx(by_gram, rel=1e-10)

@@ -104,7 +104,7 @@ def test_so_they_are_beside_given_rows_and_for_subsets(unit, power, scale, data)
     subset = data.draw(st.permutations(range(len(vectors))))[:before]
     exact = float(high_precision.information(vectors, subset, alpha))
     assert abs(information(vectors @ vectors.T, subset, alpha) - exact) <= EXACT * reach(vectors, alpha) * len(subset)
-    draws = random_draws(rows, limit.most, alpha, 3, torch.Generator().manual_seed(0), there)
+    draws = random_draws(rows, limit, range(limit.most), alpha, 3, torch.Generator().manual_seed(0), there)
     assert bool(torch.isfinite(draws).all())
 
 

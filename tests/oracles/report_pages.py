@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 
+from spice_select.choices import AllDirections
 from spice_select.information import Theorem4
 from spice_select.pool.types import Line
 from spice_select.report.content import (
@@ -92,7 +93,7 @@ def empty_report() -> SelectionReport:
 def bare_report() -> SelectionReport:
     """All parts are there, and whatever can be None, empty or zero within them is."""
     nothing = Curve([], [], [], [])
-    theory = Theory(nothing, nothing, nothing, None, 1, 0.0, 0.0, [], 1.0, 0.0, 1.0, [], None)
+    theory = Theory(nothing, nothing, nothing, None, 1, 0.0, 0.0, [], 1.0, 0.0, None, None, [], None)
     row = RowStory(Line(0, "only", "s", "f:1", 0, 0), "", "", None, None, None, None, None, None, None, [], [])
     shares = [PoolPart("s", 0, 0, 0, 0)]
     return SelectionReport(
@@ -104,7 +105,7 @@ def bare_report() -> SelectionReport:
         diversity=[Diversity("d", "gradients", 0.0, 0.0)],
         rows=[row],
         all_rows=1,
-        audit=Audit("", Findings(0, []), None, 0, Findings(0, []), Findings(0, [])),
+        audit=Audit("", None, None, 0, Findings(0, []), Findings(0, [])),
     )
 
 
@@ -190,6 +191,7 @@ def _theory(words: Words) -> Theory:
         certificate=0.771,
         curvature=0.93,
         guarantee=0.651,
+        all_directions=AllDirections(60.12, 48.7, 63.9),
         correlations=[
             Correlation("conflict and gain", -0.412, 324, -0.66),
             Correlation(words("conflict and |epsilon|"), 0.38, 324, None),

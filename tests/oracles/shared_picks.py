@@ -52,7 +52,7 @@ def choose(seed: int, ranks: Ranks) -> tuple[Selection, Tensor]:
         known = moments_of(features, ranks)
     found = choose_rows(known, limit, 0.7, penalty, stop_ratio, given)
     generator = torch.Generator().manual_seed(seed)
-    by_chance = random_draws(features, len(found.indices), 0.7, 5, generator, given, ranks)
+    by_chance = random_draws(features, limit, found.indices, 0.7, 5, generator, given, ranks)
     return found, by_chance
 
 

@@ -17,6 +17,7 @@ from oracles import report_oracle as oracle
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import forecast, select
 from spice_select.errors import ConfigError, OutputError
+from spice_select.information import select_from_gram
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write_page
 from spice_select.report.composition import TOO_SHORT, diversity_of, language
@@ -53,6 +54,12 @@ def as_seen(run: Path, pool: dict) -> np.ndarray:
     tokens = {row["index"]: row["trained_tokens"] for row in oracle.scores(run)}
     rank = max(1, min(pool["quota"] // 2, 16))
     return oracle.seen(pool["gram"], [tokens[row] for row in pool["rows"]], rank)
+
+
+def uncut(run: Path, pool: dict) -> np.ndarray:
+    """The Gram matrix of a pool's scaled gradients in all directions."""
+    tokens = {row["index"]: row["trained_tokens"] for row in oracle.scores(run)}
+    return oracle.seen(pool["gram"], [tokens[row] for row in pool["rows"]], len(pool["rows"]))
 
 
 def places(pool: dict, rows: list[int]) -> list[int]:
@@ -92,7 +99,21 @@ def test_information_and_its_rivals(run, report):
     bound = sum(p["bound"] for p in pools)
     assert theory.certificate == pytest.approx(chosen / bound, rel=1e-6)
     assert theory.curvature == pytest.approx(max(p["curvature"] for p in pools))
-    assert theory.guarantee == pytest.approx((1 - math.exp(-theory.curvature)) / theory.curvature)
+    assert theory.guarantee is None  # the penalty is not 0
+
+
+def test_information_in_all_directions(run, report):
+    """Of the picks, random rows and greedy picks: of scaled gradients, without the cut to principal directions."""
+    found, picked, greedily = report.theory.all_directions, 0.0, 0.0
+    for p in whole_pools(run):
+        whole = uncut(run, p)
+        picked += oracle.information(whole, places(p, p["picks"]), p["alpha"])
+        best = select_from_gram(whole, len(p["picks"]), p["alpha"], 0.0).indices
+        greedily += oracle.information(whole, best, p["alpha"])
+    assert found.information == pytest.approx(picked, rel=1e-6)
+    assert found.greedy_information == pytest.approx(greedily, rel=1e-6)
+    assert 0 < found.random_information < found.greedy_information
+    assert report.theory.information < found.information <= found.greedy_information
 
 
 def oracle_greedy(run: Path, pools: list[dict]) -> float:
@@ -190,12 +211,21 @@ def test_stories_say_what_the_scores_say(run, report, pool):
 
 
 def test_audit_lists_follow_their_definitions(run, report):
-    rows = {row["index"]: row for row in oracle.scores(run)}
-    opposed = sorted((-row["conflict"], row["index"]) for row in rows.values() if row["conflict"] > 0)
-    assert [finding.line.index for finding in report.audit.conflicts.listed] == [index for _, index in opposed[:100]]
+    against: dict[int, float] = {}
+    for p in whole_pools(run):
+        values, vectors = np.linalg.eigh(uncut(run, p))
+        features = vectors * np.sqrt(np.clip(values, 0, None))
+        for row, vector in zip(p["rows"], features, strict=True):
+            mean = np.mean(
+                [features[place] for place in places(p, [pick for pick in p["picks"] if pick != row])], axis=0
+            )
+            against[row] = float(-vector @ mean / np.linalg.norm(vector) / np.linalg.norm(mean))
+    opposed = sorted((row for row, value in against.items() if value > 0), key=lambda row: -against[row])
+    assert [finding.line.index for finding in report.audit.conflicts.listed] == opposed[:100]
     assert report.audit.conflicts.total == len(opposed)
     for finding in report.audit.conflicts.listed:
-        assert finding.value == rows[finding.line.index]["conflict"]
+        assert finding.value == pytest.approx(against[finding.line.index], rel=1e-6)
+        assert f"(cosine {-finding.value:.3f})" in finding.reason
     together = 0
     for p in whole_pools(run):
         values, vectors = np.linalg.eigh(p["gram"])

@@ -92,9 +92,13 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
     for note in run.missing:
         click.echo(printable(f"note: {note}"))
     click.echo(printable(found.scope))
-    _print_list("opposed to the picks", found.conflicts.total, _described(found.conflicts), limit)
+    unknown = "not known, because no gradients are available to compare"
+    if found.conflicts is None:
+        click.echo(f"\nopposed to the picks: {unknown}")
+    else:
+        _print_list("opposed to the picks", found.conflicts.total, _described(found.conflicts), limit)
     if found.duplicates is None:
-        click.echo("\nnear-duplicates: not known, because no gradients are available to compare")
+        click.echo(f"\nnear-duplicates: {unknown}")
     else:
         _print_list("groups of near-duplicates", found.groups, list(map(_named, found.duplicates)), limit)
     _print_list("outliers", found.outliers.total, _described(found.outliers), limit)

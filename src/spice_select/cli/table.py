@@ -61,18 +61,27 @@ def _figures(result: "RunResult") -> dict[str, str]:
         why = "their loss or gradient is not finite: column problem of scores.parquet"
         figures["rows not choosable"] = f"{summary.not_finite:,}; {why}"
     if summary.quality is not None:
-        figures |= _quality(summary.quality)
+        size = "number" if result.config.budget_tokens is None else "tokens"
+        figures |= _quality(summary.quality, size)
     parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
 
 
-def _quality(quality: "Quality") -> dict[str, str]:
-    by_chance = quality.random_information
+def _quality(quality: "Quality", size: str) -> dict[str, str]:
+    by_chance, everywhere = quality.random_information, quality.all_directions
     ratio = f", {quality.information / by_chance:.2f} times as much" if by_chance > 0 else ""
     best, lowest = f"{quality.certificate:.1%}", f"{quality.lowest_certificate:.1%}"
-    return {
+    figures = {
         "among the largest norms": f"{quality.norm_overlap:.0%} of the picks",
-        "information U": f"{quality.information:.2f} nats; random rows of the same number {by_chance:.2f}{ratio}",
         "mean conflict": f"{quality.mean_conflict:.4f}",
+        "information U": f"{quality.information:.2f} nats; random rows of the same {size} {by_chance:.2f}{ratio}",
         "certificate": f"at least {best} of the best possible U (lowest pool {lowest})",
     }
+    if everywhere is not None:
+        figures["information U"] += "; in the principal directions"
+        greedy = everywhere.greedy_information
+        best_known = "" if greedy is None else f", greedy picks by gain alone {greedy:.2f}"
+        figures["U in all directions"] = (
+            f"{everywhere.information:.2f} nats; random rows {everywhere.random_information:.2f}{best_known}"
+        )
+    return figures

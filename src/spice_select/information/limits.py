@@ -38,9 +38,9 @@ class Limit:
         """The share of the highest U within the limit that greedy picks with penalty 0 hold: here Theorem 3's."""
         return guarantee_factor(curvature)
 
-    def random_rows(self, picks: Sequence[int], rows: int, generator: torch.Generator) -> Tensor:
-        """Rows out of so many, drawn uniformly at random: as many as `picks`."""
-        return torch.randperm(rows, generator=generator)[: len(picks)]
+    def as_much(self, picks: Sequence[int], order: Tensor) -> Tensor:
+        """The first rows of `order` [n] that amount to as much as `picks`: here to as many rows."""
+        return order[: len(picks)]
 
 
 @dataclass(frozen=True)
@@ -163,16 +163,15 @@ class CostLimit(Limit):
         del curvature
         return 1.0 - math.exp(-0.5)
 
-    def random_rows(self, picks: Sequence[int], rows: int, generator: torch.Generator) -> Tensor:
-        """As `Limit.random_rows`: in random order whatever still fits into the cost of `picks`, not as many rows."""
-        costs, order = self.costs.cpu(), torch.randperm(rows, generator=generator)
-        left, drawn = float(costs[list(picks)].sum()), [order[:0]]
-        while len(order := order[costs[order] <= left]):
-            spent = costs[order].cumsum(0)
-            fitting = int((spent <= left).sum())
-            drawn.append(order[:fitting])
-            left, order = left - float(spent[fitting - 1]), order[fitting:]
-        return torch.cat(drawn)
+    def as_much(self, picks: Sequence[int], order: Tensor) -> Tensor:
+        """As `Limit.as_much`: each row in turn that still fits into the cost of `picks`."""
+        left, fitting = float(self.costs[list(picks)].sum()), [order[:0]]
+        while len(order := order[self.costs[order] <= left]):
+            spent = self.costs[order].cumsum(0)
+            count = int((spent <= left).sum())
+            fitting.append(order[:count])
+            left, order = left - float(spent[count - 1]), order[count:]
+        return torch.cat(fitting)
 
 
 def priorities(scores: Tensor, weights: Tensor | None) -> Tensor:

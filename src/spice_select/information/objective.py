@@ -3,7 +3,7 @@
 Contract: exact in float64; features are read once a subset.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex, cast
 
 import torch
@@ -13,6 +13,7 @@ from spice_select.information.checks import read_alpha, read_budget, read_count,
 from spice_select.information.features import FeatureRows, PartOfFeatures
 from spice_select.information.gram import GramLike, read_gram
 from spice_select.information.inverse import log_det_shifted
+from spice_select.information.limits import Limit
 from spice_select.information.moments import second_moment
 from spice_select.information.ranks import ALONE, Ranks
 
@@ -52,21 +53,23 @@ def random_information(
 
 def random_draws(
     features: FeatureRows,
-    budget: int,
+    limit: Limit,
+    picks: Sequence[int],
     alpha: float,
     draws: int,
     generator: torch.Generator,
     given: FeatureRows | None = None,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """U(S) of `draws` uniformly random subsets of `budget` rows, [draws] in nats; their mean is `random_information`.
+    """U(S) of `draws` uniformly random subsets, [draws] in nats, each as much as `picks` by the limit: in rows or cost.
 
     With `given` rows it is what random rows add to them, U(given + S) - U(given).
     """
     found = torch.zeros(draws, dtype=torch.float64)
     before = None if given is None else second_moment(given, ranks)
     for draw in range(draws):
-        rows = torch.randperm(features.rows, generator=generator)[:budget].sort().values.to(features.device)
+        order = torch.randperm(features.rows, generator=generator)
+        rows = limit.as_much(picks, order).sort().values.to(features.device)
         if draw % ranks.size == ranks.rank:
             found[draw] = subset_information(features, rows, alpha, before)
     return ranks.all_reduce_sum(found)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spice_select.choices import PoolRecord
+from spice_select.choices import AllDirections, PoolRecord, all_directions
 from spice_select.pool.types import Line
 
 
@@ -25,7 +25,8 @@ class SourceShare:
 class Quality:
     """Figures that need gradients. Information is in nats, summed over pools.
 
-    `certificate` is sum of U over sum of bounds: at least this share of the best possible picks within the same pools.
+    `certificate` is sum of U over sum of bounds: at least this share of the U, in the directions that rows were chosen
+    by, of the best possible picks within the same pools, budget and quota. `all_directions` holds U in all of them.
     """
 
     information: float
@@ -34,6 +35,7 @@ class Quality:
     lowest_certificate: float
     mean_conflict: float
     norm_overlap: float
+    all_directions: AllDirections | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +98,5 @@ def _quality(records: Sequence[PoolRecord]) -> Quality | None:
         lowest_certificate=min(m.certificate for _, m in measured),
         mean_conflict=statistics.fmean(conflicts) if conflicts else 0.0,
         norm_overlap=overlap / picks if picks else 0.0,
+        all_directions=all_directions([m for _, m in measured]),
     )

@@ -30,6 +30,7 @@ from spice_select.stopwatch import Stopwatch
 FORMAT_VERSION = 1
 POOL_MEASURES = (
     "alpha", "information", "random_information", "bound", "bound_source", "certificate", "curvature",
+    "guarantee",
 )  # fmt: skip
 """What the manifest holds of each pool, beside its counts."""
 
@@ -113,4 +114,8 @@ def _pool(record: PoolRecord) -> dict[str, Any]:
     counts = {"pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "quota": record.quota,
               "picked": len(record.picks), "stopped_early": record.stopped_early,
               "seconds": round(record.seconds, 3)}  # fmt: skip
-    return counts | {name: getattr(record.measures, name) for name in POOL_MEASURES if record.measures is not None}
+    if record.measures is None:
+        return counts
+    everywhere = record.measures.all_directions
+    measures = {name: getattr(record.measures, name) for name in POOL_MEASURES}
+    return counts | measures | {"all_directions": None if everywhere is None else asdict(everywhere)}

@@ -4,16 +4,19 @@ benchmarks/audit.py measures what each list finds, and how much of it is right.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from spice_select.information.features import own_blocks
 from spice_select.information.similar import similar_groups
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.report.answers import suspects_of
 from spice_select.report.content import Audit, DuplicateGroup, Finding, Findings
-from spice_select.report.finished_run import FinishedRun
+from spice_select.report.finished_run import FinishedRun, PoolGradients
 from spice_select.report.row_stories import neighbours_of
 
 LISTED = 100  # most entries of a list
@@ -37,7 +40,7 @@ def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
     outliers = [*unusable, *_outliers(run)]
     return Audit(
         scope=_scope(run),
-        conflicts=_conflicts(run),
+        conflicts=_conflicts(run) if run.pools else None,
         duplicates=duplicates[:LISTED] if run.pools else None,
         groups=len(duplicates),
         outliers=Findings(len(outliers), outliers[:LISTED]),
@@ -71,9 +74,9 @@ def _of_rows(run: FinishedRun, quantity: str) -> dict[int, float]:
 
 
 def _conflicts(run: FinishedRun) -> Findings:
-    """Rows with a conflict above 0, the largest first, with the picks that they oppose most."""
-    opposed = [(row, value) for row, value in _of_rows(run, "conflict").items() if value > 0]
-    opposed.sort(key=lambda item: (-item[1], item[0]))
+    """Rows whose gradient opposes the mean of the picks, the most opposed first, with the picks they oppose most."""
+    pairs = (pair for pool in run.pools for pair in zip(pool.record.rows, _oppositions(pool), strict=True))
+    opposed = sorted(((row, value) for row, value in pairs if value > 0), key=lambda item: (-item[1], item[0]))
     near = neighbours_of([row for row, _ in opposed[:LISTED]], run.pools, run.lines)
     listed: list[Finding] = []
     for row, value in opposed[:LISTED]:
@@ -82,11 +85,28 @@ def _conflicts(run: FinishedRun) -> Findings:
     return Findings(len(opposed), listed)
 
 
+def _oppositions(pool: PoolGradients) -> list[float]:
+    """-cos of each row's scaled gradient with the mean of the other picks and of given rows, in all directions, [m].
+
+    Directions that the choice leaves out count here, so this is not the recorded conflict.
+    """
+    chosen = pool.uncut.take(torch.tensor(pool.record.picks))
+    before = [block.sum(dim=0) for _, block in own_blocks(pool.uncut_given)] if pool.uncut_given is not None else []
+    mean = torch.stack([chosen.sum(dim=0), *before]).sum(dim=0)
+    parts = [torch.stack([block @ mean, block.square().sum(dim=1)]) for _, block in own_blocks(pool.uncut)]
+    products, squared_norms = torch.cat(parts, dim=1)
+    picks, squared_lengths = pool.record.picks, (mean @ mean).expand(len(products)).clone()
+    squared_lengths[picks] = (mean - chosen).square().sum(dim=1)
+    products[picks] -= squared_norms[picks]
+    cosines = products * (squared_norms * squared_lengths).rsqrt()
+    return cast("list[float]", (-cosines).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).tolist())
+
+
 def _duplicates(run: FinishedRun, same: float) -> list[DuplicateGroup]:
     groups = [
         (sorted(pool.record.rows[member] for member in members), least)
         for pool in run.pools
-        for members, least in similar_groups(pool.unscaled, same)
+        for members, least in similar_groups(pool.uncut, same)
     ]
     groups.sort(key=lambda group: (-len(group[0]), group[0]))
     return [DuplicateGroup(len(rows), [run.lines[row] for row in rows[:SHOWN]], least) for rows, least in groups]

@@ -94,7 +94,7 @@ def _compared(
     picked = run.picked
     tokens: list[int] = run.lines.trained_tokens[picked].tolist()
     followed = [_followed(pool, picks, judge.penalty) for pool, picks in choice]
-    by_chance = sum(float(pool.random_information(len(picks), DRAWS, judge.seed).mean()) for pool, picks in choice)
+    by_chance = sum(float(pool.random_information(picks, DRAWS, judge.seed).mean()) for pool, picks in choice)
     return ComparedRun(
         name=name,
         method=run.config.method,

@@ -84,9 +84,9 @@ def language(text: str) -> str:
 
 
 def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int) -> list[Diversity]:
-    """On unscaled gradients, in each candidate pool separately; `pools` come with the places of their kept rows."""
+    """On cosines of gradients, in each candidate pool separately; `pools` come with the places of their kept rows."""
     candidates = [
-        Candidates(pool.unscaled.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool)
+        Candidates(pool.uncut.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool)
         for pool, kept in pools
     ]
     return _diversity(candidates, "gradients")

@@ -1,12 +1,13 @@
 """What a report and a comparison say: quantities and texts, computed before any page or figure exists.
 
 Every number is finite. A part that cannot be known is None or empty, and `notes` says why. Information U and gain are
-in nats; "cosine" is that of two unscaled gradients, in [-1, 1]; `tokens` are trained ones.
+in nats; "cosine" is that of two gradients in all their directions, in [-1, 1]; `tokens` are trained ones.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spice_select.choices import AllDirections
 from spice_select.information import Theorem4
 from spice_select.pool.types import Line
 
@@ -55,7 +56,8 @@ class Theory:
     rivals: Sequence[Rival]
     certificate: float  # U / bound, a lower bound on the share of the best possible U
     curvature: float  # total curvature c, the largest of any pool, in [0, 1]
-    guarantee: float  # (1 - e^-c) / c, for penalty 0
+    guarantee: float | None  # share of the best U that is proven for such picks, the lowest of any pool; None if none
+    all_directions: AllDirections | None  # summed over pools; None where a pool has none
     correlations: Sequence[Correlation]  # of conflict with gain and with |epsilon|
     theorem4: Theorem4 | None  # None where its condition was met at no pick
 
@@ -112,7 +114,7 @@ class RowStory:
     rank: int | None  # 0 for the first pick of its pool; None where it was not picked
     gain: float | None  # D_x(S) when it was picked, or at the end
     base: float | None  # D_x(empty)
-    conflict: float | None  # max(0, -cosine) with the mean of the picks
+    conflict: float | None  # with the mean of the picks, in the directions that rows were chosen by
     score: float | None  # gain - penalty * conflict
     norm: float | None  # of the unscaled gradient
     overlaps: Sequence[Neighbour]  # other picks with the highest positive cosines, highest first
@@ -151,7 +153,7 @@ class Audit:
     """Rows to check before training on them."""
 
     scope: str  # which rows were compared with which, in words
-    conflicts: Findings  # most opposed to the picks
+    conflicts: Findings | None  # most opposed to the picks; None where no gradients are available
     duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where no gradients are available
     groups: int  # all groups of near-duplicates
     outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows

@@ -1,10 +1,10 @@
 """A finished run as a report reads it: its rows, records and texts, and the gradients that it chose by.
 
 run = open_run(Path("chosen"))
-for pool in run.pools: pool.record, pool.scaled, pool.unscaled
+for pool in run.pools: pool.record, pool.scaled, pool.uncut
 
-The scaled gradients are rebuilt by `scaled_gram_of` and `scaled_pool`, which the choice itself calls; no other module
-of the report calls `schedule` for them.
+The scaled gradients are rebuilt by `scaled_gram_of`, `cut_gram_of` and `scaled_pool`, which the choice itself calls;
+no other module of the report calls `schedule` for them.
 """
 
 # pyarrow ships no annotations
@@ -28,7 +28,6 @@ from spice_select.files.records import file_digest, read_json
 from spice_select.information import (
     FeatureRows,
     Limit,
-    PartOfFeatures,
     RowLimit,
     SelectionInputError,
     TensorFeatures,
@@ -43,7 +42,7 @@ from spice_select.progress import NoProgress
 from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.schedule.budget import limit_of, lines_at
 from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
-from spice_select.schedule.pick_in_pool import scaled_gram_of
+from spice_select.schedule.pick_in_pool import cut_gram_of, scaled_gram_of
 from spice_select.schedule.whole_pool import scaled_pool
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.reading import GradientStore
@@ -55,10 +54,11 @@ class PoolGradients:
 
     record: PoolRecord  # its picks
     measures: Measures  # of `record`
-    scaled: FeatureRows  # [m, d] scaled and in their main directions, as the choice saw them
+    scaled: FeatureRows  # [m, d] scaled and in their principal directions, as the choice saw them
     squared_norms: Tensor  # [m] |g|^2 of `scaled`
-    unscaled: FeatureRows  # [m, d'] in all directions that are known
+    uncut: FeatureRows  # [m, d'] scaled, in all their directions: their cosines are those of the gradients
     given: FeatureRows | None  # rows that were in the training set before the choice, as `scaled`
+    uncut_given: FeatureRows | None  # the same rows, as `uncut`
     limit: Limit  # on what may be picked
 
     def information(self, rows: Sequence[int]) -> float:
@@ -66,10 +66,10 @@ class PoolGradients:
         before = None if self.given is None else second_moment(self.given)
         return subset_information(self.scaled, torch.tensor(rows), self.measures.alpha, before)
 
-    def random_information(self, count: int, draws: int, seed: int) -> Tensor:
-        """U in nats of random subsets of `count` rows, [draws]."""
+    def random_information(self, picks: Sequence[int], draws: int, seed: int) -> Tensor:
+        """U in nats of random subsets as large as `picks`, in rows or under a budget in tokens in tokens, [draws]."""
         generator = torch.Generator().manual_seed(seed + self.record.pool)
-        return random_draws(self.scaled, count, self.measures.alpha, draws, generator, self.given)
+        return random_draws(self.scaled, self.limit, picks, self.measures.alpha, draws, generator, self.given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +96,9 @@ class FinishedRun:
         limit = limit_of(config, lines_at(self.lines, record.rows))
         given = None if config.given is None else GradientStore.open(config.given, store.device)
         seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, NoProgress())
-        unscaled = PartOfFeatures(store, torch.tensor(record.rows, device=store.device))
-        squared_norms = seen.moments.squared_norms
-        return PoolGradients(record, record.measures, seen.features, squared_norms, unscaled, seen.given, limit)
+        uncut, before = seen.uncut or (seen.features, seen.given)
+        norms = seen.moments.squared_norms
+        return PoolGradients(record, record.measures, seen.features, norms, uncut, seen.given, before, limit)
 
     def _from_gram(self, record: PoolRecord) -> PoolGradients | None:
         checkpoint = Checkpoint(self.directory / CHECKPOINT)
@@ -107,13 +107,14 @@ class FinishedRun:
             return None
         lengths: list[int] = self.lines.trained_tokens[record.rows].tolist()
         try:
-            seen = scaled_gram_of(gram, lengths, record.quota, self.config)
-            scaled, unscaled = TensorFeatures(gram_features(seen)), TensorFeatures(gram_features(gram))
+            whole = scaled_gram_of(gram, lengths, self.config)
+            seen = cut_gram_of(whole, record.quota, self.config)
+            scaled, uncut = TensorFeatures(gram_features(seen)), TensorFeatures(gram_features(whole))
         except SelectionInputError as error:
             path = checkpoint.gram_path(record.pool)
             raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         limit = RowLimit(len(record.picks))
-        return PoolGradients(record, record.measures, scaled, seen.squared_norms, unscaled, None, limit)
+        return PoolGradients(record, record.measures, scaled, seen.squared_norms, uncut, None, None, limit)
 
     @property
     def picked(self) -> list[int]:

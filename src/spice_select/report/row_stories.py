@@ -78,12 +78,12 @@ def neighbours_of(rows: Iterable[int], pools: Iterable[PoolGradients], lines: Se
 
 def _near(pool: PoolGradients, places: Sequence[int], lines: Sequence[Line]) -> dict[int, Near]:
     rows, chosen = torch.tensor(pool.record.rows), torch.tensor(pool.record.picks)
-    picks, directed = unit_rows(pool.unscaled.take(chosen))
+    picks, directed = unit_rows(pool.uncut.take(chosen))
     picked = rows[chosen[directed.cpu()]]
     count, found = min(NEIGHBOURS, len(picked)), dict[int, Near]()
     for start in range(0, len(places), _BLOCK):
         some = torch.tensor(places[start : start + _BLOCK])
-        members, directed = unit_rows(pool.unscaled.take(some))
+        members, directed = unit_rows(pool.uncut.take(some))
         asked = rows[some[directed.cpu()]]
         cosines = (members @ picks.T).clamp(-1.0, 1.0).cpu()
         cosines[asked[:, None] == picked[None, :]] = 0.0  # a pick is no neighbour of itself

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from spice_select.choices import Measures, PoolRecord
-from spice_select.information import RowLimit, Theorem4, choose_rows, guarantee_factor, half_life, moments_of, theorem4
+from spice_select.choices import Measures, PoolRecord, all_directions
+from spice_select.information import RowLimit, Theorem4, choose_rows, half_life, moments_of, theorem4
 from spice_select.report.content import Correlation, Curve, Rival, Theory
 from spice_select.report.finished_run import FinishedRun, PoolGradients
 
@@ -48,7 +48,8 @@ def theory_of(run: FinishedRun, notes: list[str]) -> Theory | None:
         rivals=_rivals(run, notes) if run.pools else [],
         certificate=information / bound if bound > 0 else 1.0,
         curvature=curvature,
-        guarantee=guarantee_factor(curvature),
+        guarantee=min(guarantees) if (guarantees := _guarantees(measured)) else None,
+        all_directions=all_directions([measures for _, measures in measured]),
         correlations=_correlations(measured),
         theorem4=_theorem4([pool for pool in run.pools if pool.given is None]),
     )
@@ -68,6 +69,12 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
     if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
         return None
     return float(pd.Series(one).rank().corr(pd.Series(other).rank()))
+
+
+def _guarantees(measured: Measured) -> list[float]:
+    """Of every pool; empty where any pool has none."""
+    found = [measures.guarantee for _, measures in measured]
+    return [value for value in found if value is not None] if None not in found else []
 
 
 def _of_picks(record: PoolRecord, values: Sequence[float]) -> list[float]:
@@ -93,10 +100,10 @@ def _correlations(measured: Measured) -> list[Correlation]:
 
 
 def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
-    """Other subsets of the same size in the same pools: random rows, the largest gradients, penalty 0."""
+    """Other subsets of the same size, in rows or tokens, in the same pools: random rows, largest norms, penalty 0."""
     config, pools = run.config, run.pools
-    draws = torch.stack([pool.random_information(len(pool.record.picks), DRAWS, config.seed) for pool in pools]).sum(0)
-    largest = sum(pool.information(pool.measures.largest_norms(len(pool.record.picks))) for pool in pools)
+    draws = torch.stack([pool.random_information(pool.record.picks, DRAWS, config.seed) for pool in pools]).sum(0)
+    largest = sum(pool.information(_largest(pool)) for pool in pools)
     rivals = [
         Rival(RANDOM_ROWS, float(draws.mean()), float(draws.min()), float(draws.max())),
         Rival("the largest gradients", largest, largest, largest),
@@ -108,6 +115,12 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
             free = sum(_without_penalty(pool) for pool in pools)
             rivals.append(Rival("the same choice with penalty 0", free, free, free))
     return rivals
+
+
+def _largest(pool: PoolGradients) -> list[int]:
+    """The rows of the largest unscaled norms that amount to as much as the picks."""
+    order = torch.tensor(pool.measures.largest_norms(len(pool.record.rows)))
+    return cast("list[int]", pool.limit.as_much(pool.record.picks, order).tolist())
 
 
 def _without_penalty(pool: PoolGradients) -> float:

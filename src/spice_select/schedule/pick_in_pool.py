@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from spice_select.choices import PoolRecord, measures_of
+from spice_select.choices import AllDirections, PoolRecord, measures_of
 from spice_select.config import RunConfig
 from spice_select.errors import ModelError
 from spice_select.information import (
@@ -15,6 +15,7 @@ from spice_select.information import (
     Selection,
     SelectionInputError,
     gradient_scales,
+    information,
     principal_gram,
     principal_rank,
     random_information,
@@ -57,26 +58,40 @@ def pick_in_pool(
     `seconds` is what the gradients took, for the record. Raises `ModelError` where the gradients cannot be used.
     """
     try:
-        scaled = scaled_gram_of(gram, lengths, pool.quota, config)
+        uncut = scaled_gram_of(gram, lengths, config)
+        scaled = cut_gram_of(uncut, pool.quota, config)
         alpha = relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
         selection = _select(scaled, gram, min(pool.quota, len(gram)), alpha, config)
         picks, generator = list(selection.indices), torch.Generator().manual_seed(config.seed + pool.index)
         by_chance = random_information(scaled, len(picks), alpha, POOL_DRAWS, generator)
+        everywhere = None if scaled is uncut else _in_all_directions(uncut, picks, alpha, generator)
     except SelectionInputError as error:
         raise ModelError(
             f"candidate pool {pool.index}: the proxy's gradients cannot be used ({error}).\n"
             "Try --dtype float32, a lower --learning-rate, or another --model."
         ) from error
-    measures = measures_of(selection, gram.diagonal().clamp(min=0).sqrt(), alpha, by_chance)
+    measures = measures_of(selection, gram.diagonal().clamp(min=0).sqrt(), alpha, by_chance, everywhere)
     return PoolRecord(pool.index, pool.rows, picks, pool.quota, selection.stopped_early, seconds, measures)
 
 
-def scaled_gram_of(gram: Tensor, lengths: Sequence[int], quota: int, config: RunConfig) -> Gram:
-    """Gram matrix [m, m] of scaled gradients in their principal directions, from which `quota` rows are picked."""
-    scaled = scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), gram.diagonal()))
+def scaled_gram_of(gram: Tensor, lengths: Sequence[int], config: RunConfig) -> Gram:
+    """Gram matrix [m, m] of scaled gradients, from that of the gradients themselves."""
+    return scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), gram.diagonal()))
+
+
+def cut_gram_of(scaled: Gram, quota: int, config: RunConfig) -> Gram:
+    """Gram matrix [m, m] of scaled gradients in the principal directions in which `quota` rows are picked."""
     if config.rank == "all":
         return scaled
     return principal_gram(scaled, principal_rank(quota) if config.rank == "auto" else config.rank)
+
+
+def _in_all_directions(uncut: Gram, picks: Sequence[int], alpha: float, generator: torch.Generator) -> AllDirections:
+    return AllDirections(
+        information(uncut, picks, alpha),
+        random_information(uncut, len(picks), alpha, POOL_DRAWS, generator),
+        select_from_gram(uncut, len(picks), alpha, 0.0).information,
+    )
 
 
 def _select(scaled: Gram, gram: Tensor, quota: int, alpha: float, config: RunConfig) -> Selection:

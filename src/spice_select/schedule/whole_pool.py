@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from spice_select.choices import PoolRecord, measures_of
+from spice_select.choices import AllDirections, PoolRecord, measures_of
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError
 from spice_select.information import (
     FeatureRows,
+    Limit,
     Moments,
     PartOfFeatures,
     ScaledFeatures,
@@ -21,6 +22,8 @@ from spice_select.information import (
     principal_rank,
     projected,
     random_draws,
+    second_moment,
+    subset_information,
 )
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.types import Line
@@ -28,6 +31,9 @@ from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, lines_at
 from spice_select.schedule.extraction import proxy_bytes
 from spice_select.store.reading import GradientStore
+
+LITTLE_WORK = 2e10
+"""Products of numbers up to which information is also computed in all directions: a few seconds."""
 
 STORE_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
@@ -57,23 +63,30 @@ def choose_from_store(
         )  # fmt: skip
         picks = len(selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
-        by_chance = random_draws(pool.features, picks, pool.alpha, STORE_DRAWS, generator, pool.given, ranks)
+        by_chance = random_draws(
+            pool.features, limit, selection.indices, pool.alpha, STORE_DRAWS, generator, pool.given, ranks
+        )
+        everywhere = _in_all_directions(pool, limit, selection.indices, generator, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
-    measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()))
+    measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()), everywhere)
     quota = picks if config.budget_tokens is not None else limit.most
     return PoolRecord(0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad)
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledPool:
-    """Rows of a store for a choice: scaled, in their principal directions; `given` rows likewise; absolute alpha."""
+    """Rows of a store for a choice: scaled, in their principal directions; `given` rows likewise; absolute alpha.
+
+    `uncut` are the rows, and the given ones, in all directions; None where the choice is made in all.
+    """
 
     features: FeatureRows
     moments: Moments
     given: FeatureRows | None
     alpha: float
+    uncut: tuple[FeatureRows, FeatureRows | None] | None
 
 
 def scaled_pool(
@@ -102,8 +115,9 @@ def scaled_pool(
     progress.note(f"reading {features.rows:,} rows of {features.dim:,} dimensions")
     moments = moments_of(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
+    uncut = None
     if rank != "all" and rank < min(features.rows, features.dim):
-        directions = principal_directions(moments, rank)
+        uncut, directions = (features, before), principal_directions(moments, rank)
         features = projected(features, directions, ranks)
         before = None if before is None else projected(before, directions, ranks)
         moments = moments_of(features, ranks)
@@ -114,7 +128,26 @@ def scaled_pool(
         )
     mean = float(ranks.broadcast(moments.squared_norms.mean(), 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
-    return ScaledPool(features, moments, before, alpha)
+    return ScaledPool(features, moments, before, alpha, uncut)
+
+
+def _in_all_directions(
+    pool: ScaledPool, limit: Limit, picks: Sequence[int], generator: torch.Generator, ranks: Ranks
+) -> AllDirections | None:
+    """Of `picks`, random rows and greedy ones; each only where it takes little beside the choice itself."""
+    if pool.uncut is None:
+        return None
+    features, given = pool.uncut
+    products = len(picks) * features.dim  # of picks with dimensions
+    if products * min(len(picks), features.dim) > LITTLE_WORK:
+        return None
+    before = None if given is None else second_moment(given, ranks)
+    rows = torch.tensor(picks, device=features.device)
+    by_chance = random_draws(features, limit, picks, pool.alpha, STORE_DRAWS, generator, given, ranks)
+    greedily = None
+    if products * features.rows <= LITTLE_WORK:
+        greedily = choose_rows(moments_of(features, ranks), limit, pool.alpha, 0.0, None, given).information
+    return AllDirections(subset_information(features, rows, pool.alpha, before), float(by_chance.mean()), greedily)
 
 
 def _scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
