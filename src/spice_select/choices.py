@@ -17,12 +17,12 @@ class AllDirections:
     """U, in nats, of the scaled gradients in all their directions, not in the principal ones that rows were chosen by.
 
     `random_information` is of as many random rows (of as many tokens, under a budget in tokens), `greedy_information`
-    of greedy picks by gain alone in all directions; None where these would take long.
+    of greedy picks by gain alone in all directions; each is None where it would take long.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
-    information: float
-    random_information: float
+    information: float | None
+    random_information: float | None
     greedy_information: float | None
 
 
@@ -32,7 +32,7 @@ class Measures:
 
     `norm` is |g_i| before scaling; everything else concerns the scaled gradients in the directions that rows were
     chosen by. `alpha` is absolute; `guarantee` is None where nothing is proven of such picks; `all_directions` is None
-    where the choice was made in all directions, or where that would take long.
+    where the choice was made in all directions.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
@@ -118,17 +118,24 @@ def _measures_from(data: dict[str, Any] | None) -> Measures | None:
 
 
 def all_directions(pools: Sequence[Measures]) -> AllDirections | None:
-    """Summed over `pools`; None where one of them has none."""
-    found = [measures.all_directions for measures in pools]
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found):
+    """Summed over `pools`; None where all choices were made in all directions."""
+    if all(measures.all_directions is None for measures in pools):
         return None
-    greedy = [one.greedy_information for one in known if one.greedy_information is not None]
+    # In a pool that was not cut, the choice's own figures are those in all directions.
+    each = [
+        measures.all_directions or AllDirections(measures.information, measures.random_information, None)
+        for measures in pools
+    ]
     return AllDirections(
-        sum(one.information for one in known),
-        sum(one.random_information for one in known),
-        sum(greedy) if len(greedy) == len(known) else None,
+        _sum([one.information for one in each]),
+        _sum([one.random_information for one in each]),
+        _sum([one.greedy_information for one in each]),
     )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def chosen_rows(records: Sequence[PoolRecord]) -> list[int]:

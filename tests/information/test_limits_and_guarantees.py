@@ -80,3 +80,16 @@ def test_as_much_by_cost_is_what_fits_when_each_row_is_tried_in_turn(data: st.Da
             left -= costs[row]
     limit = CostLimit(torch.tensor(costs, dtype=torch.float64), 20.0)
     assert limit.as_much(picks, torch.tensor(order)).tolist() == wanted
+
+
+def test_the_cheapest_of_several_equal_rows_is_the_best_single_one() -> None:
+    moments = moments_of(TensorFeatures(torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 0.18]])))
+    assert choose_rows(moments, CostLimit(torch.tensor([200.0, 199.0, 2.0]), 200), 1.0, 0.0, None).indices == [1]
+
+
+def test_nothing_is_guaranteed_of_a_budget_of_cost_that_a_stop_left_unspent() -> None:
+    """Orthogonal rows: one that costs the whole budget, one of nearly its score, 99 of half that score."""
+    gains = torch.tensor([1.05, 1.0, *[0.5] * 99], dtype=torch.float64)
+    limit = CostLimit(torch.tensor([100.0, *[1.0] * 100]), 100)
+    moments = moments_of(TensorFeatures(torch.diag(torch.expm1(gains).sqrt())))
+    assert choose_rows(moments, limit, 1.0, 0.0, 0.9).guarantee is None

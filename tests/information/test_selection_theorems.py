@@ -10,11 +10,11 @@ from oracles import selection_oracle as oracle
 from oracles.information_pools import alphas, gram_of, pools
 from spice_select.information import (
     TensorFeatures,
-    guarantee_factor,
     select_from_gram,
     select_in_order,
     theorem4,
 )
+from spice_select.information.certificate import guarantee_factor
 
 SLACK = 1e-9
 

@@ -4,7 +4,7 @@
 
 Each instance is made from its number: at most ten rows with ties, zeros, duplicates, opposites, near-cancellations,
 bfloat16 values and extreme alphas, under a budget of rows, a quota or a budget of cost, with given rows, penalties
-and stops. Nothing of the package's mathematics is used in what its results are compared with.
+and stops. Results are compared with those of plain loops over all subsets; the lazy engine also with the eager one.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def _limit(r: random.Random, count: int) -> Limit:
 
 
 def allowed(limit: Limit, count: int) -> list[tuple[int, ...]]:
-    """Every subset within the limit that no further row could join, or of the limit's size."""
+    """Every subset within a budget of cost, or of the limit's size within a quota."""
     sizes = range(1, count + 1) if isinstance(limit, CostLimit) else range(limit.most, limit.most + 1)
     return [rows for size in sizes for rows in itertools.combinations(range(count), size) if _within(limit, rows)]
 
@@ -155,15 +155,21 @@ def conflict(instance: Instance, row: int, chosen: Sequence[int]) -> float:
 def expected(instance: Instance, information: Information) -> tuple[list[int], bool] | None:
     """The picks by definition and whether a stop ended them; None where two rows are too close for floating point."""
     picks = _greedy(instance, information, [])
-    if picks is None or not isinstance(instance.limit, CostLimit):
+    if picks is None or picks[1] or not isinstance(instance.limit, CostLimit):
         return picks
     scores = {row: _score(instance, information, row, []) for row in _open(instance.limit, len(instance.rows), [])}
     best = max(scores.values())
-    total = sum(_score(instance, information, row, picks[0][:place]) for place, row in enumerate(picks[0]))
+    total = _total(instance, information, picks[0])
     if abs(best - total) < CLEAR:
         return None
     first = [row for row, value in scores.items() if value >= best - CLEAR]
-    return picks if best < total else None if len(first) > 1 else _greedy(instance, information, first)
+    if best < total or len(first) > 1:
+        return picks if best < total else None
+    again = _greedy(instance, information, first)
+    if again is None:
+        return None
+    gap = _total(instance, information, again[0]) - total
+    return None if abs(gap) < CLEAR else again if gap > 0 else picks
 
 
 def _greedy(instance: Instance, information: Information, first: list[int]) -> tuple[list[int], bool] | None:
@@ -187,6 +193,10 @@ def _greedy(instance: Instance, information: Information, first: list[int]) -> t
                 return chosen, True
         first_gain = gain if first_gain is None else first_gain
         chosen.append(row)
+
+
+def _total(instance: Instance, information: Information, picks: list[int]) -> float:
+    return sum(_score(instance, information, row, picks[:place]) for place, row in enumerate(picks))
 
 
 def _score(instance: Instance, information: Information, row: int, chosen: Sequence[int]) -> float:

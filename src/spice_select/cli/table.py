@@ -77,11 +77,13 @@ def _quality(quality: "Quality", size: str) -> dict[str, str]:
         "information U": f"{quality.information:.2f} nats; random rows of the same {size} {by_chance:.2f}{ratio}",
         "certificate": f"at least {best} of the best possible U (lowest pool {lowest})",
     }
-    if everywhere is not None:
-        figures["information U"] += "; in the principal directions"
+    if everywhere is None:
+        return figures
+    figures["information U"] += "; in the principal directions"
+    figures["certificate"] += ", in the principal directions"
+    if everywhere.information is not None:
         greedy = everywhere.greedy_information
         best_known = "" if greedy is None else f", greedy picks by gain alone {greedy:.2f}"
-        figures["U in all directions"] = (
-            f"{everywhere.information:.2f} nats; random rows {everywhere.random_information:.2f}{best_known}"
-        )
+        by_chance = f"{everywhere.random_information:.2f}"
+        figures["U in all directions"] = f"{everywhere.information:.2f} nats; random rows {by_chance}{best_known}"
     return figures

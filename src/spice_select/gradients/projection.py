@@ -59,8 +59,11 @@ class Projection:
 
 
 def fold_of(dim: int, width: int) -> int:
-    """The largest number up to `dim` that shares no divisor with `width`, the length of a weight's rows."""
-    return next(fold for fold in range(dim, 0, -1) if math.gcd(fold, width) == 1)
+    """The largest number up to `dim` that shares no divisor with `width`, the length of a weight's rows.
+
+    Where none is above half of `dim`, as in a few of less than 20, it is `dim`.
+    """
+    return next((fold for fold in range(dim, dim // 2, -1) if math.gcd(fold, width) == 1), dim)
 
 
 def project_rows(

@@ -5,7 +5,6 @@ What is imported here is what the rest of the project uses.
 
 # pyright: reportUnusedImport=false
 
-from spice_select.information.certificate import guarantee_factor
 from spice_select.information.checks import SelectionInputError
 from spice_select.information.diagnostics import Theorem4, half_life, theorem4
 from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures

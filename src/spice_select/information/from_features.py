@@ -71,8 +71,9 @@ def choose_rows(
 
     With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
     certificate bounds what any other picks could add, and `base` stays D_x(empty). Within a budget of cost, the best
-    single row comes first where its score alone exceeds what picks by score per cost reach together. Raises
-    `SelectionInputError` if alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
+    single row comes first if its score exceeds that of all picks by score per cost, and the whole is no worse for it.
+
+    Raises `SelectionInputError` if alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
     """
     features, strength = moments.features, read_alpha(alpha, moments.squared_norms)
     weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
@@ -80,15 +81,16 @@ def choose_rows(
     if given is not None:
         if given.dim != features.dim:
             raise SelectionInputError(f"the given rows have {given.dim} dimensions, the features {features.dim}.")
-        norms = moments_of(given).squared_norms
+        norms = moments_of(given, what="given row").squared_norms
         reach = max(reach, read_alpha(alpha, norms, "given row") * float(norms.max()))
     engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
     trace = greedy(engine, limit, ratio, on_pick=on_pick)
-    if isinstance(limit, CostLimit):
-        single = _best_single(moments, limit, strength, weight, given)
-        if single.total_score(weight) > trace.total_score(weight):
+    if isinstance(limit, CostLimit) and not trace.stopped_early:
+        row, score = _best_single(moments, limit, strength, weight, given)
+        if score > trace.total_score(weight):
             engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
-            trace = greedy(engine, limit, ratio, single.rows)
+            again = greedy(engine, limit, ratio, [row])
+            trace = max(trace, again, key=lambda found: found.total_score(weight))
     base = torch.log1p(strength * moments.squared_norms)
 
     def all_rows() -> AllRows:
@@ -100,11 +102,20 @@ def choose_rows(
     return selection
 
 
-def _best_single(moments: Moments, limit: CostLimit, alpha: float, penalty: float, given: FeatureRows | None) -> Trace:
-    """The row of the highest score that the budget buys."""
-    engine = LazyEngine(moments, alpha, penalty, 1, None, given)
-    engine.close((limit.costs > limit.budget).nonzero().squeeze(1))
-    return greedy(engine, RowLimit(1))
+def _best_single(
+    moments: Moments, limit: CostLimit, alpha: float, penalty: float, given: FeatureRows | None
+) -> tuple[int, float]:
+    """The row of the highest score that the budget buys, the cheapest of several, and its score."""
+    direction, nothing = MeanDirection(moments.features.dim, moments.features.device), moments.features.block(0, 0)
+    for _, block in () if given is None else own_blocks(given):
+        direction.add(block)
+    (_, gains), *_ = moments.gains(nothing, [0], alpha, given)
+    conflicts = direction.conflicts(moments.products(direction.sum), moments.squared_norms.sqrt())
+    costs = limit.costs.to(gains.device)
+    scores = (gains - penalty * conflicts).masked_fill(costs > limit.budget, -torch.inf)
+    best = float(scores.max())
+    alike = (scores >= best - 1e-12 * abs(best)).nonzero().squeeze(1)
+    return int(alike[costs[alike].argmin()]), best
 
 
 def _all_rows(moments: Moments, trace: Trace, limit: Limit, alpha: float, given: FeatureRows | None) -> AllRows:

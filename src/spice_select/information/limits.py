@@ -42,6 +42,10 @@ class Limit:
         """The first rows of `order` [n] that amount to as much as `picks`: here to as many rows."""
         return order[: len(picks)]
 
+    def as_large(self, picks: Sequence[int]) -> "Limit":
+        """A limit on the size alone, to that of `picks`."""
+        return RowLimit(len(picks))
+
 
 @dataclass(frozen=True)
 class RowLimit(Limit):
@@ -172,6 +176,10 @@ class CostLimit(Limit):
             fitting.append(order[:count])
             left, order = left - float(spent[count - 1]), order[count:]
         return torch.cat(fitting)
+
+    def as_large(self, picks: Sequence[int]) -> Limit:
+        """As `Limit.as_large`: to the cost of `picks`."""
+        return CostLimit(self.costs, float(self.costs[list(picks)].sum()))
 
 
 def priorities(scores: Tensor, weights: Tensor | None) -> Tensor:

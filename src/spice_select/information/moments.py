@@ -134,10 +134,10 @@ def second_moment(features: FeatureRows, ranks: Ranks = ALONE) -> Tensor:
     return ranks.all_reduce_sum(moment)
 
 
-def moments_of(features: FeatureRows, ranks: Ranks = ALONE) -> Moments:
+def moments_of(features: FeatureRows, ranks: Ranks = ALONE, what: str = "row") -> Moments:
     """Read every row once for its squared norm; the rest is computed when it is first needed.
 
-    Raises `SelectionInputError` if a value is not finite; the message names the row.
+    Raises `SelectionInputError` if a value is not finite; the message names the row, as `what`.
     """
     first = own_range(features.rows, ranks).start
     own = [torch.zeros(0, dtype=torch.float64, device=features.device)]
@@ -146,7 +146,7 @@ def moments_of(features: FeatureRows, ranks: Ranks = ALONE) -> Moments:
         bad = ~torch.isfinite(own[-1])
         if bool(bad.any()):
             raise SelectionInputError(
-                f"features of row {first + places.start + int(bad.nonzero()[0])} are not finite, or overflow when "
+                f"features of {what} {first + places.start + int(bad.nonzero()[0])} are not finite, or overflow when "
                 "squared; find the example whose gradient overflowed and drop it."
             )
     return Moments(features, ranks.all_gather(torch.cat(own)), ranks)

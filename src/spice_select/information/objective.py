@@ -61,7 +61,7 @@ def random_draws(
     given: FeatureRows | None = None,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """U(S) of `draws` uniformly random subsets, [draws] in nats, each as much as `picks` by the limit: in rows or cost.
+    """U(S) of `draws` random subsets, [draws] in nats, each as much as `picks` by the limit: in rows, or in cost.
 
     With `given` rows it is what random rows add to them, U(given + S) - U(given).
     """

@@ -26,7 +26,7 @@ class Quality:
     """Figures that need gradients. Information is in nats, summed over pools.
 
     `certificate` is sum of U over sum of bounds: at least this share of the U, in the directions that rows were chosen
-    by, of the best possible picks within the same pools, budget and quota. `all_directions` holds U in all of them.
+    by, of the best picks of the same size and quota in the same pools. `all_directions` holds U in all of them.
     """
 
     information: float

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from spice_select.information.features import own_blocks
+from spice_select.information.mean_direction import CANCELLED
 from spice_select.information.similar import similar_groups
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
@@ -22,6 +23,7 @@ from spice_select.report.row_stories import neighbours_of
 LISTED = 100  # most entries of a list
 SHOWN = 50  # most rows of a group that are listed
 SAME = 0.65  # least cosine of two gradients whose rows count as near-duplicates
+ROUNDING = 1e-6  # cosines of this size are rounding
 FAR = 5.0  # robust standard deviations from rows of similar length and the same source that make a norm an outlier
 LEAST_ROWS = 8  # sources with fewer rows are judged together
 
@@ -76,7 +78,7 @@ def _of_rows(run: FinishedRun, quantity: str) -> dict[int, float]:
 def _conflicts(run: FinishedRun) -> Findings:
     """Rows whose gradient opposes the mean of the picks, the most opposed first, with the picks they oppose most."""
     pairs = (pair for pool in run.pools for pair in zip(pool.record.rows, _oppositions(pool), strict=True))
-    opposed = sorted(((row, value) for row, value in pairs if value > 0), key=lambda item: (-item[1], item[0]))
+    opposed = sorted(((row, value) for row, value in pairs if value > ROUNDING), key=lambda item: (-item[1], item[0]))
     near = neighbours_of([row for row, _ in opposed[:LISTED]], run.pools, run.lines)
     listed: list[Finding] = []
     for row, value in opposed[:LISTED]:
@@ -91,14 +93,17 @@ def _oppositions(pool: PoolGradients) -> list[float]:
     Directions that the choice leaves out count here, so this is not the recorded conflict.
     """
     chosen = pool.uncut.take(torch.tensor(pool.record.picks))
-    before = [block.sum(dim=0) for _, block in own_blocks(pool.uncut_given)] if pool.uncut_given is not None else []
-    mean = torch.stack([chosen.sum(dim=0), *before]).sum(dim=0)
+    mean, held = chosen.sum(dim=0), 0.0  # and the squared norms of given rows
+    for _, block in () if pool.uncut_given is None else own_blocks(pool.uncut_given):
+        mean, held = mean + block.sum(dim=0), held + float(block.square().sum())
     parts = [torch.stack([block @ mean, block.square().sum(dim=1)]) for _, block in own_blocks(pool.uncut)]
     products, squared_norms = torch.cat(parts, dim=1)
     picks, squared_lengths = pool.record.picks, (mean @ mean).expand(len(products)).clone()
     squared_lengths[picks] = (mean - chosen).square().sum(dim=1)
     products[picks] -= squared_norms[picks]
-    cosines = products * (squared_norms * squared_lengths).rsqrt()
+    count = len(picks) + (0 if pool.uncut_given is None else pool.uncut_given.rows)
+    directed = squared_lengths > CANCELLED**2 * count * (chosen.square().sum() + held)
+    cosines = products * torch.where(directed, (squared_norms * squared_lengths).rsqrt(), 0.0)
     return cast("list[float]", (-cosines).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).tolist())
 
 

@@ -150,7 +150,7 @@ def _facts(run: FinishedRun, theory: Theory | None) -> list[tuple[str, str, str]
     if theory is None:
         return facts
     where = ", in the principal directions" if theory.all_directions is not None else ""
-    best = f"of the information that any choice within the same budget and quota could reach in the same pools{where}"
+    best = f"of the information that any choice of the same size and quota could reach in the same pools{where}"
     facts.append(("certificate", f"at least {theory.certificate:.1%}", best))
     chance = next((rival.information for rival in theory.rivals if rival.name == RANDOM_ROWS), 0.0)
     if chance > 0:

@@ -57,7 +57,7 @@ class Theory:
     certificate: float  # U / bound, a lower bound on the share of the best possible U
     curvature: float  # total curvature c, the largest of any pool, in [0, 1]
     guarantee: float | None  # share of the best U that is proven for such picks, the lowest of any pool; None if none
-    all_directions: AllDirections | None  # summed over pools; None where a pool has none
+    all_directions: AllDirections | None  # summed over pools; None where the choice was made in all directions
     correlations: Sequence[Correlation]  # of conflict with gain and with |epsilon|
     theorem4: Theorem4 | None  # None where its condition was met at no pick
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from spice_select.choices import Measures, PoolRecord, all_directions
-from spice_select.information import RowLimit, Theorem4, choose_rows, half_life, moments_of, theorem4
+from spice_select.information import Theorem4, choose_rows, half_life, moments_of, theorem4
 from spice_select.report.content import Correlation, Curve, Rival, Theory
 from spice_select.report.finished_run import FinishedRun, PoolGradients
 
@@ -124,7 +124,7 @@ def _largest(pool: PoolGradients) -> list[int]:
 
 
 def _without_penalty(pool: PoolGradients) -> float:
-    limit = RowLimit(len(pool.record.picks)) if pool.record.stopped_early else pool.limit
+    limit = pool.limit.as_large(pool.record.picks) if pool.record.stopped_early else pool.limit
     found = choose_rows(moments_of(pool.scaled), limit, pool.measures.alpha, 0.0, None, pool.given)
     return found.information
 

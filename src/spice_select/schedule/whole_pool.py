@@ -66,7 +66,8 @@ def choose_from_store(
         by_chance = random_draws(
             pool.features, limit, selection.indices, pool.alpha, STORE_DRAWS, generator, pool.given, ranks
         )
-        everywhere = _in_all_directions(pool, limit, selection.indices, generator, ranks)
+        within = limit.as_large(selection.indices) if selection.stopped_early else limit
+        everywhere = _in_all_directions(pool, within, selection.indices, generator, ranks)
     except SelectionInputError as error:
         raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
@@ -139,14 +140,16 @@ def _in_all_directions(
         return None
     features, given = pool.uncut
     products = len(picks) * features.dim  # of picks with dimensions
-    if products * min(len(picks), features.dim) > LITTLE_WORK:
-        return None
+    # Beside given rows, information is a determinant of d x d, once for each subset.
+    work = products * min(len(picks), features.dim) if given is None else 4 * features.dim**3
+    if work > LITTLE_WORK:
+        return AllDirections(None, None, None)
     before = None if given is None else second_moment(given, ranks)
     rows = torch.tensor(picks, device=features.device)
     by_chance = random_draws(features, limit, picks, pool.alpha, STORE_DRAWS, generator, given, ranks)
     greedily = None
     if products * features.rows <= LITTLE_WORK:
-        greedily = choose_rows(moments_of(features, ranks), limit, pool.alpha, 0.0, None, given).information
+        greedily = choose_rows(moments_of(features), limit, pool.alpha, 0.0, None, given).information
     return AllDirections(subset_information(features, rows, pool.alpha, before), float(by_chance.mean()), greedily)
 
 
