@@ -12,9 +12,9 @@ from typing import Any
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoder
 from spice_select.pool.examples import PoolOptions, Rejection, SourceFile
-from spice_select.pool.formats import Layout, find_format
+from spice_select.pool.formats import Layout, find_format, unused_columns
 from spice_select.pool.messages import Conversation
-from spice_select.pool.problems import RenderProblem, RowProblem, one_line
+from spice_select.pool.problems import MarkedRow, RenderProblem, RowProblem, one_line
 from spice_select.pool.rendering import Renderer
 from spice_select.pool.sources import resolve_sources
 
@@ -94,12 +94,16 @@ def _read(source, options, files, mapped):
     columns = {role: c for role, c in options.columns.items() if any(c in data for data in parsed[:100])}
     mapped |= set(columns)
     found = find_format(source.label, parsed, options.format, columns) if parsed else None
+    used = Layout(found, columns).used_columns() if found else set()
+    unused: dict[str, int] = {}
+    for name in [name for data in parsed for name in unused_columns(data, used)]:
+        unused[name] = unused.get(name, 0) + 1
     if source.file is None:
         text = "".join(json.dumps(raw.data, sort_keys=True, default=str) + "\n" for raw in raws)
         digest = hashlib.sha256(text.encode()).hexdigest()
     else:
         digest = hashlib.sha256(source.file.read_bytes()).hexdigest()
-    files.append(SourceFile(source.name, source.path, found.name if found else "none", len(raws), digest))
+    files.append(SourceFile(source.name, source.path, found.name if found else "none", len(raws), digest, unused))
     return [_row(source, raw, found, columns) for raw in raws]
 
 
@@ -113,7 +117,8 @@ def _row(source, raw, found, columns):
     try:
         conversation = Layout(found, columns).conversation(raw.data)
     except RowProblem as problem:
-        return Rejection(name, location, raw.number, one_line(problem.reason), raw.data)
+        marked = isinstance(problem, MarkedRow)
+        return Rejection(name, location, raw.number, one_line(problem.reason), raw.data, marked)
     given = raw.data.get(columns.get("id", "id"))
     usable = (isinstance(given, str) and given.strip()) or (isinstance(given, int) and not isinstance(given, bool))
     wanted = str(given) if usable else f"{name}-{raw.number}"

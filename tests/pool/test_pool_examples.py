@@ -29,7 +29,7 @@ def test_error_names_five_rows_the_count_and_the_remedy():
 
 
 def test_rejected_rows_keep_their_order_and_the_rest_is_numbered_anew():
-    rows = [{"prompt": "Q", "response": ""}, GOOD, {"prompt": 1, "response": "x"}, GOOD]
+    rows = [{"prompt": "Q", "response": ""}, GOOD, {"prompt": [1], "response": "x"}, GOOD]
     pool = read(rows, skip_invalid=True)
     assert [r.number for r in pool.rejected] == [1, 3]
     assert [(e.index, e.row.number) for e in pool.examples] == [(0, 2), (1, 4)]

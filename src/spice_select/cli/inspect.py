@@ -1,8 +1,10 @@
 """`spice-select inspect`: what a pool looks like to the model, before anything is spent on it."""
 
+import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -12,8 +14,12 @@ from spice_select.cli.options import SectionedCommand, config_options, given_opt
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
 
+if TYPE_CHECKING:
+    from spice_select.pool.types import Rejection
+
 OPTIONS = ("model", "revision", "trust_remote_code", "format", "columns", "max_length")
 QUANTILES = (0, 25, 50, 75, 95, 100)
+_KINDS = 10  # most kinds of problems that are listed
 
 
 @click.command("inspect", cls=SectionedCommand)
@@ -26,14 +32,19 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     config = resolve({}, given_options(values), "command line")
 
     from spice_select.pool.examples import PoolOptions, read_pool, segments
+    from spice_select.pool.types import unused_fields
     from spice_select.proxy.loading import load_tokenizer, model_source
 
     tokenizer = load_tokenizer(model_source(config))
     options = PoolOptions(config.format, config.columns, skip_invalid=True, max_length=config.max_length)
-    pool = read_pool(list(pools), tokenizer, options)
-    console = Console(highlight=False)
+    console, notes = Console(highlight=False), list[str]()
+    pool = read_pool(list(pools), tokenizer, options, notes.append)
     for file in pool.files:
         console.print(Text(printable(f"{file.name}: {file.rows:,} rows, format {file.format}")), soft_wrap=True)
+        if file.unused:
+            console.print(Text(printable(f"  {unused_fields(file)}")), soft_wrap=True)
+    for note in notes:
+        console.print(Text(printable(note)), soft_wrap=True)
     for example in pool.examples[:rows]:
         heading = f"\n--- {example.id} ({example.row.location}): {len(example.input_ids)} tokens, "
         console.print(Text(printable(f"{heading}{example.trained_tokens} trained"), style="bold"), soft_wrap=True)
@@ -43,10 +54,21 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     _print_lengths(console, "trained tokens", pool.examples.trained_tokens.tolist())
     console.print(f"{len(pool.examples):,} usable rows, {pool.truncated:,} cut at {config.max_length} tokens, "
                   f"{len(pool.rejected):,} rejected", soft_wrap=True)  # fmt: skip
+    context = sum(len(example.conversation.untrained) for example in pool.examples)
+    if context:
+        console.print(f"assistant turns that are context, not trained: {context:,}", soft_wrap=True)
+    for reason, count in _kinds(pool.rejected):
+        console.print(Text(printable(f"{count:,} rows: {reason}")), soft_wrap=True)
     for bad in pool.rejected[:rejected]:
         console.print(Text(printable(f"  {bad.location}: {bad.reason}")), soft_wrap=True)
     if len(pool.rejected) > rejected:
         console.print(f"  and {len(pool.rejected) - rejected:,} more", soft_wrap=True)
+
+
+def _kinds(rejected: Sequence["Rejection"]) -> list[tuple[str, int]]:
+    """Kinds of reasons, most frequent first, and how many rows each has; numbers do not make a kind."""
+    kinds = Counter(re.sub(r"message \d+|entry \d+|\d[\d,]*", "…", row.reason) for row in rejected)
+    return kinds.most_common(_KINDS)
 
 
 def _marked(pieces: Sequence[tuple[str, bool]], colour: bool) -> Text:

@@ -36,16 +36,28 @@ def print_summary(result: "RunResult", directory: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
+_SOURCES = 20  # most sources in the table; the others are one line
+
+
 def _sources(summary: "Summary") -> Table:
-    lines = [(s.source, (s.rows, s.kept, s.tokens, s.kept_tokens)) for s in summary.sources]
-    if len(lines) > 1:
-        rows, kept, tokens, kept_tokens = (sum(column) for column in zip(*(counts for _, counts in lines), strict=True))
-        lines.append(("all", (rows, kept, tokens, kept_tokens)))
+    named = [(s.source, (s.rows, s.kept, s.tokens, s.kept_tokens)) for s in summary.sources]
+    lines, rest = named, list[tuple[str, tuple[int, int, int, int]]]()
+    if len(named) > _SOURCES + 1:
+        largest = sorted(named, key=lambda line: -line[1][0])[:_SOURCES]
+        lines, rest = [line for line in named if line in largest], [line for line in named if line not in largest]
+        lines.append((f"{len(rest):,} others", _total(rest)))
+    if len(named) > 1:
+        lines = [*lines, ("all", _total(named))]
     cells: list[list[str]] = []
     for source, counts in lines:
         shares = [(f"{n:,}", f"{kept:,}", f"{100 * kept / n:.1f}") for n, kept in (counts[:2], counts[2:])]
         cells.append([source, *shares[0], *shares[1]])
     return plain_table(["source", "rows", "kept", "%", "trained tokens", "kept", "%"], cells)
+
+
+def _total(lines: Sequence[tuple[str, tuple[int, int, int, int]]]) -> tuple[int, int, int, int]:
+    rows, kept, tokens, kept_tokens = (sum(column) for column in zip(*(counts for _, counts in lines), strict=True))
+    return rows, kept, tokens, kept_tokens
 
 
 def _figures(result: "RunResult") -> dict[str, str]:

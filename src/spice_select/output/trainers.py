@@ -21,7 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import OutputError, PoolError
 from spice_select.pool.encoding import Encoder
-from spice_select.pool.messages import Conversation, Message, openai_messages, parse_tools
+from spice_select.pool.fields import TEMPLATE_OPTIONS
+from spice_select.pool.marks import take_turn_marks
+from spice_select.pool.messages import Conversation, Message, chat_messages, parse_tools
 from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
 
@@ -40,33 +42,36 @@ _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
 def training_row(conversation: Conversation, row_id: str, source: str) -> dict[str, Any]:
-    """One row of `train.parquet`: `id`, `source`, `messages`, and `tools` (JSON text, or None).
+    """One row of `train.parquet`: `id`, `source`, `messages`; `tools` and `chat_template_kwargs`, JSON text or None.
 
     A message has `role`, `content` (absent only beside tool calls), its further keys whose value is text, `tool_calls`
     if it has any, and `train` = False if it is an assistant's message that is context and no target.
     """
     messages = [_message(one, context=i in conversation.untrained) for i, one in enumerate(conversation.messages)]
     tools = None if conversation.tools is None else _json(conversation.tools)
-    return {"id": row_id, "source": source, "messages": messages, "tools": tools}
+    options = _json(dict(conversation.template_options)) if conversation.template_options else None
+    return {"id": row_id, "source": source, "messages": messages, "tools": tools, TEMPLATE_OPTIONS: options}
 
 
 def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The table of `train.parquet` from rows of `training_row`, in the same order.
 
-    `tools`, and each key of the messages beyond `role` and `content`, is there only if some row needs it. If there are
-    tool calls or messages not to train, the column `llamafactory` holds every row as `llamafactory_turns` gives it,
-    because LLaMA-Factory understands neither in `messages`.
+    `tools`, `chat_template_kwargs`, and each key of the messages beyond `role` and `content`, is there only if some row
+    needs it. If there are tool calls, messages not to train or variables for the template, the column `llamafactory`
+    holds every row as `llamafactory_turns` gives it, because LLaMA-Factory understands none of them in `messages`.
     """
     found = {key for row in rows for message in row["messages"] for key in message}
     keys = ["role", "content", *sorted(found - {"role", "content"})]
     message_type = pa.struct([(key, _OWN_TYPES.get(key, pa.string())) for key in keys])
     names, types = ["id", "source", "messages"], [pa.string(), pa.string(), pa.list_(message_type)]
-    if any(row["tools"] is not None for row in rows):
-        names, types = [*names, "tools"], [*types, pa.string()]
+    for name in ("tools", TEMPLATE_OPTIONS):
+        if any(row[name] is not None for row in rows):
+            names, types = [*names, name], [*types, pa.string()]
     arrays: list[Any] = [pa.array([r[n] for r in rows], t) for n, t in zip(names, types, strict=True)]
-    if found & {"tool_calls", "train"}:
+    if found & {"tool_calls", "train"} or TEMPLATE_OPTIONS in names:
         names = [*names, "llamafactory"]
-        arrays.append(pa.array([llamafactory_turns(r["messages"]) for r in rows], pa.list_(_TURN)))
+        turns = [llamafactory_turns(r["messages"]) if r[TEMPLATE_OPTIONS] is None else [] for r in rows]
+        arrays.append(pa.array(turns, pa.list_(_TURN)))
     return pa.Table.from_arrays(arrays, names=names)
 
 
@@ -154,9 +159,10 @@ def _turn(message: Message) -> dict[str, str]:
 
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
-    messages = openai_messages(row["messages"], "messages")
-    context = frozenset(index for index, message in enumerate(messages) if message.pop("train", True) is False)
-    return Conversation(messages, parse_tools(row.get("tools"), "tools"), context)
+    messages = chat_messages(row["messages"], "messages")
+    context, options = frozenset(take_turn_marks(messages, "messages")), row.get(TEMPLATE_OPTIONS)
+    tools = parse_tools(row.get("tools"), "tools")
+    return Conversation(messages, tools, context, {} if options is None else json.loads(options))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

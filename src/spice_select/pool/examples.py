@@ -6,7 +6,7 @@ Rows keep the order of the inputs and of their files. Rows that cannot be traine
 names the first five; with `skip_invalid` they are listed in `Pool.rejected`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import cast
@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoded, Encoder
+from spice_select.pool.losses import missing_characters
 from spice_select.pool.problems import RenderProblem
 from spice_select.pool.reading import ChatRow, read_chats
 from spice_select.pool.rendering import Renderer, Rendering
@@ -28,7 +29,10 @@ _SHOWN = 5  # invalid rows that an error names
 
 
 def read_pool(
-    inputs: Sequence[PoolInput], tokenizer: PreTrainedTokenizerBase, options: PoolOptions | None = None
+    inputs: Sequence[PoolInput],
+    tokenizer: PreTrainedTokenizerBase,
+    options: PoolOptions | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Pool:
     """Read, check, render and tokenise every row of every input.
 
@@ -37,6 +41,7 @@ def read_pool(
             datasets (`owner/name` or `owner/name:split`), `datasets.Dataset`s, lists of dicts.
         tokenizer: the proxy model's, with its chat template if it has one.
         options: None for the defaults.
+        note: receives what the user should know of rows that can be used, a sentence each.
 
     Raises:
         PoolError: an input cannot be read, rows are invalid (without `skip_invalid`), or none is valid.
@@ -67,6 +72,8 @@ def read_pool(
                     whole = options.skip_invalid or len(rejected) < _SHOWN
                     rejected.append(item if whole else replace(item, raw=""))
         tokeniser.check_refusals()
+        if tokeniser.shortened:
+            note(tokeniser.what_is_missing())
         _stop_on_problems(rejected, valid, options.skip_invalid)
         return make_pool(writer.table(), np.arange(valid), rejected, files)
 
@@ -95,6 +102,8 @@ class _Tokeniser:
         self._options = options
         self._rendered_any = False
         self._refusal: Rejection | None = None  # of the first row that the template refused
+        self.shortened = 0  # rows of whose answers the template leaves something out
+        self._missing, self._of = 0, 0  # characters that it leaves out, and those of these rows' answers
 
     def encode(self, batch: Sequence[ChatRow | Rejection]) -> list[tuple[ChatRow, Encoded] | Rejection]:
         """Every row as tokens, or as a rejection, in order.
@@ -114,6 +123,13 @@ class _Tokeniser:
                 "Use the tokenizer of another model, or bring the rows to what the template allows."
             )
 
+    def what_is_missing(self) -> str:
+        """A sentence on what the template leaves out of answers."""
+        return (
+            f"the chat template leaves out text of the answers of {self.shortened:,} rows, such as thinking parts: "
+            f"{self._missing / self._of:.1%} of their characters, which are not trained"
+        )
+
     def _render(self, chat: ChatRow | Rejection) -> tuple[ChatRow, Rendering] | Rejection:
         if isinstance(chat, Rejection):
             return chat
@@ -130,9 +146,18 @@ class _Tokeniser:
             refusal = chat.rejected(str(error))
         else:
             self._rendered_any = True
+            self._count_missing(chat, rendering)
             return chat, rendering
         self._refusal = self._refusal or refusal
         return refusal
+
+    def _count_missing(self, chat: ChatRow, rendering: Rendering) -> None:
+        missing = missing_characters(chat.conversation, rendering.text, rendering.spans)
+        if missing:
+            answers = (chat.conversation.messages[turn] for turn in chat.conversation.trained_turns())
+            self.shortened += 1
+            self._missing += missing
+            self._of += sum(len(message.get("content", "")) for message in answers)
 
     def _checked(self, chat: ChatRow, encoded: Encoded) -> tuple[ChatRow, Encoded] | Rejection:
         """The row if a token of its response remains."""
@@ -160,9 +185,16 @@ def _next_batch(chats: Iterator[ChatRow | Rejection]) -> list[ChatRow | Rejectio
 
 
 def _stop_on_problems(rejected: list[Rejection], valid: int, skip_invalid: bool) -> None:
+    marked = sum(row.marked for row in rejected)
+    if not valid and marked == len(rejected) > 0:
+        raise PoolError(
+            f"All {marked:,} rows are marked as not to be learnt; the first, {rejected[0].location}: "
+            f"{rejected[0].reason}.\nNothing is left to choose from."
+        )
+    total = len(rejected) + valid
+    rejected = [row for row in rejected if not row.marked]
     if not rejected or (skip_invalid and valid):
         return
-    total = len(rejected) + valid
     more = f"; the first {_SHOWN}" if len(rejected) > _SHOWN else ""
     listed = "; ".join(f"{r.location}: {r.reason}" for r in rejected[:_SHOWN])
     if valid:

@@ -2,22 +2,18 @@
 
 A file is of one format; it is found from its first rows and every row is held to it. Nothing is guessed:
 fields that fit no format, or more than one, are an error that says how to choose.
-docs/templates.md describes the formats.
+docs/formats.md describes the formats.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from spice_select.errors import ConfigError, PoolError
-from spice_select.pool.messages import (
-    Conversation,
-    Message,
-    check_conversation,
-    openai_messages,
-    parse_tools,
-    sharegpt_messages,
-)
+from spice_select.pool.conversions import from_messages, from_preference, from_prompt_completion, from_single_turn
+from spice_select.pool.fields import ALIASES, TEMPLATE_OPTIONS, Fields, is_absent, is_empty
+from spice_select.pool.marks import check_row_marks, is_row_mark
+from spice_select.pool.messages import Conversation, check_conversation
 from spice_select.pool.problems import TOO_DEEP, RowProblem, one_line, too_deep
 
 PROBED_ROWS = 100
@@ -31,7 +27,12 @@ class Format:
     name: str  # as in the `format` option
     required: tuple[str, ...]  # fields by which the format is known, the user's first, the response's last
     optional: tuple[str, ...]  # fields that are used where present
-    convert: "Callable[[Fields], Conversation]"  # builds the messages of one row; raises `RowProblem`
+    convert: Callable[[Fields], Conversation]  # builds the messages of one row; raises `RowProblem`
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Every field that it uses."""
+        return (*self.required, *self.optional, TEMPLATE_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,45 +47,40 @@ class Layout:
         return self.columns.get(role, role)
 
     def conversation(self, row: Mapping[str, Any]) -> Conversation:
-        """The checked messages of one row. Raises `RowProblem`, which names the field that its format lacks."""
-        fields = Fields(row, self)
+        """The checked messages of one row.
+
+        Raises `RowProblem`, which names the field that its format lacks; as a `MarkedRow` if it is not to be learnt.
+        """
+        fields = Fields(row, self.columns, self.format.required, self.format.roles)
         for role in self.format.required:
             if fields.value(role) is None:
                 raise RowProblem(f"field '{self.column(role)}' is missing or null")
+        check_row_marks(row)
+        fields.refuse_media()
         conversation = self.format.convert(fields)
         if too_deep((conversation.messages, conversation.tools)):  # JSON text in a field may be deeper than its row
             raise RowProblem(f"a message or a tool {TOO_DEEP}")
         check_conversation(conversation, self.column(self.format.required[0]), self.column(self.format.required[-1]))
         return conversation
 
+    def used_columns(self) -> frozenset[str]:
+        """The columns that become part of a chat or of a row's name."""
+        roles = (*self.format.roles, "id", "source")
+        names = {
+            name for role in roles for name in ((self.columns.get(role),) if role in self.columns else _names(role))
+        }
+        return frozenset(name for name in names if name)
 
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """One row seen through the roles of its format's fields."""
 
-    row: Mapping[str, Any]
-    layout: Layout
+def unused_columns(row: Mapping[str, Any], used: Collection[str]) -> list[str]:
+    """The filled columns of a row that are neither among the `used` ones nor marks that were followed."""
+    return [
+        name for name, value in row.items() if name not in used and not is_empty(value) and not is_row_mark(name, value)
+    ]
 
-    def value(self, role: str) -> Any:
-        """The row's value for `role`; None where the row lacks it or the format does not use it."""
-        known = role in self.layout.format.required or role in self.layout.format.optional
-        return self.row.get(self.layout.column(role)) if known else None
 
-    def text(self, role: str) -> str:
-        """The text of a required field."""
-        value = self.value(role)
-        if not isinstance(value, str):
-            raise RowProblem(f"field '{self.layout.column(role)}' is {type(value).__name__}, not text")
-        return value
-
-    def optional_text(self, role: str) -> str:
-        """The text of a field that may be missing, null or blank, all of which give the empty string."""
-        text = "" if self.value(role) is None else self.text(role)
-        return text if text.strip() else ""
-
-    def tools(self) -> list[dict[str, Any]] | None:
-        """The tools on offer."""
-        return parse_tools(self.value("tools"), self.layout.column("tools"))
+def _names(role: str) -> tuple[str, ...]:
+    return ALIASES.get(role, (role,))
 
 
 def find_format(label: str, rows: Sequence[Mapping[str, Any]], name: str | None, columns: Mapping[str, str]) -> Format:
@@ -97,13 +93,15 @@ def find_format(label: str, rows: Sequence[Mapping[str, Any]], name: str | None,
     counts: dict[str, int] = {}
     for row in probed:
         for field, value in row.items():
-            counts[field] = counts.get(field, 0) + (value is not None)
+            counts[field] = counts.get(field, 0) + (not is_absent(value))
     fields = [field for field, count in counts.items() if 2 * count >= len(probed)]
     fitting = [
         found
         for found in FORMATS
         if name in (None, found.name) and all(columns.get(role, role) in fields for role in found.required)
     ]
+    if len(fitting) > 1:
+        fitting = [found for found in fitting if found.name != "preference"]
     if len(fitting) != 1:
         raise _format_error(label, fields, fitting, name, columns)
     return fitting[0]
@@ -115,7 +113,7 @@ def check_format_options(name: str | None, columns: Mapping[str, str]) -> None:
     if not chosen:
         known = ", ".join(found.name for found in FORMATS)
         raise ConfigError(f"format '{name}' is unknown.\nKnown formats: {known}.")
-    roles = list(dict.fromkeys(role for found in chosen for role in (*found.required, *found.optional)))
+    roles = list(dict.fromkeys(role for found in chosen for role in found.roles))
     for role in columns:
         if role not in (*roles, "id", "source"):
             raise ConfigError(
@@ -148,69 +146,18 @@ def _format_error(
     )
 
 
-def _messages(fields: Fields) -> Conversation:
-    messages = openai_messages(fields.value("messages"), fields.layout.column("messages"))
-    context = frozenset(i for i, message in enumerate(messages) if message.pop("weight", None) == 0)
-    return Conversation(messages, fields.tools(), untrained=context)
-
-
-def _sharegpt(fields: Fields) -> Conversation:
-    turns = sharegpt_messages(fields.value("conversations"), fields.layout.column("conversations"))
-    return Conversation(_system(fields) + turns, fields.tools())
-
-
-def _prompt_completion(fields: Fields) -> Conversation:
-    prompt, completion = _side(fields, "prompt", "user"), _side(fields, "completion", "assistant")
-    if all(m["role"] != "assistant" for m in completion):
-        raise RowProblem(f"field '{fields.layout.column('completion')}' holds no assistant message")
-    context = frozenset(i for i, m in enumerate(prompt) if m["role"] == "assistant")
-    return Conversation(prompt + completion, fields.tools(), untrained=context)
-
-
-def _side(fields: Fields, role: str, speaker: str) -> list[Message]:
-    """One side of a prompt-completion row: messages, or the text of one by `speaker`."""
-    if isinstance(fields.value(role), list):
-        return openai_messages(fields.value(role), fields.layout.column(role))
-    return [{"role": speaker, "content": fields.text(role)}]
-
-
-def _single_turn(fields: Fields) -> Conversation:
-    """System prompt, history, one user turn (with `input` or `context` after a blank line), one response."""
-    user, response = fields.layout.format.required
-    given, context = fields.optional_text("input"), fields.optional_text("context")
-    if given and context:
-        raise RowProblem(
-            f"fields '{fields.layout.column('input')}' and '{fields.layout.column('context')}' are both filled"
-        )
-    asked = "\n\n".join([fields.text(user), *filter(None, [given, context])])
-    turn = [{"role": "user", "content": asked}, {"role": "assistant", "content": fields.text(response)}]
-    return Conversation([*_system(fields), *_history(fields), *turn])
-
-
-def _system(fields: Fields) -> list[Message]:
-    text = fields.optional_text("system")
-    return [{"role": "system", "content": text}] if text else []
-
-
-def _history(fields: Fields) -> list[Message]:
-    pairs: object = fields.value("history")
-    messages: list[Message] = []
-    for pair in cast("list[object]", [] if pairs is None else pairs if isinstance(pairs, list) else [pairs]):
-        texts = cast("list[object]", pair) if isinstance(pair, list) else []
-        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-            raise RowProblem(
-                f"field '{fields.layout.column('history')}' is not a list of (user, assistant) pairs of text"
-            )
-        messages += [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
-    return messages
-
+_CHAT = ("system", "tools")
+_ASKED = ("input", "context", "system", "history")
 
 FORMATS: tuple[Format, ...] = (
-    Format("messages", ("messages",), ("tools",), _messages),
-    Format("sharegpt", ("conversations",), ("system", "tools"), _sharegpt),
-    Format("prompt-completion", ("prompt", "completion"), ("tools",), _prompt_completion),
-    Format("prompt-response", ("prompt", "response"), ("system",), _single_turn),
-    Format("alpaca", ("instruction", "output"), ("input", "system", "history"), _single_turn),
-    Format("instruction-response", ("instruction", "response"), ("input", "context", "system"), _single_turn),
-    Format("question-answer", ("question", "answer"), ("system",), _single_turn),
+    Format("messages", ("messages",), _CHAT, from_messages),
+    Format("sharegpt", ("conversations",), _CHAT, from_messages),
+    Format("prompt-completion", ("prompt", "completion"), _CHAT, from_prompt_completion),
+    Format("prompt-response", ("prompt", "response"), _ASKED, from_single_turn),
+    Format("alpaca", ("instruction", "output"), _ASKED, from_single_turn),
+    Format("instruction-response", ("instruction", "response"), _ASKED, from_single_turn),
+    Format("question-answer", ("question", "answer"), _ASKED, from_single_turn),
+    Format("question-response", ("question", "response"), _ASKED, from_single_turn),
+    Format("preference", ("chosen",), ("prompt", *_CHAT), from_preference),
 )
+"""Preference data is a format only where no other fits: the chat that it prefers may stand beside it."""

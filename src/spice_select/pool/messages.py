@@ -6,16 +6,20 @@ arguments given as JSON text become objects, `function` becomes the role `tool`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from spice_select.pool.problems import TOO_DEEP, RowProblem, may_be_too_deep, one_line, too_deep
+from spice_select.pool.problems import TOO_DEEP, MarkedRow, RowProblem, may_be_too_deep, one_line, too_deep
 
 Message = dict[str, Any]
 
-_OPENAI_ROLES = {role: role for role in ("system", "developer", "user", "assistant", "tool")} | {"function": "tool"}
-_ASSISTANTS = dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model"), "assistant")
-_SHAREGPT_ROLES = _OPENAI_ROLES | {"human": "user"} | _ASSISTANTS | {"observation": "tool"}
+_ROLES = {
+    **{role: role for role in ("system", "developer", "user", "assistant", "tool")},
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant"),
+    **dict.fromkeys(("function", "observation", "function_response", "tool_response", "ipython"), "tool"),
+}
+_CALL_ROLE = "function_call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +29,32 @@ class Conversation:
     messages: list[Message]  # with `role`, `content` (text; absent only beside tool calls) and kept extras
     tools: list[dict[str, Any]] | None = None  # JSON schemas of the tools on offer
     untrained: frozenset[int] = frozenset()  # indices of assistant messages that are context, not targets
+    template_options: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the row's variables for the template
 
     def trained_turns(self) -> list[int]:
         """Indices of the assistant messages to learn."""
         return [i for i, m in enumerate(self.messages) if m["role"] == "assistant" and i not in self.untrained]
 
 
-def openai_messages(value: object, field: str) -> list[Message]:
-    """Messages with `role` and `content`. Any other value is a `RowProblem` that names field and message (from 1)."""
-    return [_openai_message(_as_message(item, at), at, _OPENAI_ROLES) for item, at in _items(value, field)]
+def chat_messages(value: object, field: str) -> list[Message]:
+    """Messages with `role` and `content`, or ShareGPT's `from` and `value`, under any usual name of a role.
 
-
-def sharegpt_messages(value: object, field: str) -> list[Message]:
-    """Messages with `from` and `value`, or with `role` and `content`, under ShareGPT's names of the roles.
-
-    Any other value is a `RowProblem`, as in `openai_messages`.
+    Also a list of texts, by user and assistant in turn; lists of roles and contents in place of a list of messages; and
+    the JSON text of either. Any other value is a `RowProblem` that names field and message (from 1).
     """
-    return [_sharegpt_message(_as_message(item, at), at) for item, at in _items(value, field)]
+    return [_message(_as_message(item, at), at) for item, at in _items(value, field)]
 
 
 def parse_tools(value: object, field: str) -> list[dict[str, Any]] | None:
-    """The tool schemas of a row: a list of objects, or JSON text of one; nothing, or an empty list, is None."""
+    """The tool schemas of a row: a list of objects or of their JSON texts, or JSON text of a list; None if empty."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return _objects(_from_json_text(value, field), f"field '{field}' is not a list of tool objects") or None
+    return _objects(value, field, f"field '{field}' is not a list of tool objects") or None
+
+
+def wrapped_functions(functions: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """OpenAI's schemas of 2023 (`functions`) in the form that templates expect."""
+    return functions and [{"type": "function", "function": function} for function in functions]
 
 
 def check_conversation(conversation: Conversation, prompt: str, response: str) -> None:
@@ -60,6 +66,8 @@ def check_conversation(conversation: Conversation, prompt: str, response: str) -
     if not any(m["role"] == "user" and m["content"].strip() for m in messages):
         raise RowProblem(f"field '{prompt}' holds no user text")
     if not conversation.trained_turns():
+        if conversation.untrained:
+            raise MarkedRow("every assistant message is marked as not to be learnt")
         raise RowProblem(f"field '{response}' holds no response to learn (no assistant message)")
     for number, message in enumerate(messages, start=1):
         empty = not message.get("content", "").strip() and "tool_calls" not in message
@@ -70,12 +78,26 @@ def check_conversation(conversation: Conversation, prompt: str, response: str) -
 
 def _items(value: object, field: str) -> list[tuple[object, str]]:
     """The messages of a list, not checked yet, each with its place in words."""
-    items = _from_json_text(value, field)
+    items = _as_rows(_from_json_text(value, field))
     if not isinstance(items, list):
         raise RowProblem(f"field '{field}' is {type(items).__name__}, not a list of messages")
-    if not items:
+    listed = cast("list[object]", items)
+    if not listed:
         raise RowProblem(f"field '{field}' is an empty list")
-    return [(item, f"field '{field}', message {n}") for n, item in enumerate(cast("list[object]", items), start=1)]
+    if all(isinstance(item, str) for item in listed):
+        listed = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(listed)]
+    return [(item, f"field '{field}', message {n}") for n, item in enumerate(listed, start=1)]
+
+
+def _as_rows(value: object) -> object:
+    """A mapping of keys to lists of equal length, as `datasets` wrote sequences once, as a list of mappings."""
+    if not isinstance(value, Mapping):
+        return value
+    columns = cast("Mapping[str, object]", value)
+    lists = [cast("list[object]", column) for column in columns.values() if isinstance(column, list)]
+    if not lists or len(lists) < len(columns) or len({len(column) for column in lists}) > 1:
+        return columns
+    return [dict(zip(columns, entries, strict=True)) for entries in zip(*lists, strict=True)]
 
 
 def _from_json_text(value: object, field: str) -> object:
@@ -84,52 +106,53 @@ def _from_json_text(value: object, field: str) -> object:
     try:
         found: object = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise RowProblem(f"field '{field}' is text but not JSON ({one_line(str(error), 80)})") from error
+        raise RowProblem(f"{_named(field)} is text but not JSON ({one_line(str(error), 80)})") from error
     if may_be_too_deep(value) and too_deep(found):
-        raise RowProblem(f"field '{field}' {TOO_DEEP}")
+        raise RowProblem(f"{_named(field)} {TOO_DEEP}")
     return found
 
 
+def _named(field: str) -> str:
+    """The name of a field, or a place that names one already, in a reason."""
+    return field if field.startswith("field '") else f"field '{field}'"
+
+
 def _as_message(item: object, place: str) -> Message:
+    item = _as_mapping(item)
     if not isinstance(item, Mapping):
         raise RowProblem(f"{place} is {type(item).__name__}, not an object")
     return {key: value for key, value in cast("Mapping[str, Any]", item).items() if value is not None}
 
 
-def _sharegpt_message(message: Message, place: str) -> Message:
-    if "from" not in message:
-        return _openai_message(message, place, _SHAREGPT_ROLES)
-    name = message.pop("from")
-    if "value" in message:
-        message["content"] = message.pop("value")
-    if name == "function_call":
-        calls = _function_calls(message.get("content"), place)
-        return {"role": "assistant", "tool_calls": _tool_calls(calls, place)}
-    message["role"] = name
-    return _openai_message(message, place, _SHAREGPT_ROLES, ("from", "value"))
-
-
-def _openai_message(
-    message: Message, place: str, roles: Mapping[str, str], keys: tuple[str, str] = ("role", "content")
-) -> Message:
-    """The message in its final form: known role, content as text, tool calls as objects.
-
-    `keys` are the names of its role and content in the data, for the reason.
-    """
+def _message(message: Message, place: str) -> Message:
+    """The message in its final form: known role, content as text, tool calls as objects."""
+    keys = ("role", "content")
+    if "from" in message and "role" not in message:
+        keys, message = ("from", "value"), dict(message)
+        message["role"] = message.pop("from")
+        if "value" in message:
+            message["content"] = message.pop("value")
     name = message.get("role")
     if not isinstance(name, str):
         raise RowProblem(f"{place} has no '{keys[0]}'")
-    if name not in roles:
-        raise RowProblem(f"{place} has the unknown role '{one_line(name, 40)}' (known: {', '.join(roles)})")
-    out = {**message, "role": roles[name]}
-    if out["role"] == "assistant" and out.get("tool_calls"):
-        out["tool_calls"] = _tool_calls(out["tool_calls"], place)
-    else:
-        out.pop("tool_calls", None)
-    content = _text(out.get("content"), f"{place}, '{keys[1]}'")
+    if name == _CALL_ROLE:
+        calls = _function_calls(message.pop("content", None), place)
+        return {**message, "role": "assistant", "tool_calls": _tool_calls(calls, place)}
+    role = _ROLES.get(name) or _ROLES.get(name.lower())
+    if role is None:
+        known = ", ".join([*_ROLES, _CALL_ROLE])
+        raise RowProblem(f"{place} has the unknown role '{one_line(name, 40)}' (known: {known})")
+    out = {**message, "role": role}
+    called = out.pop("function_call", None)  # OpenAI's form of 2023
+    if called and not out.get("tool_calls"):
+        out["tool_calls"] = [{"type": "function", "function": called}]
+    calls = _tool_calls(out.pop("tool_calls", None), place) if role == "assistant" else []
+    if calls:
+        out["tool_calls"] = calls
+    content = _text(out.pop("content", None), f"{place}, '{keys[1]}'")
     if content is not None:
         out["content"] = content
-    elif "tool_calls" not in out:
+    elif not calls:
         raise RowProblem(f"{place} has no '{keys[1]}'")
     return out
 
@@ -137,19 +160,24 @@ def _openai_message(
 def _text(content: object, place: str) -> str | None:
     if content is None or isinstance(content, str):
         return content
+    if isinstance(content, bool | int | float):
+        return json.dumps(content)
     if not isinstance(content, list):
         raise RowProblem(f"{place} is {type(content).__name__}, not text")
     parts: list[str] = []
     for part in cast("list[object]", content):
         text = cast("Mapping[str, object]", part).get("text") if isinstance(part, Mapping) else part
         if not isinstance(text, str):
-            raise RowProblem(f"{place} has a part that is not text (images and audio cannot be used)")
+            kind = cast("Mapping[str, object]", part).get("type") if isinstance(part, Mapping) else type(part).__name__
+            raise RowProblem(f"{place} has a part of type '{one_line(str(kind), 40)}'; only text parts can be used")
         parts.append(text)
     return "".join(parts)
 
 
 def _tool_calls(value: object, place: str) -> list[dict[str, Any]]:
-    calls = _objects(value, f"{place}, 'tool_calls' is not a list of objects")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    calls = _objects(value, f"{place}, 'tool_calls'", f"{place}, 'tool_calls' is not a list of objects")
     for call in calls:
         function = call.get("function", call)
         if not isinstance(function, dict) or "name" not in function:
@@ -179,15 +207,32 @@ def _function_calls(content: object, place: str) -> list[dict[str, Any]]:
     return [{"type": "function", "function": call} for call in calls]
 
 
-def _objects(value: object, problem: str) -> list[dict[str, Any]]:
-    """A list of objects without null-valued keys, as a copy; anything else is a `RowProblem`."""
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in cast("list[object]", value)):
+def _objects(value: object, field: str, problem: str) -> list[dict[str, Any]]:
+    """A list of objects, or of their JSON texts, or JSON text of one, without null-valued keys, as a copy.
+
+    Anything else is a `RowProblem`.
+    """
+    whole = _from_json_text(value, field)
+    if not isinstance(whole, list):
         raise RowProblem(problem)
-    return cast("list[dict[str, Any]]", _without_nulls(cast("object", value)))
+    items = [_from_json_text(item, field) for item in cast("list[object]", whole)]
+    if not all(isinstance(item, Mapping) for item in items):
+        raise RowProblem(problem)
+    return cast("list[dict[str, Any]]", _without_nulls(items))
+
+
+def _as_mapping(value: object) -> object:
+    """The (key, value) tuples that Arrow gives for a map as a mapping; any other value as it is."""
+    if isinstance(value, list) and value:
+        pairs = cast("list[object]", value)
+        if all(isinstance(pair, tuple) for pair in pairs):
+            return dict(cast("list[tuple[str, object]]", pairs))
+    return cast(object, value)
 
 
 def _without_nulls(value: object) -> object:
     """A copy without null-valued keys: Parquet gives every object in a column the keys of all of them."""
+    value = _as_mapping(value)
     if isinstance(value, Mapping):
         items = cast("Mapping[str, object]", value).items()
         return {key: _without_nulls(item) for key, item in items if item is not None}

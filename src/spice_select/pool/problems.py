@@ -28,6 +28,10 @@ class RowProblem(Exception):  # noqa: N818 - it is an event in the data, not an 
         self.reason = reason
 
 
+class MarkedRow(RowProblem):
+    """The row's own data says that nothing of it is to be learnt: it is left out, and no mistake."""
+
+
 class RenderProblem(RowProblem):
     """The row is well formed, but the chat template or the tokenizer refuses it."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -9,9 +10,9 @@ from typing import Any
 
 from spice_select.errors import PoolError
 from spice_select.files.records import file_digest
-from spice_select.pool.formats import PROBED_ROWS, Layout, find_format
+from spice_select.pool.formats import PROBED_ROWS, Layout, find_format, unused_columns
 from spice_select.pool.messages import Conversation
-from spice_select.pool.problems import RawRow, RowProblem, one_line
+from spice_select.pool.problems import MarkedRow, RawRow, RowProblem, one_line
 from spice_select.pool.sources import Source
 from spice_select.pool.types import PoolOptions, Rejection, SourceFile
 
@@ -40,34 +41,42 @@ def read_chats(
 
     Raises `PoolError` if an input cannot be read or is in no known format, or no input has a column of `options`.
     """
-    mapped: set[str] = set()
+    found, mapped = set[str](), set[str]()
     for source in sources:
-        yield from _read_source(source, options, files, mapped)
+        yield from _read_source(source, options, files, found, mapped)
     for role, name in options.columns.items():
-        if role not in mapped:
+        if role not in found:
             raise PoolError(f"columns: no input has a column '{name}' (given for '{role}').\nCheck its spelling.")
+        if role not in mapped:
+            raise PoolError(
+                f"columns: '{role}' (column '{name}') does nothing, since the format of the files has no such field.\n"
+                "docs/formats.md lists the fields of each format; --format chooses another."
+            )
 
 
 def _read_source(
-    source: Source, options: PoolOptions, files: list[SourceFile], mapped: set[str]
+    source: Source, options: PoolOptions, files: list[SourceFile], found: set[str], mapped: set[str]
 ) -> Iterator[ChatRow | Rejection]:
-    """One input's rows; its record goes to `files`, and the columns options that it used to `mapped`."""
+    """One input's rows; its record goes to `files`, roles of columns that it has to `found`, those used to `mapped`."""
     rows = source.rows()
     first = _until_probed(rows)
     if not first:
         raise PoolError(f"{source.label}: holds no rows.")
     layout = _find_layout(source.label, first, rows, options)
-    mapped.update(layout.columns if layout else ())
-    total, digest = 0, hashlib.sha256()
+    found.update(layout.columns if layout else ())
+    mapped.update(set(layout.columns) & {*layout.format.roles, "id", "source"} if layout else ())
+    total, digest, unused = 0, hashlib.sha256(), Counter[str]()
+    used = layout.used_columns() if layout else frozenset[str]()
     for row in chain(first, rows):
         total += 1
+        unused.update(unused_columns(row.data or {}, used))
         if source.file is None:
             row, content = _as_json(row)
             digest.update(content)
         yield _chat(source, row, layout)
     sha256 = digest.hexdigest() if source.file is None else file_digest(source.file)
     name = layout.format.name if layout else "none"
-    files.append(SourceFile(source.name, source.path, name, total, sha256))
+    files.append(SourceFile(source.name, source.path, name, total, sha256, dict(unused.most_common())))
 
 
 def _as_json(row: RawRow) -> tuple[RawRow, bytes]:
@@ -115,7 +124,8 @@ def _chat(source: Source, row: RawRow, layout: Layout | None) -> ChatRow | Rejec
     try:
         conversation = layout.conversation(data)
     except RowProblem as problem:
-        return Rejection(source_name, location, row.number, one_line(problem.reason), data)
+        marked = isinstance(problem, MarkedRow)
+        return Rejection(source_name, location, row.number, one_line(problem.reason), data, marked)
     name = _own_id(data.get(layout.column("id"))) or f"{source_name}-{row.number}"
     return ChatRow(layout, source_name, location, row.number, data, name, conversation)
 

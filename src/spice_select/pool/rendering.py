@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import TemplateError
+from spice_select.pool.losses import refuse_losses
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, one_line
 from spice_select.pool.skeleton import Skeleton, build_skeleton, slot_texts
@@ -61,11 +62,11 @@ class Renderer:
 
         Raises `RenderProblem` if the template refuses the chat, `TemplateError` if its spans cannot be determined.
         """
-        if self._template.has_generation_tags(chat) and (rendering := self._by_tags(chat)) is not None:
-            return rendering
-        if any("tool_calls" in message for message in chat.messages):
-            return self._by_prefixes(chat)
-        return self._by_skeleton(chat)
+        has_calls = any("tool_calls" in message for message in chat.messages)
+        tagged = self._by_tags(chat) if self._template.has_generation_tags(chat) else None
+        rendering = tagged or (self._by_prefixes(chat) if has_calls else self._by_skeleton(chat))
+        refuse_losses(chat, rendering.text, rendering.spans)
+        return rendering
 
     def _by_skeleton(self, chat: Conversation) -> Rendering:
         skeleton = self._skeleton(chat)
@@ -160,7 +161,11 @@ class Renderer:
 
 def _shape(chat: Conversation) -> object:
     """What a skeleton depends on: all of the chat but its non-blank texts."""
-    if chat.tools is None and all(message.keys() <= _SIMPLE_KEYS for message in chat.messages):
+    if (
+        chat.tools is None
+        and not chat.template_options
+        and all(message.keys() <= _SIMPLE_KEYS for message in chat.messages)
+    ):
         return tuple((m["role"], None if m["content"].strip() else m["content"]) for m in chat.messages)
     hollow = [{**m, "content": None if m.get("content", "").strip() else m.get("content")} for m in chat.messages]
-    return json.dumps([hollow, chat.tools], sort_keys=True, default=str)
+    return json.dumps([hollow, chat.tools, chat.template_options], sort_keys=True, default=str)

@@ -103,7 +103,7 @@ class ChatTemplate:
                 chat_template=source,
                 add_generation_prompt=generation_prompt,
                 tokenize=False,
-                **self._variables,
+                **{**self._variables, **chat.template_options},
             )
         return str(text)
 
@@ -114,7 +114,9 @@ class ChatTemplate:
         as `render`.
         """
         source = self._source(chat)
-        variables: dict[str, Any] = {**self._tokenizer.special_tokens_map, **self._variables}
+        variables: dict[str, Any] = {
+            **self._tokenizer.special_tokens_map, **self._variables, **chat.template_options
+        }  # fmt: skip
         with _rendering():
             texts, spans = render_jinja_template(
                 conversations=[chat.messages],

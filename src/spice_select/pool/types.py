@@ -9,6 +9,7 @@ import numpy as np
 from spice_select.errors import ConfigError
 from spice_select.pool.formats import check_format_options
 from spice_select.pool.lazy_rows import Rows
+from spice_select.pool.problems import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Rejection:
     number: int  # 1-based place in its file
     reason: str  # short, naming the field
     raw: dict[str, Any] | str  # its fields, or its text where that could not be parsed
+    marked: bool = False  # whether its own data says that it is not to be learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,14 @@ class SourceFile:
     format: str  # of its rows
     rows: int  # how many it holds, invalid ones included
     sha256: str  # of the file's bytes; for rows that are not in one file, of their contents in order
+    unused: dict[str, int] = field(default_factory=dict[str, int])  # columns that no chat holds -> rows that fill them
+
+
+def unused_fields(file: SourceFile, most: int = 12) -> str:
+    """A sentence that names the fields of a file that are not used, and how many rows fill them."""
+    named = [f"{one_line(name, 40)} ({count:,})" for name, count in list(file.unused.items())[:most]]
+    more = f" and {len(file.unused) - most:,} more" if len(file.unused) > most else ""
+    return f"fields that are not used (rows that fill them): {', '.join(named)}{more}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
