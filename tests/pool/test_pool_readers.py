@@ -232,9 +232,9 @@ def test_hub_dataset_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_folder_that_is_no_dataset(tmp_path):
-    write(tmp_path / "pool.jsonl", ROWS)
+    (tmp_path / "notes.unknown").write_text("no data")
     message = error_of(tmp_path)
-    assert "save_to_disk" in message
+    assert "cannot be read as a folder of data files" in message and "one by one" in message
     assert len(message.splitlines()) <= 3
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.exceptions import DatasetsError
 from datasets.features.features import require_decoding  # pyright: ignore[reportUnknownVariableType]
 
 from spice_select.errors import PoolError
@@ -20,6 +21,7 @@ from spice_select.pool import streams
 from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.streams import refuse_bomb, too_long
 
+_ARROW_FILE = b"ARROW1"  # how the file format begins; the stream format has no such mark
 _BATCH = 128  # rows of an Arrow table turned into Python values at once
 _ARROW_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", pa.ArrowException), OSError, UnicodeDecodeError)
 _DATASET_ERRORS: tuple[type[Exception], ...] = (*_ARROW_ERRORS, ValueError, KeyError, TypeError, AttributeError)
@@ -42,6 +44,40 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
         raise PoolError(
             f"{path.name}: cannot be read as Parquet after row {number}: {one_line(str(error))}\n"
             "The file is damaged or of another kind; copy it again."
+        ) from error
+
+
+def read_arrow(path: Path) -> Iterator[RawRow]:
+    """The rows of an Arrow file or stream, such as `datasets` keeps in its cache."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            is_stream = file.read(len(_ARROW_FILE)) != _ARROW_FILE
+            file.seek(0)
+            reader: Any = pa.ipc.open_stream(file) if is_stream else pa.ipc.open_file(file)
+            batches: Iterable[Any] = reader if is_stream else map(reader.get_batch, range(reader.num_record_batches))
+            for batch in batches:
+                for row in _rows_of_batch(batch, number):
+                    number = row.number
+                    yield row
+    except _ARROW_ERRORS as error:
+        raise PoolError(
+            f"{path.name}: cannot be read as Arrow after row {number}: {one_line(str(error))}\n"
+            "The file is damaged or of another kind; copy it again."
+        ) from error
+
+
+def load_folder(path: Path, config: str | None = None, split: str = "train") -> datasets.Dataset:
+    """A folder of data files as `datasets.load_dataset` reads it, README.md's configurations included.
+
+    Raises `PoolError`.
+    """
+    try:
+        return datasets.load_dataset(str(path), config, split=split)
+    except (*_DATASET_ERRORS, DatasetsError) as error:
+        raise PoolError(
+            f"{path}: cannot be read as a folder of data files: {one_line(str(error))}\n"
+            f"Name a configuration and a split as {path}:CONFIG:SPLIT, or the data files one by one."
         ) from error
 
 

@@ -37,8 +37,8 @@ def read_pool(
     """Read, check, render and tokenise every row of every input.
 
     Args:
-        inputs: files (.jsonl, .json, .csv, each also .gz, .parquet), folders of `datasets.save_to_disk`, hub
-            datasets (`owner/name` or `owner/name:split`), `datasets.Dataset`s, lists of dicts.
+        inputs: files, patterns of shards, folders, hub datasets, addresses (docs/formats.md), `datasets.Dataset`s,
+            lists of dicts.
         tokenizer: the proxy model's, with its chat template if it has one.
         options: None for the defaults.
         note: receives what the user should know of rows that can be used, a sentence each.

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from spice_select.errors import PoolError
 from spice_select.pool import streams
-from spice_select.pool.arrow_rows import read_parquet
+from spice_select.pool.arrow_rows import read_arrow, read_parquet
 from spice_select.pool.json_arrays import JsonText
 from spice_select.pool.problems import RawRow, kind_of, one_line, raw_row
 from spice_select.pool.streams import PoolFile, too_long
@@ -83,16 +83,20 @@ def read_csv(path: Path) -> Iterator[RawRow]:
 
 READERS: Mapping[str, Callable[[Path], Iterator[RawRow]]] = {
     ".jsonl": read_jsonl,
+    ".jsonlines": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,
     ".csv": read_csv,
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
 }
+WHOLE = (".parquet", ".arrow")
+"""Kinds of files that are compressed inside, never as a whole."""
 
 
 def _parse_line(line: bytes, number: int, line_number: int) -> RawRow:
     try:
-        text = line.decode("utf-8").strip()
+        text = line.decode("utf-8").strip().removeprefix("\ufeff")  # files that were joined have one inside
     except UnicodeDecodeError as error:
         raw = line.decode("utf-8", errors="replace").strip()
         return RawRow(number, None, raw, f"invalid UTF-8 at byte {error.start + 1}", line_number)
@@ -102,6 +106,8 @@ def _parse_line(line: bytes, number: int, line_number: int) -> RawRow:
         problem = f"broken JSON: {one_line(str(error))}"
         if number == 1 and text.startswith("["):
             problem += " (a JSON array of rows belongs in a .json file)"
+        elif "Extra data" in problem:
+            problem += " (two rows on one line: a line break is missing between files that were joined)"
         return RawRow(number, None, text, problem, line_number)
     return raw_row(number, data, text, line_number)
 

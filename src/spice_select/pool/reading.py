@@ -120,7 +120,7 @@ def _chat(source: Source, row: RawRow, layout: Layout | None) -> ChatRow | Rejec
     if data is None or layout is None:
         return Rejection(source.name, location, row.number, one_line(row.problem), row.text)
     named = data.get(layout.column("source"))
-    source_name = named if isinstance(named, str) and named.strip() else source.name
+    source_name = named if isinstance(named, str) and named.strip() else source.shards or source.name
     try:
         conversation = layout.conversation(data)
     except RowProblem as problem:

@@ -3,6 +3,7 @@
 Nothing is read here but what is needed to distinguish the kinds; `Source.rows()` reads.
 """
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,19 +13,25 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import datasets
+import fsspec
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from spice_select.errors import PoolError
-from spice_select.pool.arrow_rows import dataset_rows, load_saved
+from spice_select.pool.arrow_rows import dataset_rows, load_folder, load_saved
 from spice_select.pool.problems import RawRow, one_line, raw_row
-from spice_select.pool.readers import READERS
+from spice_select.pool.readers import READERS, WHOLE, read_jsonl
+from spice_select.pool.streams import UNPACKERS
 
 PoolInput: TypeAlias = str | Path | datasets.Dataset | Sequence[Mapping[str, Any]]
 
 _MEMORY = "<memory>"
-_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<split>[\w.\[\]:%+-]+))?")
-_KNOWN = ", ".join(READERS) + " (text ones also .gz)"
+_PART = r"[\w.\[\]%+-]+"
+_HUB_ID = re.compile(rf"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>{_PART})(?=:))?(:(?P<split>[\w.\[\]:%+-]+))?")
+_FOLDER = re.compile(rf"(?P<path>.+?)(:(?P<config>{_PART})(?=:))?:(?P<split>{_PART})")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]*://.+")
+_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
+_KNOWN = f"{', '.join(READERS)} (text ones also {', '.join(UNPACKERS)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Source:
     path: str  # where it is, as given
     file: Path | None  # whose bytes identify it; None where its rows do
     rows: Callable[[], Iterator[RawRow]]  # reads it from the start
+    shards: str | None = None  # name of the data set that it is a part of; its rows' source in place of `name`
 
 
 def as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
@@ -55,7 +63,7 @@ def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
     """
     if not inputs:
         raise PoolError("No pool was given.\nName at least one file, saved dataset or hub dataset (owner/name).")
-    sources = [_resolve(item) for item in inputs]
+    sources = [source for item in inputs for source in _resolve(item)]
     seen: set[Path] = set()
     for source in sources:
         place = Path(source.path).resolve()
@@ -65,56 +73,91 @@ def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
     return _named_apart(sources)
 
 
-def _resolve(item: PoolInput) -> Source:
+def _resolve(item: PoolInput) -> list[Source]:
     if isinstance(item, str | Path):
-        return _resolve_name(item)
+        return _resolve_name(str(item))
     if isinstance(item, datasets.Dataset):
-        return Source("memory", "dataset", _MEMORY, None, lambda: dataset_rows(item, "dataset"))
+        return [Source("memory", "dataset", _MEMORY, None, lambda: dataset_rows(item, "dataset"))]
     if isinstance(item, Mapping):
         raise PoolError("An input is a single mapping, not rows.\nPass rows in memory as one list: [[row, row, ...]].")
-    return Source("memory", "rows", _MEMORY, None, lambda: map(raw_row, count(1), item))
+    return [Source("memory", "rows", _MEMORY, None, lambda: map(raw_row, count(1), item))]
 
 
-def _resolve_name(item: str | Path) -> Source:
+def _resolve_name(item: str) -> list[Source]:
+    if item == "-":
+        return [Source("stdin", "standard input", "-", None, lambda: read_jsonl(Path("/dev/stdin")))]
+    if _ADDRESS.fullmatch(item):
+        return [_file(downloaded(item))]
     path = Path(item).expanduser()
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except OSError as error:
-        raise PoolError(f"{one_line(str(item), 100)}: no such file ({error.strerror}).") from error
+        raise PoolError(f"{one_line(item, 100)}: no such file ({error.strerror}).") from error
     if is_folder:
-        if (path / "selected.jsonl").is_file():
-            raise PoolError(f"{path}: is the directory of a run.\nName the rows it chose: {path / 'selected.jsonl'}")
-        label = path.name
-        return Source(path.resolve().name, label, str(path), None, lambda: dataset_rows(load_saved(path), label))
+        return [_folder(path, None, "train")]
     if is_file:
-        return _file(path)
-    match = _HUB_ID.fullmatch(item) if isinstance(item, str) else None
+        return [_file(path)]
+    if glob.has_magic(item) and (shards := sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207 - any root
+        name = one_line(path.name.split("*")[0].strip("-_.") or path.parent.name)
+        return [replace(_file(Path(shard)), shards=name) for shard in shards]
+    named = _FOLDER.fullmatch(item)
+    if named and Path(named["path"]).expanduser().is_dir():
+        return [_folder(Path(named["path"]).expanduser(), named["config"], named["split"])]
+    match = _HUB_ID.fullmatch(item)
     if match is None or _suffix(path) in READERS:
-        raise PoolError(f"{item}: no such file.\nA hub dataset is written owner/name or owner/name:split.")
-    name, split = match["name"], match["split"] or "train"
-    label = f"{name}:{split}"
-    return Source(name.split("/")[1], label, label, None, lambda: dataset_rows(_load_from_hub(name, split), label))
+        raise PoolError(
+            f"{item}: no such file.\n"
+            "A hub dataset is written owner/name, owner/name:split or owner/name:configuration:split."
+        )
+    name, config, split = match["name"], match["config"], match["split"] or "train"
+    label = ":".join(filter(None, (name, config, split)))
+    return [
+        Source(name.split("/")[1], label, label, None, lambda: dataset_rows(_load_from_hub(name, config, split), label))
+    ]
+
+
+def _folder(path: Path, config: str | None, split: str) -> Source:
+    if (path / "selected.jsonl").is_file():
+        raise PoolError(f"{path}: is the directory of a run.\nName the rows it chose: {path / 'selected.jsonl'}")
+    if any((path / name).is_file() for name in _SAVED):
+        return Source(
+            path.resolve().name, path.name, str(path), None, lambda: dataset_rows(load_saved(path), path.name)
+        )
+    label = path.name if config is None else f"{path.name}:{config}:{split}"
+    name = path.resolve().name if config is None else f"{path.resolve().name}-{config}"
+    return Source(name, label, str(path), None, lambda: dataset_rows(load_folder(path, config, split), label))
+
+
+def downloaded(address: str) -> Path:
+    """A local copy, in a temporary folder, of a file that `fsspec` opens (https://, hf://, s3://, gs://)."""
+    try:
+        return Path(str(fsspec.open_local(f"simplecache::{address}", simplecache={"same_names": True})))
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise PoolError(
+            f"{address}: cannot be read: {one_line(str(error)) or type(error).__name__}\n"
+            "Check the address and the connection; s3:// needs the package s3fs, gs:// gcsfs."
+        ) from error
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
+    return Path(path.stem).suffix.lower() if path.suffix.lower() in UNPACKERS else path.suffix.lower()
 
 
 def _file(path: Path) -> Source:
-    suffix = _suffix(path)
-    if suffix not in READERS or (suffix == ".parquet" and path.suffix == ".gz"):
+    suffix, packed = _suffix(path), path.suffix if path.suffix.lower() in UNPACKERS else ""
+    if suffix not in READERS or (suffix in WHOLE and packed):
         raise PoolError(f"{path}: the kind of file is unknown by its name.\nKnown endings: {_KNOWN}.")
-    stem = path.name.removesuffix(".gz")[: -len(suffix)] or path.name
+    stem = path.name.removesuffix(packed)[: -len(suffix)] or path.name
     return Source(one_line(stem), one_line(path.name), str(path), path, lambda: READERS[suffix](path))
 
 
-def _load_from_hub(name: str, split: str) -> datasets.Dataset:
+def _load_from_hub(name: str, config: str | None, split: str) -> datasets.Dataset:
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, DatasetsError, HfHubHTTPError) as error:
         raise PoolError(
             f"{name}:{split}: no such file, and no hub dataset that can be loaded: {one_line(str(error))}\n"
-            "Check the name, the split and the connection (HF_HUB_OFFLINE), or download the data and name its files."
+            "Check name, configuration, split and connection (HF_HUB_OFFLINE), or download the data and name its files."
         ) from error
 
 

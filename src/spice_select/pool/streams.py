@@ -5,11 +5,16 @@ unpacked to more than `UNPACKED_BYTES` and to more than `UNPACKED_TIMES` the pac
 and what packs to a hundredth or less was made to fill a disk or a memory.
 """
 
+import bz2
 import gzip
+import io
+import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, cast
+
+import pyarrow as pa
 
 from spice_select.errors import PoolError
 from spice_select.pool.problems import one_line
@@ -19,12 +24,25 @@ ROW_BYTES = 1 << 26
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 100
 """A file that unpacks beyond both is refused."""
 
-_BOM = b"\xef\xbb\xbf"
+_BOM, _GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 _PIECE = 1 << 16  # bytes of an overlong line that are passed over at once
 
 
+def _zstandard(packed: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, pa.CompressedInputStream(packed, "zstd"))))
+
+
+UNPACKERS: Mapping[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    ".gz": lambda packed: cast(IO[bytes], gzip.GzipFile(fileobj=packed)),
+    ".bz2": lambda packed: cast(IO[bytes], bz2.BZ2File(packed)),
+    ".xz": lambda packed: cast(IO[bytes], lzma.LZMAFile(packed)),  # noqa: SIM115 - `PoolFile` closes it
+    ".zst": _zstandard,
+}
+"""Endings of packed text files, and how they are unpacked."""
+
+
 class PoolFile:
-    """The bytes of a file, unpacked if its name ends in .gz.
+    """The bytes of a file, unpacked if its name ends as a packed file's.
 
     Reading raises `PoolError` where the packed stream is damaged or unpacks beyond the limits.
     """
@@ -32,8 +50,13 @@ class PoolFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._packed = path.open("rb")
-        self._gzip = gzip.GzipFile(fileobj=self._packed) if path.suffix == ".gz" else None
-        self._stream = cast(IO[bytes], self._gzip or self._packed)
+        if path.suffix.lower() not in UNPACKERS and self._packed.peek(2)[:2] == _GZIP:
+            self.close()
+            raise PoolError(f"{path.name}: is packed with gzip.\nAdd .gz to its name, or unpack it.")
+        unpack = UNPACKERS.get(path.suffix.lower())
+        self._unpacked = 0
+        self._is_packed = unpack is not None
+        self._stream = cast(IO[bytes], self._packed) if unpack is None else unpack(self._packed)
         self._lines = 0  # whole lines read so far
 
     def close(self) -> None:
@@ -57,15 +80,19 @@ class PoolFile:
     def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
         try:
             data = read(size)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if not self._is_packed:
+                raise
             place = f" after line {self._lines}" if self._lines else ""
+            kind = "gzip" if self.path.suffix == ".gz" else self.path.suffix[1:]
             raise PoolError(
-                f"{self.path.name}: broken gzip stream{place}: {one_line(str(error))}.\n"
-                "The file is damaged, cut short, or not gzip; copy it again."
+                f"{self.path.name}: broken {kind} stream{place}: {one_line(str(error))}.\n"
+                f"The file is damaged, cut short, or not {kind}; copy it again."
             ) from error
-        if self._gzip is not None:
-            remedy = "If that is intended, unpack it yourself (gunzip) and name the unpacked file."
-            refuse_bomb(self.path, self._gzip.tell(), self._packed.tell(), remedy)
+        if self._is_packed:
+            self._unpacked += len(data)
+            remedy = "If that is intended, unpack it yourself and name the unpacked file."
+            refuse_bomb(self.path, self._unpacked, self._packed.tell(), remedy)
         return data
 
 
