@@ -272,7 +272,7 @@ def check_pool(path: Path, name: str) -> Counter[str]:
             continue
         contents = [chat.messages[turn]["content"] for turn in chat.trained_turns()]
         own = next((k for k in ("response", "output", "answer") if k in example.row.data), None)
-        if own and own in _required(pool.files[0].format) and contents[-1] != example.row.data[own]:
+        if own and own in _required(pool.files[0].format) and contents[-1] != _as_text(example.row.data[own]):
             raise Broken(f"row {example.row.number}: trains on {contents[-1]!r}")
         wanted = [family.lead + (c.strip() if family.trims else c) + family.end for c in contents]
         found = [piece for piece, trained in segments(example, tokenizer) if trained]
@@ -285,10 +285,14 @@ def check_pool(path: Path, name: str) -> Counter[str]:
     return Counter(accepted=len(pool.examples), rejected=len(pool.rejected))
 
 
+def _as_text(value: object) -> object:
+    return json.dumps(value) if isinstance(value, bool | int | float) else value
+
+
 def _required(found: str) -> tuple[str, ...]:
     return {
         "prompt-response": ("response",), "alpaca": ("output",), "instruction-response": ("response",),
-        "question-answer": ("answer",),
+        "question-answer": ("answer",), "question-response": ("response",),
     }.get(found, ())  # fmt: skip
 
 

@@ -146,7 +146,8 @@ def _message(message: Message, place: str) -> Message:
     called = out.pop("function_call", None)  # OpenAI's form of 2023
     if called and not out.get("tool_calls"):
         out["tool_calls"] = [{"type": "function", "function": called}]
-    calls = _tool_calls(out.pop("tool_calls", None), place) if role == "assistant" else []
+    written = out.pop("tool_calls", None)
+    calls = _tool_calls(written, place) if role == "assistant" else []
     if calls:
         out["tool_calls"] = calls
     content = _text(out.pop("content", None), f"{place}, '{keys[1]}'")
@@ -180,7 +181,7 @@ def _tool_calls(value: object, place: str) -> list[dict[str, Any]]:
     calls = _objects(value, f"{place}, 'tool_calls'", f"{place}, 'tool_calls' is not a list of objects")
     for call in calls:
         function = call.get("function", call)
-        if not isinstance(function, dict) or "name" not in function:
+        if not isinstance(function, dict) or not isinstance(cast("dict[str, Any]", function).get("name"), str):
             raise RowProblem(f"{place}, 'tool_calls' has a call without a name")
         _parse_arguments(cast("dict[str, Any]", function))
     return calls
@@ -202,7 +203,7 @@ def _function_calls(content: object, place: str) -> list[dict[str, Any]]:
         raise RowProblem(f"{place}, 'value' is not the JSON text of a function call")
     parsed = _from_json_text(content, f"{place}, value")
     calls = cast("list[object]", parsed if isinstance(parsed, list) else [parsed])
-    if not all(isinstance(call, dict) and "name" in call for call in calls):
+    if not all(isinstance(call, dict) and isinstance(cast("dict[str, Any]", call).get("name"), str) for call in calls):
         raise RowProblem(f"{place}, 'value' is not a function call with a name")
     return [{"type": "function", "function": call} for call in calls]
 

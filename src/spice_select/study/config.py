@@ -11,6 +11,7 @@ from spice_select.config import EMBEDDED_MODEL, WITHOUT_GRADIENTS, RunConfig, re
 from spice_select.config_file import read_yaml
 from spice_select.errors import ConfigError
 from spice_select.methods import GRADIENT_METHODS
+from spice_select.pool.problems import one_line
 from spice_select.recipe import Recipe
 
 EQUAL_TOKENS = "equal_tokens_to"
@@ -102,7 +103,7 @@ def load_study(path: Path) -> StudyConfig:
 
 
 def _reason(error: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    place = one_line(".".join(str(part) for part in error["loc"] if part != "[key]"))
     if error["type"] == "invalid_key" or error["loc"][-1:] == ("[key]",):
         return f"key {place} is not text; put it in quotes (bare on, off, yes and no are truth values in YAML)"
     if error["type"] == "extra_forbidden":
