@@ -69,10 +69,10 @@ def _read_source(
     used = layout.used_columns() if layout else frozenset[str]()
     for row in chain(first, rows):
         total += 1
-        unused.update(unused_columns(row.data or {}, used))
         if source.file is None:
             row, content = _as_json(row)
             digest.update(content)
+        unused.update(unused_columns(row.data or {}, used))
         yield _chat(source, row, layout)
     sha256 = digest.hexdigest() if source.file is None else file_digest(source.file)
     name = layout.format.name if layout else "none"
