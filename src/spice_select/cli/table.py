@@ -73,7 +73,7 @@ def _figures(result: "RunResult") -> dict[str, str]:
         why = "their loss or gradient is not finite: column problem of scores.parquet"
         figures["rows not choosable"] = f"{summary.not_finite:,}; {why}"
     if summary.quality is not None:
-        size = "number" if result.config.budget_tokens is None else "tokens"
+        size = "rows" if result.config.budget_tokens is None else "tokens"
         figures |= _quality(summary.quality, size)
     parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
@@ -83,17 +83,14 @@ def _quality(quality: "Quality", size: str) -> dict[str, str]:
     by_chance, everywhere = quality.random_information, quality.all_directions
     ratio = f", {quality.information / by_chance:.2f} times as much" if by_chance > 0 else ""
     best, lowest = f"{quality.certificate:.1%}", f"{quality.lowest_certificate:.1%}"
+    where = "" if everywhere is None else " in the principal directions"
     figures = {
         "among the largest norms": f"{quality.norm_overlap:.0%} of the picks",
         "mean conflict": f"{quality.mean_conflict:.4f}",
-        "information U": f"{quality.information:.2f} nats; random rows of the same {size} {by_chance:.2f}{ratio}",
-        "certificate": f"at least {best} of the best possible U (lowest pool {lowest})",
+        "information U": f"{quality.information:.2f} nats{where}; as many random {size} {by_chance:.2f}{ratio}",
+        "certificate": f"at least {best} of the best possible U{where} (lowest pool {lowest})",
     }
-    if everywhere is None:
-        return figures
-    figures["information U"] += "; in the principal directions"
-    figures["certificate"] += ", in the principal directions"
-    if everywhere.information is not None:
+    if everywhere is not None and everywhere.information is not None:
         greedy = everywhere.greedy_information
         best_known = "" if greedy is None else f", greedy picks by gain alone {greedy:.2f}"
         by_chance = f"{everywhere.random_information:.2f}"
