@@ -256,3 +256,39 @@ def test_what_a_template_leaves_out_of_answers_is_said():
     pool = read_pool([rows], tokenizer, PoolOptions(), notes.append)
     assert len(pool.examples) == 2 and len(notes) == 1
     assert "answers of 1 rows" in notes[0] and "% of their characters" in notes[0]
+
+
+LAST_THINKS = """\
+{%- set last = namespace(user=0) -%}
+{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}{%- endfor -%}
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '\\n' -}}
+{%- if m.role == 'assistant' and loop.index0 > last.user and loop.last -%}
+{{- '<think>\\n\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- m.content -}}
+{%- for call in m.tool_calls or [] -%}{{- '<tool_call>' + call.function | tojson + '</tool_call>' -}}{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+
+@pytest.mark.parametrize("said", ["", "Looking.", "It ends in <|im_end|>"])
+def test_turns_of_a_template_that_rewrites_earlier_ones_are_found_beside_tool_calls(said):
+    """As Qwen3's: only a last turn opens with an empty thinking part, so no rendering is a prefix of a longer one."""
+    tokenizer = copy.deepcopy(tokenizer_of("chatml"))
+    tokenizer.chat_template = LAST_THINKS
+    call = {"type": "function", "function": {"name": "get_w", "arguments": {"city": "<|im_end|> Oslo"}}}
+    chat = [
+        PLAIN[0], {"role": "assistant", "content": said, "tool_calls": [call]}, {"role": "tool", "content": "5 <|im_end|>"},
+        {"role": "assistant", "content": "It is 5."}, {"role": "user", "content": "And?"}, GOOD,
+    ]  # fmt: skip
+    (example,) = read_pool([[{"messages": chat}]], tokenizer, PoolOptions()).examples
+    written = [text for text, is_trained in segments(example, tokenizer) if is_trained]
+    arguments = '{"name": "get_w", "arguments": {"city": "\\u003c|im_end|\\u003e Oslo"}}'
+    assert (
+        written[0].replace("<|im_end|> Oslo", "\\u003c|im_end|\\u003e Oslo")
+        == f"{said}<tool_call>{arguments}</tool_call><|im_end|>"
+    )
+    assert written[1:] == ["It is 5.<|im_end|>", "<think>\n\n</think>\n\ngood<|im_end|>"]

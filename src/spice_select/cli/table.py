@@ -73,7 +73,7 @@ def _figures(result: "RunResult") -> dict[str, str]:
         why = "their loss or gradient is not finite: column problem of scores.parquet"
         figures["rows not choosable"] = f"{summary.not_finite:,}; {why}"
     if summary.quality is not None:
-        size = "rows" if result.config.budget_tokens is None else "tokens"
+        size = "as many random rows" if result.config.budget_tokens is None else "random rows of as many tokens"
         figures |= _quality(summary.quality, size)
     parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
@@ -87,7 +87,7 @@ def _quality(quality: "Quality", size: str) -> dict[str, str]:
     figures = {
         "among the largest norms": f"{quality.norm_overlap:.0%} of the picks",
         "mean conflict": f"{quality.mean_conflict:.4f}",
-        "information U": f"{quality.information:.2f} nats{where}; as many random {size} {by_chance:.2f}{ratio}",
+        "information U": f"{quality.information:.2f} nats{where}; {size} {by_chance:.2f}{ratio}",
         "certificate": f"at least {best} of the best possible U{where} (lowest pool {lowest})",
     }
     if everywhere is not None and everywhere.information is not None:

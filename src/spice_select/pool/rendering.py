@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import TemplateError
 from spice_select.pool.losses import refuse_losses
+from spice_select.pool.marked_turns import spans_by_marks
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem, one_line
 from spice_select.pool.skeleton import Skeleton, build_skeleton, slot_texts
@@ -64,7 +65,7 @@ class Renderer:
         """
         has_calls = any("tool_calls" in message for message in chat.messages)
         tagged = self._by_tags(chat) if self._template.has_generation_tags(chat) else None
-        rendering = tagged or (self._by_prefixes(chat) if has_calls else self._by_skeleton(chat))
+        rendering = tagged or (self._with_calls(chat) if has_calls else self._by_skeleton(chat))
         refuse_losses(chat, rendering.text, rendering.spans)
         return rendering
 
@@ -132,6 +133,12 @@ class Renderer:
         ]
         first, second = ends if self._tags_hold_end else reversed(ends)
         return second if first is None else first
+
+    def _with_calls(self, chat: Conversation) -> Rendering:
+        try:
+            return self._by_prefixes(chat)
+        except TemplateError:
+            return Rendering(*spans_by_marks(self._template, chat, self._end_of_turn))
 
     def _by_prefixes(self, chat: Conversation) -> Rendering:
         text = self._template.render(chat)

@@ -56,9 +56,11 @@ def _vocabulary(model: "PreTrainedModel", name: str) -> int:
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    """Root mean square difference of logits, in their standard deviations."""
+    """Root mean square difference of logits, in their standard deviations; 0 where none is finite."""
     written = (one.abs() < _NO_LOGIT) & (other.abs() < _NO_LOGIT)
     one, other = one[written], other[written]
+    if len(one) < 2:
+        return 0.0
     return float((one - other).square().mean().sqrt() / one.std().clamp(min=torch.finfo(torch.float32).tiny))
 
 
