@@ -281,8 +281,9 @@ def test_turns_of_a_template_that_rewrites_earlier_ones_are_found_beside_tool_ca
     tokenizer.chat_template = LAST_THINKS
     call = {"type": "function", "function": {"name": "get_w", "arguments": {"city": "<|im_end|> Oslo"}}}
     chat = [
-        PLAIN[0], {"role": "assistant", "content": said, "tool_calls": [call]}, {"role": "tool", "content": "5 <|im_end|>"},
-        {"role": "assistant", "content": "It is 5."}, {"role": "user", "content": "And?"}, GOOD,
+        PLAIN[0], {"role": "assistant", "content": said, "tool_calls": [call]},
+        {"role": "tool", "content": "5 <|im_end|>"}, {"role": "assistant", "content": "It is 5."},
+        {"role": "user", "content": "And?"}, GOOD,
     ]  # fmt: skip
     (example,) = read_pool([[{"messages": chat}]], tokenizer, PoolOptions()).examples
     written = [text for text, is_trained in segments(example, tokenizer) if is_trained]
