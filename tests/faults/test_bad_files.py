@@ -67,7 +67,7 @@ def footer_of_parquet(folder: Path) -> list[object]:
 
 def folder_of_files(folder: Path) -> list[object]:
     (folder / "data").mkdir()
-    write_jsonl(folder / "data" / "p.jsonl", [GOOD])
+    (folder / "data" / "notes.unknown").write_text("no rows")
     return ["data"]
 
 
@@ -136,7 +136,7 @@ FILES = {
     "no suffix": (file("README", b"x"), ["README", "Known endings"]),
     "gzipped parquet": (file("p.parquet.gz", b""), ["p.parquet.gz", "Known endings"]),
     "tar": (file("p.tar.gz", gzip.compress(b"x")), ["p.tar.gz", "Known endings"]),
-    "a folder of files": (folder_of_files, ["data", "save_to_disk"]),
+    "a folder of other files": (folder_of_files, ["data", "cannot be read as a folder of data files"]),
     "a run": (a_run, ["selected.jsonl"]),
     "the same twice": (twice, ["p.jsonl", "twice"]),
     "torn gzip": (file("p.jsonl.gz", gzip.compress(LINE * 9)[:-9]), ["p.jsonl.gz", "broken gzip"]),
@@ -206,23 +206,26 @@ ROWS = {
     "messages object": (rows(GOOD, {"messages": {}}), ["row 2", "not a list of messages"]),
     "messages empty": (chat(), ["row 2", "empty list"]),
     "messages deep JSON": (rows(GOOD, {"messages": "[" * 500 + "]" * 500}), ["row 2", "deeper than"]),
-    "message text": (chat("hello"), ["row 2", "message 1", "not an object"]),
+    "message text": (chat("hello"), ["row 2", "no assistant message"]),
+    "message a number": (chat("hello", 3), ["row 2", "message 1", "not an object"]),
     "no role": (chat({"content": "q"}, ANSWER), ["message 1", "no 'role'"]),
     "role a number": (chat({"role": 1, "content": "q"}, ANSWER), ["message 1", "no 'role'"]),
     "unknown role": (chat({"role": "narrator", "content": "q"}, ANSWER), ["message 1", "narrator"]),
     "no content": (chat({"role": "user"}, ANSWER), ["message 1", "no 'content'"]),
-    "content a number": (chat({"role": "user", "content": 3}, ANSWER), ["message 1", "int, not text"]),
     "content an object": (chat({"role": "user", "content": {}}, ANSWER), ["message 1", "dict, not text"]),
-    "a picture": (chat({"role": "user", "content": [{"type": "image"}]}, ANSWER), ["message 1", "not text"]),
+    "a picture": (
+        chat({"role": "user", "content": [{"type": "image"}]}, ANSWER),
+        ["message 1", "'image'", "only text"],
+    ),
     "empty answer": (chat(USER, {"role": "assistant", "content": " \n"}), ["row 2", "no response"]),
     "no answer": (chat(USER), ["row 2", "no assistant message"]),
     "no question": (chat(ANSWER), ["row 2", "no user text"]),
-    "all of weight 0": (chat(USER, {**ANSWER, "weight": 0}), ["row 2", "no response to learn"]),
+    "a weight of a half": (chat(USER, {**ANSWER, "weight": 0.5}), ["row 2", "message 2", "'weight' is 0.5"]),
     "tools a number": (chat(USER, ANSWER, tools=3), ["row 2", "'tools' is not a list"]),
-    "tools of texts": (chat(USER, ANSWER, tools=["f"]), ["row 2", "'tools' is not a list of tool objects"]),
+    "tools of texts": (chat(USER, ANSWER, tools=["f"]), ["row 2", "'tools' is text but not JSON"]),
     "tools no JSON": (chat(USER, ANSWER, tools="{"), ["row 2", "'tools' is text but not JSON"]),
     "calls a number": (chat(USER, {"role": "assistant", "tool_calls": 3}), ["message 2", "not a list of objects"]),
-    "calls of texts": (calls("f"), ["message 2", "not a list of objects"]),
+    "calls of texts": (calls("f"), ["message 2", "'tool_calls' is text but not JSON"]),
     "a call without a name": (calls({"function": {"arguments": "{}"}}), ["message 2", "without a name"]),
     "a call of a text": (calls({"function": "f"}), ["message 2", "without a name"]),
     "turns empty": (sharegpt(), ["row 2", "empty list"]),
@@ -233,14 +236,14 @@ ROWS = {
     "function call unnamed": (sharegpt({"from": "function_call", "value": "{}"}), ["message 1", "with a name"]),
     "system a list": (sharegpt({"from": "human", "value": "q"}, system=["s"]), ["row 2", "'system' is list"]),
     "prompt missing": (rows(PAIR, {"response": "a"}), ["row 2", "'prompt' is missing"]),
-    "prompt a number": (pairs(prompt=3), ["row 2", "'prompt' is int, not text"]),
+    "prompt an object": (pairs(prompt={}), ["row 2", "'prompt' is dict, not text"]),
     "prompt blank": (pairs(prompt=" "), ["row 2", "'prompt' holds no user text"]),
-    "response a truth value": (pairs(response=True), ["row 2", "'response' is bool"]),
+    "response a list": (pairs(response=[True]), ["row 2", "'response' is list"]),
     "response blank": (pairs(response=""), ["row 2", "'response' holds no response"]),
-    "completion a number": (completion(completion=1), ["row 2", "'completion' is int"]),
+    "completion an object": (completion(completion={"a": 1}), ["row 2", "'completion' is dict"]),
     "completion of the user": (completion(completion=[USER]), ["row 2", "no assistant message"]),
     "completion empty": (completion(completion=[]), ["row 2", "empty list"]),
-    "prompt of texts": (completion(prompt=["q"]), ["row 2", "not an object"]),
+    "prompt of numbers": (completion(prompt=[3]), ["row 2", "not an object"]),
     "output null": (alpaca(output=None), ["row 2", "'output' is missing or null"]),
     "input a list": (alpaca(input=[]), ["row 2", "'input' is list"]),
     "history a text": (alpaca(history="q"), ["row 2", "'history'"]),
@@ -248,7 +251,7 @@ ROWS = {
     "history of numbers": (alpaca(history=[[1, 2]]), ["row 2", "'history'"]),
     "history without an answer": (alpaca(history=[["q", ""]]), ["row 2", "no response"]),
     "input and context": (dolly(input="i", context="c"), ["row 2", "both filled"]),
-    "context a number": (dolly(context=1), ["row 2", "'context' is int"]),
+    "context a list": (dolly(context=[1]), ["row 2", "'context' is list"]),
     "question a list": (
         rows({"question": "q", "answer": "a"}, {"question": ["q"], "answer": "a"}),
         ["row 2", "'question' is list"],

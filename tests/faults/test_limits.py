@@ -72,7 +72,7 @@ def test_a_bomb_is_refused_and_says_how_to_go_on(small, tmp_path, kind):
     data = {".jsonl": LINE * 90_000, ".json": b"[" + LINE + (b"," + LINE) * 90_000 + b"]"}
     packed = gzip.compress(data.get(kind, b"prompt,response\n" + (b"q" * 50 + b",a\n") * 91_000))
     (tmp_path / f"p{kind}.gz").write_bytes(packed)
-    with pytest.raises(PoolError, match=r"unpack to more than 1,000,000.*\n.*gunzip"):
+    with pytest.raises(PoolError, match=r"unpack to more than 1,000,000.*\n.*unpack it yourself"):
         list(READERS[kind](tmp_path / f"p{kind}.gz"))
     (tmp_path / f"plain{kind}").write_bytes(gzip.decompress(packed))
     assert sum(1 for _ in READERS[kind](tmp_path / f"plain{kind}")) >= 90_000
@@ -96,7 +96,7 @@ def test_a_gigabyte_in_a_line_never_lies_in_memory(tmp_path):
     block = gzip.compress(b"\0" * (1 << 26), 1)
     (tmp_path / "p.jsonl.gz").write_bytes(gzip.compress(LINE) + block * 17)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(PoolError, match="gunzip"):
+    with pytest.raises(PoolError, match="unpack it yourself"):
         read(tmp_path / "p.jsonl.gz")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000, "kilobytes"
 
