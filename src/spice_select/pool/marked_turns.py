@@ -33,7 +33,7 @@ def spans_by_marks(template: ChatTemplate, chat: Conversation, end_of_turn: str)
         if turn == 0:
             raise RenderProblem("a chat that starts with an assistant's message and has tool calls cannot be used")
         if turn not in firsts or turn - 1 not in lasts:
-            raise _unclear(f"leaves out message {turn + 1} or the one before it")
+            raise _unclear(f"leaves out message {turn + 1} (assistant) or the one before it")
         follows = turn + 1 < len(chat.messages)
         if follows and turn + 1 not in starts:
             raise _unclear(f"has no text of a user or tool after message {turn + 1} (assistant)")
