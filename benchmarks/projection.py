@@ -7,7 +7,8 @@ Compared with the exact Gram matrix: cosines between rows, U of the exact picks,
 rows, one pool). Features are rounded to bfloat16 as the store keeps them. Writes its section of benchmarks/RESULTS.md.
 
 Methods:
-    fold        random signs, coordinate i to place (i + offset) mod d            (the product's)
+    fold        random signs, coordinate i to place (i mod w + offset) mod d, w <= d coprime to the weight's rows
+                                                                                  (the product's)
     sparse 1    random signs, coordinate i to a random place (count sketch)
     sparse 4    as sparse 1, four times with 1/2 of the weight each
     two-sided   R^T G Q of every module's gradient matrix G with Gaussian R and Q, k x k = d

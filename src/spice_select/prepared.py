@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
-from spice_select.pool.types import unused_fields
 from spice_select.progress import Progress
 from spice_select.proxy import loading
 from spice_select.proxy.embedded import HUB_NAME
@@ -81,13 +80,5 @@ def report_pool(pool: Pool, config: RunConfig, purpose: str, progress: Progress)
     """Report the size of the pool, the `purpose`, and the rows that cannot be used or were cut."""
     rows = len(pool.examples)
     progress.note(f"{rows:,} rows, {pool.total_tokens:,} tokens, {pool.trained_tokens:,} of them trained; {purpose}")
-    marked = sum(row.marked for row in pool.rejected)
-    if marked:
-        progress.note(f"rows left out because their data marks them as not to be learnt: {marked:,} (a run lists them)")
-    if len(pool.rejected) > marked:
-        progress.note(f"rows left out because they cannot be used: {len(pool.rejected) - marked:,} (a run lists them)")
-    for file in pool.files:
-        if file.unused:
-            progress.note(f"{file.name}: {unused_fields(file)}")
-    if pool.truncated:
-        progress.note(f"rows cut at the end to {config.max_length} tokens: {pool.truncated:,}")
+    for remark in pool.remarks(config.max_length):
+        progress.note(remark)

@@ -2,7 +2,7 @@
 
 Lines: index, id, source, location, tokens, trained_tokens. `rows.parquet` of a store adds `norm`, `scores.parquet` of a
 run adds what was measured. Texts (`pool.parquet` of a store, `texts.parquet` of a run's checkpoint) add `number`, `row`
-(JSON of the row) and `chat` (JSON with `messages`, `tools` and `untrained`).
+(JSON of the row) and `chat` (JSON with `messages`, `tools`, `untrained` and `template_options`).
 """
 
 # pyarrow ships no annotations
@@ -126,12 +126,18 @@ def _plain(value: object) -> str:
 
 def _text_line(example: Example) -> dict[str, Any]:
     row, chat = example.row, example.conversation
-    content = {"messages": chat.messages, "tools": chat.tools, "untrained": sorted(chat.untrained)}
+    content = {
+        "messages": chat.messages,
+        "tools": chat.tools,
+        "untrained": sorted(chat.untrained),
+        "template_options": dict(chat.template_options),
+    }
     texts = {"number": row.number, "row": plain_json(row.data), "chat": plain_json(content)}
     return asdict(example.line) | texts
 
 
 def _chat(line: Mapping[str, Any]) -> StoredChat:
     content = json.loads(line["chat"])
-    chat = Conversation(content["messages"], content["tools"], frozenset(content["untrained"]))
+    untrained, options = frozenset[int](content["untrained"]), content.get("template_options", {})
+    chat = Conversation(content["messages"], content["tools"], untrained, options)
     return StoredChat(line["id"], Row(line["source"], line["location"], line["number"], json.loads(line["row"])), chat)

@@ -9,9 +9,12 @@ import pytest
 
 from oracles.pool_families import tokenizer_of
 from spice_select.errors import PoolError, TemplateError
+from spice_select.output.recipes import Target, trainer_files
+from spice_select.output.summary import summarise
 from spice_select.output.trainers import training_row, training_table
 from spice_select.pool.examples import PoolOptions, read_pool, segments
 from spice_select.pool.types import unused_fields
+from spice_select.row_tables import read_texts, write_texts
 
 BAD, GOOD = {"role": "assistant", "content": "BAD"}, {"role": "assistant", "content": "good"}
 CHAT = [{"role": "user", "content": "Q"}, BAD, {"role": "user", "content": "again"}, GOOD]
@@ -255,7 +258,7 @@ def test_what_a_template_leaves_out_of_answers_is_said():
     rows = [{"prompt": "Q", "response": "<think>long thoughts</think>good"}, {"prompt": "Q", "response": "good"}]
     pool = read_pool([rows], tokenizer, PoolOptions(), notes.append)
     assert len(pool.examples) == 2 and len(notes) == 1
-    assert "answers of 1 rows" in notes[0] and "% of their characters" in notes[0]
+    assert "thinking parts: 1 (" in notes[0] and "% of their characters" in notes[0]
 
 
 LAST_THINKS = """\
@@ -293,3 +296,27 @@ def test_turns_of_a_template_that_rewrites_earlier_ones_are_found_beside_tool_ca
         == f"{said}<tool_call>{arguments}</tool_call><|im_end|>"
     )
     assert written[1:] == ["It is 5.<|im_end|>", "<think>\n\n</think>\n\ngood<|im_end|>"]
+
+
+def test_marks_are_followed_beside_preferences_and_in_every_format_that_has_turns():
+    answer = {**GOOD, "weight": 0}
+    pool = read([{"prompt": "Q", "chosen": [PLAIN[0], answer]}, {"prompt": "Q", "chosen": "good"}])
+    assert len(pool.examples) == 1 and pool.rejected[0].marked
+    assert trained([{"prompt": CHAT[:1], "completion": CHAT[1:], "loss_mask": [0, 1]}]) == ["good"]
+    pool = read([{"prompt": "Q", "response": "BAD", "mask": [0]}, {"prompt": "Q", "response": "good", "mask": [1]}])
+    assert len(pool.examples) == 1 and pool.rejected[0].marked
+
+
+def test_variables_for_the_template_stay_with_a_stored_chat(tmp_path):
+    (example,) = read([{"messages": PLAIN, "chat_template_kwargs": {"deep": True}}]).examples
+    write_texts(tmp_path / "texts.parquet", [example])
+    (stored,) = read_texts(tmp_path / "texts.parquet", [0], "")
+    assert stored.conversation == example.conversation
+
+
+def test_rows_with_variables_of_their_own_are_named_to_who_trains_elsewhere():
+    rows = [{"messages": PLAIN, "chat_template_kwargs": {"deep": True}}, {"messages": PLAIN}]
+    pool = read(rows)
+    table = training_table([training_row(example.conversation, example.id, "s") for example in pool.examples])
+    readme = trainer_files(Target("m"), summarise(pool.lines, []), table)["README.md"]
+    assert "skips 1 of the" in readme and "`chat_template_kwargs`, which 1 of the" in readme

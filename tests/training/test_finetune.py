@@ -127,7 +127,7 @@ def test_the_first_loss_is_the_mean_over_the_trained_tokens_of_selection(pool, t
 def test_the_labels_are_the_masks_of_the_pool(pool, tiny_model, max_length):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     options = PoolOptions(skip_invalid=True, max_length=max_length)
-    examples, found = read_pool([pool], tokenizer, options), training_rows(pool, tokenizer, options)
+    examples, found = read_pool([pool], tokenizer, options), training_rows(pool, tokenizer, options, [].append)
     assert found.rows == len(examples.examples) and found.left_out == len(examples.rejected)
     assert found.trained_tokens == examples.trained_tokens and found.tokens == examples.total_tokens
     for line, example in zip(found.dataset, examples.examples, strict=True):

@@ -54,9 +54,6 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     _print_lengths(console, "trained tokens", pool.examples.trained_tokens.tolist())
     console.print(f"{len(pool.examples):,} usable rows, {pool.truncated:,} cut at {config.max_length} tokens, "
                   f"{len(pool.rejected):,} rejected", soft_wrap=True)  # fmt: skip
-    context = sum(len(example.conversation.untrained) for example in pool.examples)
-    if context:
-        console.print(f"assistant turns that are context, not trained: {context:,}", soft_wrap=True)
     for reason, count in _kinds(pool.rejected):
         console.print(Text(printable(f"{count:,} rows: {reason}")), soft_wrap=True)
     for bad in pool.rejected[:rejected]:

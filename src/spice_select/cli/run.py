@@ -46,7 +46,9 @@ def run_command(
 ) -> None:
     """Choose the rows of POOL... worth fine-tuning on, by gradient information with a conflict penalty (SPICE).
 
-    A POOL is a file (.jsonl, .json, .csv, .parquet; .gz too), a directory saved by datasets, or a hub dataset id.
+    A POOL is a file (.jsonl, .json, .csv, .parquet, .arrow; text also .gz, .bz2, .xz, .zst), a quoted pattern such as
+    'data/*.parquet', a folder of data files or saved by datasets, FOLDER:CONFIG:SPLIT, a hub dataset (owner/name,
+    owner/name:SPLIT or owner/name:CONFIG:SPLIT), an address (https://, hf://, s3://), or - for standard input.
     A small proxy model makes the choice; the embedded default needs no download.
     """
     if resume and overwrite:

@@ -94,13 +94,10 @@ def evaluate_model(
     reporter: Progress,
 ) -> Evaluation:
     """`evaluate` for a model that is loaded already."""
-    pool = limited(read_pool(as_list(data), loaded.tokenizer, reading), limit_per_source)
+    pool = limited(read_pool(as_list(data), loaded.tokenizer, reading, reporter.note), limit_per_source)
     reporter.note(f"{len(pool.examples):,} held-out rows, {pool.trained_tokens:,} tokens to predict")
-    if pool.rejected:
-        first = pool.rejected[0].location
-        reporter.note(f"rows left out because they cannot be used: {len(pool.rejected):,}, such as {first}")
-    if pool.truncated:
-        reporter.note(f"rows cut at the end to {reading.max_length} tokens: {pool.truncated:,}")
+    for remark in pool.remarks(reading.max_length):
+        reporter.note(remark)
     settings = {
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "max_length": reading.max_length,

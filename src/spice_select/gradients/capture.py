@@ -64,9 +64,7 @@ def factor_gradients(x: Tensor, dy: Tensor, down: Tensor, up: Tensor) -> tuple[T
 def captured(
     layers: Mapping[str, AdaptedLayer], rows: int, sink: Sink, wanted: Collection[str] | None = None
 ) -> Generator[None]:
-    """Within the context one backward pass over so many rows hands each factor's per-sample gradients to `sink`.
-
-    The last layer comes first.
+    """Within the context a backward pass over so many rows hands per-sample gradients to `sink`, last layer first.
 
     `layers` are all adapted layers of the model, in which no factor may require grad: what they compute is the same
     whichever are `wanted` (names; all when not given). The graph starts at the first wanted layer's output, so nothing

@@ -17,7 +17,8 @@ import pyarrow as pa
 import yaml
 
 from spice_select.output.summary import Summary
-from spice_select.output.trainers import TRAIN_FILE, llamafactory_turns
+from spice_select.output.trainers import LLAMAFACTORY, TRAIN_FILE, llamafactory_turns
+from spice_select.pool.fields import TEMPLATE_OPTIONS
 from spice_select.recipe import Recipe
 
 DATASET_NAME = "spice"
@@ -39,15 +40,12 @@ class Target:
 
 def trainer_files(target: Target, summary: Summary, table: pa.Table) -> dict[str, str]:
     """Name and text of every file that goes beside `train.parquet`; `table` is that of `training_table`."""
-    recipe = Recipe()
-    chats = (
-        [{key: value for key, value in one.items() if value is not None} for one in messages]
-        for messages in table["messages"].to_pylist()
-    )
+    recipe, names_of = Recipe(), table.column_names
     values = {
         "target": target, "recipe": recipe, "summary": summary, "data": TRAIN_FILE, "dataset": DATASET_NAME,
         "rows": _ROWS, "accumulation": recipe.batch_size // _ROWS,
-        "skipped": sum(not llamafactory_turns(messages) for messages in chats),
+        "skipped": sum(not turns for turns in _llamafactory(table)),
+        "own_options": table.num_rows - table[TEMPLATE_OPTIONS].null_count if TEMPLATE_OPTIONS in names_of else 0,
     }  # fmt: skip
     # S701: the files are plain text, not HTML.
     templates = jinja2.Environment(  # noqa: S701
@@ -59,13 +57,24 @@ def trainer_files(target: Target, summary: Summary, table: pa.Table) -> dict[str
     return {**files, "dataset_info.json": json.dumps(dataset_info(table), indent=2) + "\n"}
 
 
+def _llamafactory(table: pa.Table) -> list[list[dict[str, str]]]:
+    """Every row as LLaMA-Factory reads it, empty where it skips the row."""
+    if LLAMAFACTORY in table.column_names:
+        return table[LLAMAFACTORY].to_pylist()
+    chats = (
+        [{key: value for key, value in one.items() if value is not None} for one in messages]
+        for messages in table["messages"].to_pylist()
+    )
+    return [llamafactory_turns(messages) for messages in chats]
+
+
 def dataset_info(table: pa.Table) -> dict[str, Any]:
     """Describe `train.parquet` to LLaMA-Factory.
 
     Its reader is `sharegpt` with OpenAI's names: the `openai` reader adds a sentence to every system message.
     """
     names = table.column_names
-    columns = {"messages": "llamafactory" if "llamafactory" in names else "messages"}
+    columns = {"messages": LLAMAFACTORY if LLAMAFACTORY in names else "messages"}
     tags = {"role": "role", "content": "content", "user": "user", "assistant": "assistant", "observation": "tool",
             "function": "function_call", "system": "system"}  # fmt: skip
     return {

@@ -28,6 +28,7 @@ from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
 
 TRAIN_FILE = "train.parquet"
+LLAMAFACTORY = "llamafactory"  # column that it reads where it does not understand `messages`
 IGNORED = -100  # PyTorch's label of a token that is no target
 
 _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
@@ -69,7 +70,7 @@ def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
             names, types = [*names, name], [*types, pa.string()]
     arrays: list[Any] = [pa.array([r[n] for r in rows], t) for n, t in zip(names, types, strict=True)]
     if found & {"tool_calls", "train"} or TEMPLATE_OPTIONS in names:
-        names = [*names, "llamafactory"]
+        names = [*names, LLAMAFACTORY]
         turns = [llamafactory_turns(r["messages"]) if r[TEMPLATE_OPTIONS] is None else [] for r in rows]
         arrays.append(pa.array(turns, pa.list_(_TURN)))
     return pa.Table.from_arrays(arrays, names=names)

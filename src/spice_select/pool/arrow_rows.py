@@ -5,7 +5,7 @@ and the like, wherever in a row they lie, and to decode one it opens whatever fi
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -30,41 +30,44 @@ _DATASET_ERRORS: tuple[type[Exception], ...] = (*_ARROW_ERRORS, ValueError, KeyE
 
 def read_parquet(path: Path) -> Iterator[RawRow]:
     """The rows of a Parquet file, row groups in order."""
-    number = decoded = 0
-    remedy = "If that is intended, write its rows to a .jsonl file and name that."
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_BATCH)):
-                decoded += _size(batch)
-                refuse_bomb(path, decoded, path.stat().st_size, remedy)
-                for row in _rows_of_batch(batch, number):
-                    number = row.number
-                    yield row
-    except _ARROW_ERRORS as error:
-        raise PoolError(
-            f"{path.name}: cannot be read as Parquet after row {number}: {one_line(str(error))}\n"
-            "The file is damaged or of another kind; copy it again."
-        ) from error
+    return _read_batches(path, "Parquet", _parquet_batches)
 
 
 def read_arrow(path: Path) -> Iterator[RawRow]:
     """The rows of an Arrow file or stream, such as `datasets` keeps in its cache."""
+    return _read_batches(path, "Arrow", _arrow_batches)
+
+
+def _read_batches(path: Path, kind: str, batches: Callable[[Path], Iterator[Any]]) -> Iterator[RawRow]:
     number = 0
     try:
-        with path.open("rb") as file:
-            is_stream = file.read(len(_ARROW_FILE)) != _ARROW_FILE
-            file.seek(0)
-            reader: Any = pa.ipc.open_stream(file) if is_stream else pa.ipc.open_file(file)
-            batches: Iterable[Any] = reader if is_stream else map(reader.get_batch, range(reader.num_record_batches))
-            for batch in batches:
-                for row in _rows_of_batch(batch, number):
-                    number = row.number
-                    yield row
+        for batch in batches(path):
+            for row in _rows_of_batch(batch, number):
+                number = row.number
+                yield row
     except _ARROW_ERRORS as error:
         raise PoolError(
-            f"{path.name}: cannot be read as Arrow after row {number}: {one_line(str(error))}\n"
+            f"{path.name}: cannot be read as {kind} after row {number}: {one_line(str(error))}\n"
             "The file is damaged or of another kind; copy it again."
         ) from error
+
+
+def _parquet_batches(path: Path) -> Iterator[Any]:
+    decoded = 0
+    with pq.ParquetFile(path) as file:
+        for batch in cast("Iterable[Any]", file.iter_batches(batch_size=_BATCH)):
+            decoded += _size(batch)
+            remedy = "If that is intended, write its rows to a .jsonl file and name that."
+            refuse_bomb(path, decoded, path.stat().st_size, remedy)
+            yield batch
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        is_stream = file.read(len(_ARROW_FILE)) != _ARROW_FILE
+        file.seek(0)
+        reader: Any = pa.ipc.open_stream(file) if is_stream else pa.ipc.open_file(file)
+        yield from reader if is_stream else map(reader.get_batch, range(reader.num_record_batches))
 
 
 def load_folder(path: Path, config: str | None = None, split: str = "train") -> datasets.Dataset:

@@ -13,8 +13,7 @@ def from_messages(fields: Fields) -> Conversation:
     """A list of messages under OpenAI's or ShareGPT's names, with a system prompt beside it."""
     role = fields.required[0]
     turns = chat_messages(fields.value(role), fields.column(role))
-    context = take_turn_marks(turns, fields.column(role)) | listed_marks(fields.row, turns)
-    return _conversation(fields, turns, context)
+    return _conversation(fields, turns, take_turn_marks(turns, fields.column(role)))
 
 
 def from_prompt_completion(fields: Fields) -> Conversation:
@@ -32,13 +31,10 @@ def from_preference(fields: Fields) -> Conversation:
     """The chosen answer after its prompt; where `chosen` is a whole chat, its last assistant message is the answer."""
     chosen = _side(fields, "chosen", "assistant")
     prompt = [] if fields.value("prompt") is None else _side(fields, "prompt", "user")
-    repeated = [(m["role"], m.get("content")) for m in chosen[: len(prompt)]] == [
-        (m["role"], m.get("content")) for m in prompt
-    ]
-    turns = chosen if repeated or any(m["role"] == "user" for m in chosen) else prompt + chosen
-    take_turn_marks(turns, fields.column("chosen"))
+    turns = chosen if any(m["role"] == "user" for m in chosen) else prompt + chosen
+    context = take_turn_marks(turns, fields.column("chosen"))
     assistants = [i for i, m in enumerate(turns) if m["role"] == "assistant"]
-    return _conversation(fields, turns, set(assistants[:-1]))
+    return _conversation(fields, turns, context | set(assistants[:-1]))
 
 
 def from_single_turn(fields: Fields) -> Conversation:
@@ -58,8 +54,8 @@ def from_single_turn(fields: Fields) -> Conversation:
 
 
 def _conversation(fields: Fields, turns: Sequence[Message], context: set[int]) -> Conversation:
-    """The chat with the row's system prompt before it, its tools, and its variables for the template."""
-    system, turns = _system(fields, turns), list(turns)
+    """The chat with the row's system prompt before it, its list of marks, its tools and variables for the template."""
+    system, turns, context = _system(fields, turns), list(turns), context | listed_marks(fields.row, turns)
     return Conversation(
         system + turns,
         wrapped_functions(fields.tools()) if fields.column("tools") == "functions" else fields.tools(),

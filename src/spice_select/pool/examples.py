@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoded, Encoder
-from spice_select.pool.losses import missing_characters
+from spice_select.pool.omissions import missing_characters
 from spice_select.pool.problems import RenderProblem
 from spice_select.pool.reading import ChatRow, read_chats
 from spice_select.pool.rendering import Renderer, Rendering
@@ -72,8 +72,8 @@ def read_pool(
                     whole = options.skip_invalid or len(rejected) < _SHOWN
                     rejected.append(item if whole else replace(item, raw=""))
         tokeniser.check_refusals()
-        if tokeniser.shortened:
-            note(tokeniser.what_is_missing())
+        for sentence in tokeniser.remarks():
+            note(sentence)
         _stop_on_problems(rejected, valid, options.skip_invalid)
         return make_pool(writer.table(), np.arange(valid), rejected, files)
 
@@ -102,7 +102,8 @@ class _Tokeniser:
         self._options = options
         self._rendered_any = False
         self._refusal: Rejection | None = None  # of the first row that the template refused
-        self.shortened = 0  # rows of whose answers the template leaves something out
+        self._context = 0  # assistant turns that are not trained
+        self._shortened = 0  # rows of whose answers the template leaves something out
         self._missing, self._of = 0, 0  # characters that it leaves out, and those of these rows' answers
 
     def encode(self, batch: Sequence[ChatRow | Rejection]) -> list[tuple[ChatRow, Encoded] | Rejection]:
@@ -123,12 +124,18 @@ class _Tokeniser:
                 "Use the tokenizer of another model, or bring the rows to what the template allows."
             )
 
-    def what_is_missing(self) -> str:
-        """A sentence on what the template leaves out of answers."""
-        return (
-            f"the chat template leaves out text of the answers of {self.shortened:,} rows, such as thinking parts: "
-            f"{self._missing / self._of:.1%} of their characters, which are not trained"
-        )
+    def remarks(self) -> list[str]:
+        """Sentences on turns that are not trained, and on what the template leaves out of answers."""
+        found: list[str] = []
+        if self._context:
+            found.append(f"assistant turns that are context, not trained: {self._context:,}")
+        if self._shortened:
+            share = f"{self._missing / self._of:.1%}"
+            found.append(
+                f"rows of whose answers the chat template leaves text out, such as thinking parts: {self._shortened:,} "
+                f"({share} of their characters, which are not trained)"
+            )
+        return found
 
     def _render(self, chat: ChatRow | Rejection) -> tuple[ChatRow, Rendering] | Rejection:
         if isinstance(chat, Rejection):
@@ -146,16 +153,17 @@ class _Tokeniser:
             refusal = chat.rejected(str(error))
         else:
             self._rendered_any = True
-            self._count_missing(chat, rendering)
+            self._count(chat, rendering)
             return chat, rendering
         self._refusal = self._refusal or refusal
         return refusal
 
-    def _count_missing(self, chat: ChatRow, rendering: Rendering) -> None:
+    def _count(self, chat: ChatRow, rendering: Rendering) -> None:
+        self._context += len(chat.conversation.untrained)
         missing = missing_characters(chat.conversation, rendering.text, rendering.spans)
         if missing:
             answers = (chat.conversation.messages[turn] for turn in chat.conversation.trained_turns())
-            self.shortened += 1
+            self._shortened += 1
             self._missing += missing
             self._of += sum(len(message.get("content", "")) for message in answers)
 

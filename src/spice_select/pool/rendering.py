@@ -10,7 +10,8 @@ itself:
    end-of-turn token.
 2. Otherwise, the chat's skeleton (`skeleton.py`) filled with the texts must equal the rendering.
 3. Chats with tool calls, whose assistant text is no plain string: each turn lies between the rendering of the
-   chat before it, with generation prompt, and that of the chat up to it; both must be exact prefixes.
+   chat before it, with generation prompt, and that of the chat up to it; both must be exact prefixes. Where
+   they are none, turns are found by marks inside the whole rendering (`tool_chats.py`).
 """
 
 import json
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import TemplateError
-from spice_select.pool.losses import refuse_losses
-from spice_select.pool.marked_turns import spans_by_marks
 from spice_select.pool.messages import Conversation
+from spice_select.pool.omissions import refuse_omissions
 from spice_select.pool.problems import RenderProblem, one_line
 from spice_select.pool.skeleton import Skeleton, build_skeleton, slot_texts
 from spice_select.pool.templates import ChatTemplate
+from spice_select.pool.tool_chats import tool_chat_spans
 
 _PROBE = Conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
 _SIMPLE_KEYS = frozenset(("role", "content"))
@@ -66,7 +67,7 @@ class Renderer:
         has_calls = any("tool_calls" in message for message in chat.messages)
         tagged = self._by_tags(chat) if self._template.has_generation_tags(chat) else None
         rendering = tagged or (self._with_calls(chat) if has_calls else self._by_skeleton(chat))
-        refuse_losses(chat, rendering.text, rendering.spans)
+        refuse_omissions(chat, rendering.text, rendering.spans)
         return rendering
 
     def _by_skeleton(self, chat: Conversation) -> Rendering:
@@ -138,7 +139,7 @@ class Renderer:
         try:
             return self._by_prefixes(chat)
         except TemplateError:
-            return Rendering(*spans_by_marks(self._template, chat, self._end_of_turn))
+            return Rendering(*tool_chat_spans(self._template, chat, self._end_of_turn))
 
     def _by_prefixes(self, chat: Conversation) -> Rendering:
         text = self._template.render(chat)

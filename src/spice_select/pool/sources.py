@@ -87,7 +87,7 @@ def _resolve_name(item: str) -> list[Source]:
     if item == "-":
         return [Source("stdin", "standard input", "-", None, lambda: read_jsonl(Path("/dev/stdin")))]
     if _ADDRESS.fullmatch(item):
-        return [_file(downloaded(item))]
+        return [replace(_file(_downloaded(item)), path=item)]
     path = Path(item).expanduser()
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -102,7 +102,7 @@ def _resolve_name(item: str) -> list[Source]:
         return [replace(_file(Path(shard)), shards=name) for shard in shards]
     named = _FOLDER.fullmatch(item)
     if named and Path(named["path"]).expanduser().is_dir():
-        return [_folder(Path(named["path"]).expanduser(), named["config"], named["split"])]
+        return [replace(_folder(Path(named["path"]).expanduser(), named["config"], named["split"]), path=item)]
     match = _HUB_ID.fullmatch(item)
     if match is None or _suffix(path) in READERS:
         raise PoolError(
@@ -123,12 +123,12 @@ def _folder(path: Path, config: str | None, split: str) -> Source:
         return Source(
             path.resolve().name, path.name, str(path), None, lambda: dataset_rows(load_saved(path), path.name)
         )
-    label = path.name if config is None else f"{path.name}:{config}:{split}"
+    label = path.name if config is None and split == "train" else ":".join(filter(None, (path.name, config, split)))
     name = path.resolve().name if config is None else f"{path.resolve().name}-{config}"
     return Source(name, label, str(path), None, lambda: dataset_rows(load_folder(path, config, split), label))
 
 
-def downloaded(address: str) -> Path:
+def _downloaded(address: str) -> Path:
     """A local copy, in a temporary folder, of a file that `fsspec` opens (https://, hf://, s3://, gs://)."""
     try:
         return Path(str(fsspec.open_local(f"simplecache::{address}", simplecache={"same_names": True})))

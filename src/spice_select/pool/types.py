@@ -90,6 +90,20 @@ class Listing:
     files: list[SourceFile]
     truncated: int  # how many usable rows `max_length` cut
 
+    def remarks(self, max_length: int) -> list[str]:
+        """Sentences on rows that were left out or cut, and on fields that are not used."""
+        found: list[str] = []
+        for reason, rows in (
+            ("their data marks them as not to be learnt", [row for row in self.rejected if row.marked]),
+            ("they cannot be used", [row for row in self.rejected if not row.marked]),
+        ):
+            if rows:
+                found.append(f"rows left out because {reason}: {len(rows):,}, such as {rows[0].location}")
+        found += [f"{file.name}: {unused_fields(file)}" for file in self.files if file.unused]
+        if self.truncated:
+            found.append(f"rows cut at the end to {max_length} tokens: {self.truncated:,}")
+        return found
+
     @property
     def total_tokens(self) -> int:
         """Tokens of all rows, trained or not."""

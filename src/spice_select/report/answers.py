@@ -17,6 +17,7 @@ from spice_select.files.atomic import write_text
 from spice_select.files.directory import CHECKPOINT, refuse_links
 from spice_select.files.records import damage_reported
 from spice_select.pool.examples import PoolOptions, read_pool
+from spice_select.pool.fields import TEMPLATE_OPTIONS
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device, resolved_dtype
@@ -85,8 +86,8 @@ def _as_row(chat: StoredChat) -> dict[str, Any]:
         {**message, "weight": 0} if turn in chat.conversation.untrained else dict(message)
         for turn, message in enumerate(chat.conversation.messages)
     ]
-    tools = chat.conversation.tools
-    return {"id": chat.id, "messages": messages, **({"tools": tools} if tools else {})}
+    extras = {"tools": chat.conversation.tools, TEMPLATE_OPTIONS: dict(chat.conversation.template_options)}
+    return {"id": chat.id, "messages": messages, **{name: value for name, value in extras.items() if value}}
 
 
 def _read_losses(path: Path) -> Mapping[str, tuple[float, float]] | None:

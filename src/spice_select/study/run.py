@@ -177,8 +177,8 @@ def read_study(config: StudyConfig, directory: Path, progress: Progress) -> Stud
         except ConfigError as error:
             raise ConfigError(f"cell '{cell}': {error}") from None
     report_pool(pool, prepared.config, f"{len(config.cells):,} cells, {config.seeds:,} seeds", progress)
-    heldout = limited(read_pool(config.heldout, prepared.tokenizer, reading), config.rows_per_source)
-    for remark in overlap_remarks(pool, heldout):
+    heldout = limited(read_pool(config.heldout, prepared.tokenizer, reading, progress.note), config.rows_per_source)
+    for remark in [*heldout.remarks(reading.max_length), *overlap_remarks(pool, heldout)]:
         progress.note(remark)
     return Study(config, directory, prepared, heldout, progress)
 

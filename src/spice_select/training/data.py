@@ -1,6 +1,6 @@
 """The rows of a fine-tuning: a finished run's directory, or any pool; in both cases with the masks of selection."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -72,11 +72,18 @@ def run_options(data: Data) -> dict[str, Any]:
     return {key: options[key] for key in ("model", "revision", "max_length") if options.get(key)}
 
 
-def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolOptions) -> TrainingRows:
-    """Read and tokenise `data`. Raises as `read_pool` and `training_dataset` do, and if no row keeps a target."""
+def training_rows(
+    data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolOptions, note: Callable[[str], None]
+) -> TrainingRows:
+    """Read and tokenise `data`; `note` receives what the user should know of its rows.
+
+    Raises as `read_pool` and `training_dataset` do, and if no row keeps a target.
+    """
     directory = run_directory(data)
     if directory is None:
-        pool = read_pool(as_list(data), tokenizer, options)
+        pool = read_pool(as_list(data), tokenizer, options, note)
+        for remark in pool.remarks(options.max_length):
+            note(remark)
         ids = [example.input_ids.tolist() for example in pool.examples]
         labels = [
             [token if target else IGNORED for token, target in zip(tokens, example.trained.tolist(), strict=True)]
@@ -92,7 +99,10 @@ def training_rows(data: Data, tokenizer: PreTrainedTokenizerBase, options: PoolO
     dataset = training_dataset(path, tokenizer, options.max_length)
     if not len(dataset):
         raise PoolError(f"{path}: max_length {options.max_length} cuts off every response; choose a larger one.")
-    return TrainingRows(dataset, cast(int, pq.read_metadata(path).num_rows) - len(dataset))  # pyright: ignore[reportUnknownMemberType]
+    left_out = cast(int, pq.read_metadata(path).num_rows) - len(dataset)  # pyright: ignore[reportUnknownMemberType]
+    if left_out:
+        note(f"{left_out:,} rows are left out because max_length {options.max_length} cuts off their whole responses")
+    return TrainingRows(dataset, left_out)
 
 
 def _is_run(path: Path) -> bool:

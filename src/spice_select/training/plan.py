@@ -113,10 +113,8 @@ def read_rows(plan: TrainingPlan, progress: Progress) -> "tuple[PreTrainedTokeni
     """The model's tokenizer, and the rows tokenised with it. Raises as `training_rows` does."""
     progress.note("reading the rows")
     tokenizer = load_tokenizer(plan.source)
-    rows = training_rows(plan.data, tokenizer, plan.reading)
+    rows = training_rows(plan.data, tokenizer, plan.reading, progress.note)
     progress.note(f"{rows.rows:,} rows, {rows.tokens:,} tokens, {rows.trained_tokens:,} of them trained")
-    if rows.left_out:
-        progress.note(f"{rows.left_out:,} rows cannot be trained on and are left out")
     return tokenizer, rows
 
 

@@ -19,7 +19,7 @@ from spice_select.pool.templates import ChatTemplate
 _MARK = re.compile("\ue002([0-9]+)([se])\ue003")
 
 
-def spans_by_marks(template: ChatTemplate, chat: Conversation, end_of_turn: str) -> tuple[str, list[tuple[int, int]]]:
+def tool_chat_spans(template: ChatTemplate, chat: Conversation, end_of_turn: str) -> tuple[str, list[tuple[int, int]]]:
     """The chat as text, and the character span of each trained turn.
 
     Raises `RenderProblem` if the template refuses the chat, `TemplateError` where a turn cannot be found exactly.

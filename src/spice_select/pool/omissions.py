@@ -13,7 +13,7 @@ from spice_select.pool.problems import RenderProblem
 _BEGINNING = 60  # characters of a text by which it is found; templates may trim its ends, or escape what follows
 
 
-def refuse_losses(chat: Conversation, text: str, spans: Sequence[tuple[int, int]]) -> None:
+def refuse_omissions(chat: Conversation, text: str, spans: Sequence[tuple[int, int]]) -> None:
     """Raise `RenderProblem` if the rendering `text` lacks a tool call, or the text of a message that is no assistant's.
 
     `spans` are those of the trained turns. Of assistants, the masks are verified against their whole texts.
