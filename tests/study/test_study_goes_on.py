@@ -100,7 +100,7 @@ def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> No
     study = study_of(str(model), pool, heldout, skip_invalid=True)
     notes = Notes()
     run_study(study, out, notes)
-    assert any(line.startswith("rows left out because they cannot be used: 1 ") for line in notes.lines)
+    assert any(line.startswith("rows left out because they cannot be used: 1, ") for line in notes.lines)
     lines = (out / "lines.json").read_text(encoding="utf-8")
     assert json.loads(lines, parse_constant=pytest.fail)[0]["proportional"] is None
 
