@@ -70,9 +70,8 @@ def last_gains(gram: Tensor, alpha: float) -> Tensor:
     |g_x|^2; for long ones 1 - h, which keeps its digits where h is near 1.
     """
     scaled = alpha * gram
-    inverse = cast(
-        Tensor, torch.linalg.solve_triangular(shifted_cholesky(scaled), torch.eye(len(gram)).to(gram), upper=False)
-    )
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    inverse = cast(Tensor, torch.linalg.solve_triangular(shifted_cholesky(scaled), identity, upper=False))
     residuals = scaled.diagonal()
     leverage = (residuals - (inverse @ scaled).square().sum(dim=0)).clamp(min=0.0)
     remainder = inverse.square().sum(dim=0)

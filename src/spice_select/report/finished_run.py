@@ -67,7 +67,7 @@ class PoolGradients:
         return subset_information(self.scaled, torch.tensor(rows), self.measures.alpha, before)
 
     def random_information(self, picks: Sequence[int], draws: int, seed: int) -> Tensor:
-        """U in nats of random subsets as large as `picks`, in rows or under a budget in tokens in tokens, [draws]."""
+        """U in nats of random subsets with as many rows as `picks`, or tokens where these are budgeted, [draws]."""
         generator = torch.Generator().manual_seed(seed + self.record.pool)
         return random_draws(self.scaled, self.limit, picks, self.measures.alpha, draws, generator, self.given)
 
