@@ -47,7 +47,10 @@ def test_it_prints_what_was_done_and_what_comes_next(monkeypatch, capfd, chat_po
         f"spice-select evaluate {out} --data",
     ):
         assert text in printed
-    starts = ("reading", "57 rows,", "loading", "8 optimizer steps", "epoch 1 of 1: mean loss", "fine-tuning: 57 of 57")
+    starts = (
+        "reading", "chats: fields that are not used", "57 rows,", "loading", "8 optimizer steps",
+        "epoch 1 of 1: mean loss", "fine-tuning: 57 of 57",
+    )  # fmt: skip
     assert [any(line.startswith(start) for start in starts) for line in told] == [True] * len(told), told
     assert all(any(line.startswith(start) for line in told) for start in starts), told
     assert "\x1b" not in printed + "".join(told)
@@ -61,7 +64,7 @@ def test_a_dry_run_tells_what_a_training_takes_and_writes_nothing(chat_pool, tin
     needs = r"about 0:00:\d\d, \d\.\d GiB of memory, up to \d\.\d MB on disk"
     assert re.fullmatch(rf"forecast: {needs}\n", done.stdout), done.stdout
     told = [line for line in done.stderr.splitlines() if line.strip()]
-    assert [line.split()[0] for line in told] == ["reading", "57", "loading", "timing"], told
+    assert [line.split()[0] for line in told] == ["reading", "chats:", "57", "loading", "timing"], told
     assert [path.name for path in tmp_path.rglob("*")] == ["scratch"]
 
 
