@@ -197,10 +197,11 @@ def test_tool_calls_are_trained_and_tools_are_not():
 
 def test_tool_chat_under_a_rewriting_template_is_refused():
     forgetful = (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role + ('' if loop.last else ' old') + '\n' + (m.content or 'x')"
-        " + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + ('' if loop.last else ' old') + '\n' + "
+        "(m.content or m.tool_calls[0].function.name) + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
-    with pytest.raises(TemplateError, match=r"message 2 \(assistant\).*tool calls"):
+    with pytest.raises(TemplateError, match=r"writes message 2 \(assistant\) otherwise"):
         read_pool([[{"messages": TOOL_CHAT}]], with_template("tools", forgetful))
 
 

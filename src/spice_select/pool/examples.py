@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoded, Encoder
-from spice_select.pool.omissions import missing_characters
+from spice_select.pool.omissions import answer_characters, missing_characters
 from spice_select.pool.problems import RenderProblem
 from spice_select.pool.reading import ChatRow, read_chats
 from spice_select.pool.rendering import Renderer, Rendering
@@ -133,7 +133,7 @@ class _Tokeniser:
             share = f"{self._missing / self._of:.1%}"
             found.append(
                 f"rows of whose answers the chat template leaves text out, such as thinking parts: {self._shortened:,} "
-                f"({share} of their characters, which are not trained)"
+                f"({share} of their characters, which are not trained); another template may keep it (--chat-template)"
             )
         return found
 
@@ -165,7 +165,7 @@ class _Tokeniser:
             answers = (chat.conversation.messages[turn] for turn in chat.conversation.trained_turns())
             self._shortened += 1
             self._missing += missing
-            self._of += sum(len(message.get("content", "")) for message in answers)
+            self._of += sum(map(answer_characters, answers))
 
     def _checked(self, chat: ChatRow, encoded: Encoded) -> tuple[ChatRow, Encoded] | Rejection:
         """The row if a token of its response remains."""

@@ -10,35 +10,55 @@ from typing import Any
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem
 
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a message in which data keeps an answer's reasoning; a template reads one of them, or none."""
+
 _BEGINNING = 60  # characters of a text by which it is found; templates may trim its ends, or escape what follows
 
 
-def refuse_omissions(chat: Conversation, text: str, spans: Sequence[tuple[int, int]]) -> None:
+def refuse_omissions(chat: Conversation, text: str, spans: Sequence[tuple[int, int]] | None) -> None:
     """Raise `RenderProblem` if the rendering `text` lacks a tool call, or the text of a message that is no assistant's.
 
-    `spans` are those of the trained turns. Of assistants, the masks are verified against their whole texts.
+    `spans` are those of the trained turns, None where they are unknown. Of assistants, the masks are verified against
+    their whole texts.
     """
-    places = dict(zip(chat.trained_turns(), spans, strict=True))
+    places = {} if spans is None else dict(zip(chat.trained_turns(), spans, strict=True))
     for number, message in enumerate(chat.messages, start=1):
         start, end = places.get(number - 1, (0, len(text)))
         for call in message.get("tool_calls", ()):
             if _function(call)["name"] not in text[start:end]:
-                raise RenderProblem(
-                    f"the chat template leaves out the tool calls of message {number}; use a model whose template "
-                    "writes tool calls"
-                )
+                raise calls_left_out(number)
         if message["role"] != "assistant" and not _stands_in(message.get("content", ""), text):
             raise RenderProblem(f"the chat template leaves out the text of message {number} ({message['role']})")
 
 
+def calls_left_out(number: int) -> RenderProblem:
+    """The refusal of a chat whose message `number` (from 1) calls tools that the rendering lacks."""
+    return RenderProblem(
+        f"the chat template leaves out the tool calls of message {number}; use a model whose template writes tool calls"
+    )
+
+
 def missing_characters(chat: Conversation, text: str, spans: Sequence[tuple[int, int]]) -> int:
-    """How many characters of the trained answers the rendering lacks, as where a template removes thinking parts."""
+    """How many characters of the trained answers, their reasoning included, their part of the rendering lacks."""
     missing = 0
     for turn, (start, end) in zip(chat.trained_turns(), spans, strict=True):
-        content = chat.messages[turn].get("content", "").strip()
+        message = chat.messages[turn]
+        content = message.get("content", "").strip()
         if content and text.find(content, start, end) < 0:
             missing += max(1, len(content) - (end - start))
+        missing += sum(len(part) for part in _reasoning(message) if text.find(part.strip(), start, end) < 0)
     return missing
+
+
+def answer_characters(message: Mapping[str, Any]) -> int:
+    """How many characters an assistant's text and reasoning have."""
+    return len(message.get("content", "")) + sum(map(len, _reasoning(message)))
+
+
+def _reasoning(message: Mapping[str, Any]) -> set[str]:
+    found = (message.get(name) for name in REASONING)
+    return {part for part in found if isinstance(part, str) and part.strip()}
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:

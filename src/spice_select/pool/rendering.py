@@ -6,12 +6,11 @@ every other role are not. The spans come from the structure of the chat, never f
 tokens, so a text that holds `<|im_end|>` forges no turn. Three ways, each verified against the rendering
 itself:
 
-1. The template marks each assistant message with one `{% generation %}` block: they are the spans, closed by the
-   end-of-turn token.
+1. The template marks each assistant message with one `{% generation %}` block: they are the spans, without a header
+   that they hold, closed by the end-of-turn token.
 2. Otherwise, the chat's skeleton (`skeleton.py`) filled with the texts must equal the rendering.
-3. Chats with tool calls, whose assistant text is no plain string: each turn lies between the rendering of the
-   chat before it, with generation prompt, and that of the chat up to it; both must be exact prefixes. Where
-   they are none, turns are found by marks inside the whole rendering (`tool_chats.py`).
+3. Chats with tool calls, whose assistant text is no plain string, and chats whose skeleton does not fit: turns are
+   found by sentinels inside the whole rendering (`turn_search.py`).
 """
 
 import json
@@ -25,9 +24,10 @@ from spice_select.pool.omissions import refuse_omissions
 from spice_select.pool.problems import RenderProblem, one_line
 from spice_select.pool.skeleton import Skeleton, build_skeleton, slot_texts
 from spice_select.pool.templates import ChatTemplate
-from spice_select.pool.tool_chats import tool_chat_spans
+from spice_select.pool.turn_borders import PROBE, end_of_turn, header_is_apart, skip_header
+from spice_select.pool.turn_search import search_turns
 
-_PROBE = Conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+_TWO_TURNS = Conversation([*PROBE.messages, *PROBE.messages])
 _SIMPLE_KEYS = frozenset(("role", "content"))
 _CACHED_SHAPES = 4096
 
@@ -48,27 +48,50 @@ class Renderer:
         self._template = ChatTemplate(tokenizer)
         self._skeletons: dict[object, Skeleton] = {}
         try:
-            probe = build_skeleton(self._template, _PROBE)
+            probe = build_skeleton(self._template, PROBE)
         except RenderProblem as problem:
             raise TemplateError(
                 f"On a chat of one user and one assistant message, {problem.reason}\n"
                 "Correct the template, or use another model's tokenizer."
             ) from problem
-        self._end_of_turn = self._template.end_of_turn(probe.gaps()[-1])
-        text, blocks = self._template.render_tagged(_PROBE)
-        # Whether the template's generation blocks reach over the end-of-turn token.
+        last = probe.gaps()[-1]
+        self._end_of_turn = end_of_turn(self._template, last, self._after_earlier_turn())
+        text, blocks = self._template.render_tagged(PROBE)
+        # Whether the template's generation blocks reach over the end-of-turn token, and may hold the turn's header.
         self._tags_hold_end = bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
+        self._tags_hold_header = bool(blocks) and not header_is_apart(self._template, text, blocks[-1][0])
 
     def render(self, chat: Conversation) -> Rendering:
         """Text and trained spans of one chat.
 
         Raises `RenderProblem` if the template refuses the chat, `TemplateError` if its spans cannot be determined.
         """
-        has_calls = any("tool_calls" in message for message in chat.messages)
         tagged = self._by_tags(chat) if self._template.has_generation_tags(chat) else None
-        rendering = tagged or (self._with_calls(chat) if has_calls else self._by_skeleton(chat))
+        try:
+            rendering = tagged or self._by_structure(chat)
+        except TemplateError:
+            refuse_omissions(chat, self._template.render(chat), None)
+            raise
         refuse_omissions(chat, rendering.text, rendering.spans)
         return rendering
+
+    def _after_earlier_turn(self) -> str:
+        """What follows the first turn of a chat of two; nothing if the template refuses it."""
+        try:
+            return build_skeleton(self._template, _TWO_TURNS).gaps()[2]
+        except (RenderProblem, TemplateError):
+            return ""
+
+    def _by_structure(self, chat: Conversation) -> Rendering:
+        if any("tool_calls" in message for message in chat.messages):
+            return Rendering(*search_turns(self._template, chat, self._end_of_turn))
+        try:
+            return self._by_skeleton(chat)
+        except TemplateError as unfit:
+            try:
+                return Rendering(*search_turns(self._template, chat, self._end_of_turn))
+            except (TemplateError, RenderProblem):
+                raise unfit from None
 
     def _by_skeleton(self, chat: Conversation) -> Rendering:
         skeleton = self._skeleton(chat)
@@ -79,7 +102,8 @@ class Renderer:
         for slot, gap, after, fill in zip(skeleton.slots, gaps, gaps[1:], fills, strict=False):
             position += len(gap)
             if slot.message in trained:
-                spans.append((position, position + len(fill) + self._closing(slot.message, after)))
+                opened = len(slot.opens) if fill.startswith(slot.opens) else 0
+                spans.append((position + opened, position + len(fill) + self._closing(slot.message, after)))
             position += len(fill)
         return Rendering(text, spans)
 
@@ -118,7 +142,9 @@ class Renderer:
             if closed is None:
                 return None
             if turn in trained:
-                spans.append((start, closed))
+                held = self._tags_hold_header
+                begin = skip_header(self._template, chat, turn, text, start, closed) if held else start
+                spans.append((begin, closed))
         return Rendering(text, spans)
 
     def _close_block(self, text: str, start: int, end: int) -> int | None:
@@ -134,37 +160,6 @@ class Renderer:
         ]
         first, second = ends if self._tags_hold_end else reversed(ends)
         return second if first is None else first
-
-    def _with_calls(self, chat: Conversation) -> Rendering:
-        try:
-            return self._by_prefixes(chat)
-        except TemplateError:
-            return Rendering(*tool_chat_spans(self._template, chat, self._end_of_turn))
-
-    def _by_prefixes(self, chat: Conversation) -> Rendering:
-        text = self._template.render(chat)
-        spans: list[tuple[int, int]] = []
-        for turn in chat.trained_turns():
-            if turn == 0:
-                raise RenderProblem("a chat that starts with an assistant's message and has tool calls cannot be used")
-            before = self._template.render(chat, until=turn, generation_prompt=True)
-            through = self._template.render(chat, until=turn + 1)
-            if not (text.startswith(before) and text.startswith(through) and len(before) < len(through)):
-                raise TemplateError(
-                    f"The chat template rewrites earlier messages once message {turn + 1} (assistant) or a later "
-                    "one follows, in a chat with tool calls.\nThe assistant's tokens cannot be determined; use a "
-                    "template with {% generation %} marks."
-                )
-            spans.append((len(before), self._end_in(text, len(before), len(through))))
-        return Rendering(text, spans)
-
-    def _end_in(self, text: str, start: int, end: int) -> int:
-        """The end of the end-of-turn token in a turn that may be followed by white space or a closing eos token."""
-        at = text.rfind(self._end_of_turn, start, end) if self._end_of_turn else -1
-        after = at + len(self._end_of_turn)
-        if at >= 0 and not self._template.specials.sub("", text[after:end]).strip():
-            return after
-        return start + len(text[start:end].rstrip())
 
 
 def _shape(chat: Conversation) -> object:

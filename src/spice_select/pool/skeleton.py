@@ -14,6 +14,7 @@ from spice_select.errors import TemplateError
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import one_line
 from spice_select.pool.templates import ChatTemplate
+from spice_select.pool.turn_borders import start_of_turn
 
 # Private-use characters: no white space to trim, no case, no meaning to any template.
 _MARK = re.compile("\ue000([0-9]+)\ue001")
@@ -27,6 +28,7 @@ class Slot:
     start: int  # in characters of the skeleton's text
     end: int
     lead: str  # what the template writes between `start` and the text
+    opens: str  # thinking that belongs to the header where a turn begins with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,11 @@ def build_skeleton(template: ChatTemplate, chat: Conversation) -> Skeleton:
             )
     slots: list[Slot] = []
     for number, at, end in found:
-        start = _start_of_turn(template, hollow, text, number, at)
-        slots.append(Slot(number, start, end, text[start:at]))
+        shown = None
+        if number and hollow.messages[number]["role"] == "assistant":
+            shown = start_of_turn(template, hollow, number, text, slots[-1].end if slots else 0, at)
+        start, opens = shown or (at, "")
+        slots.append(Slot(number, start, end, text[start:at], opens))
     return Skeleton(text, tuple(slots))
 
 
@@ -75,23 +80,6 @@ def _marked(chat: Conversation, places: Iterable[int]) -> Conversation:
         if messages[index].get("content", "").strip():
             messages[index]["content"] = f"\ue000{index}\ue001"
     return replace(chat, messages=messages)
-
-
-def _start_of_turn(template: ChatTemplate, chat: Conversation, text: str, number: int, at: int) -> int:
-    """Where the slot of the message whose text stands at `at` begins.
-
-    For an assistant's message that is the end of the generation prompt: the model writes all that follows. Only the
-    text, and white space before it, is the model's where the template ignores `add_generation_prompt`; only the text
-    where the prompt is no prefix of the chat (templates that open a thinking block in the prompt and leave it out of
-    earlier turns).
-    """
-    if number == 0 or chat.messages[number]["role"] != "assistant":
-        return at
-    prompt = template.render(chat, until=number, generation_prompt=True)
-    if not text.startswith(prompt) or len(prompt) > at:
-        return at
-    ignored = text[len(prompt) : at].strip() and template.render(chat, until=number) == prompt
-    return at if ignored else len(prompt)
 
 
 def slot_texts(template: ChatTemplate, skeleton: Skeleton, chat: Conversation, text: str) -> list[str]:

@@ -15,6 +15,7 @@ Blank lines separate the turns of a longer chat. The blank line after `eos` belo
 trained.
 """
 
+import json
 import re
 import signal
 import threading
@@ -30,7 +31,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from spice_select.errors import TemplateError
-from spice_select.pool.messages import Conversation
+from spice_select.pool.messages import Conversation, Message
 from spice_select.pool.problems import RenderProblem, one_line
 
 PLAIN_TEMPLATE = """\
@@ -65,6 +66,13 @@ _RENDER_ERRORS = (
 RENDER_SECONDS = 10.0
 """Most that the rendering of one chat may take; a template is a program, and may loop."""
 
+_CALL: list[Message] = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": "y"}}}
+    ]},
+]  # fmt: skip
+
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -75,6 +83,7 @@ class ChatTemplate:
         """Choose the template. Raises `TemplateError` if there is none, and no eos token to end turns with."""
         self._tokenizer = tokenizer
         self._variables: dict[str, Any] = dict(_FIXED_VARIABLES)
+        self._arguments_as_text: bool | None = None  # None until a chat has calls
         self._plain = not tokenizer.chat_template
         if self._plain:
             if not tokenizer.eos_token:
@@ -95,10 +104,10 @@ class ChatTemplate:
         Raises `RenderProblem`, with the template's own message, if it refuses the chat, and `TemplateError` if it takes
         more than `RENDER_SECONDS` or there are several named templates and no default.
         """
-        source = self._source(chat)
+        source, messages = self._source(chat), self._messages(chat)
         with _rendering():
             text = self._tokenizer.apply_chat_template(
-                chat.messages[:until],
+                messages[:until],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
                 chat_template=source,
                 add_generation_prompt=generation_prompt,
@@ -113,13 +122,13 @@ class ChatTemplate:
         Characters, as the token mask of `apply_chat_template` loses a block's end where no token starts there. Raises
         as `render`.
         """
-        source = self._source(chat)
+        source, messages = self._source(chat), self._messages(chat)
         variables: dict[str, Any] = {
             **self._tokenizer.special_tokens_map, **self._variables, **chat.template_options
         }  # fmt: skip
         with _rendering():
             texts, spans = render_jinja_template(
-                conversations=[chat.messages],
+                conversations=[messages],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
                 chat_template=source,
                 return_assistant_tokens_mask=_GENERATION_TAG.search(source) is not None,
@@ -127,13 +136,21 @@ class ChatTemplate:
             )
         return texts[0], [(int(start), int(end)) for found in spans for start, end in found]
 
-    def end_of_turn(self, after: str) -> str:
-        """The text that closes an assistant's turn, from the text `after` the last turn: up to its first special token.
+    def _messages(self, chat: Conversation) -> list[Message]:
+        """The messages; arguments of calls as JSON text where the template takes nothing else (DeepSeek V3)."""
+        if not any("tool_calls" in message for message in chat.messages):
+            return chat.messages
+        if self._arguments_as_text is None:
+            self._arguments_as_text = False  # for the rendering of the two probes
+            self._arguments_as_text = not self._accepts(_CALL) and self._accepts(_with_text_arguments(_CALL))
+        return _with_text_arguments(chat.messages) if self._arguments_as_text else chat.messages
 
-        Without a special token it is that text less its trailing white space, which may leave nothing.
-        """
-        special = self.specials.search(after)
-        return after[: special.end()] if special else after.rstrip()
+    def _accepts(self, messages: list[Message]) -> bool:
+        try:
+            self.render(Conversation(messages))
+        except RenderProblem:
+            return False
+        return True
 
     def _source(self, chat: Conversation) -> str:
         if self._plain:
@@ -142,6 +159,24 @@ class ChatTemplate:
             return self._tokenizer.get_chat_template(None, chat.tools)
         except ValueError as error:
             raise TemplateError(f"No chat template can be chosen: {one_line(str(error))}") from error
+
+
+def _with_text_arguments(messages: list[Message]) -> list[Message]:
+    """The messages with the arguments of every call as JSON text."""
+    return [
+        {**message, "tool_calls": [_with_text_argument(call) for call in message["tool_calls"]]}
+        if "tool_calls" in message
+        else message
+        for message in messages
+    ]
+
+
+def _with_text_argument(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    arguments = function.get("arguments", {})
+    if not isinstance(arguments, str):
+        function = {**function, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {**call, "function": function} if "function" in call else function
 
 
 @contextmanager
