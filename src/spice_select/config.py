@@ -123,6 +123,11 @@ class RunConfig(BaseModel):
     # reading and rendering
     format: str | None = Field(None, description="Row format.  [detected for each file]")
     columns: dict[str, str] = Field({}, description="Column of the file that holds a field of the format.")
+    chat_template: str | None = Field(
+        None,
+        description="Jinja file, or the name of a template that TRL ships (qwen3_training), in place of the "
+        "tokenizer's chat template.",
+    )
     skip_invalid: bool = Field(False, description="Leave out unusable rows, and list them, instead of stopping.")
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row; longer rows are cut at the end.")
 

@@ -1,5 +1,6 @@
 """The first steps of a command that runs the proxy over a pool: options, pool, model. Nothing is written here."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,15 +53,18 @@ class Prepared:
 
 
 def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfig:
-    """`options` over `config`, with a model's directory by its full path, so that it is found from anywhere."""
+    """`options` over `config`, with the full paths of model and chat template, so that they are found from anywhere."""
     if config is None:
         merged = resolve({}, options, "options")
     else:
         merged = resolve(config.model_dump(exclude_unset=True), options, "options") if options else config
+    found: dict[str, str] = {}
     path = Path(merged.model).expanduser()
-    if merged.model == EMBEDDED_MODEL or not path.is_dir():
-        return merged
-    return merged.model_copy(update={"model": str(path.resolve())})
+    if merged.model != EMBEDDED_MODEL and path.is_dir():
+        found["model"] = str(path.resolve())
+    if merged.chat_template is not None and (file := Path(merged.chat_template).expanduser()).is_file():
+        found["chat_template"] = str(file.resolve())
+    return merged.model_copy(update=found) if found else merged
 
 
 def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:
@@ -73,6 +77,8 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     pool = read_pool(inputs, tokenizer, options, progress.note)
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
     about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}
+    if source.chat_template is not None:
+        about["chat_template"] = f"sha256:{hashlib.sha256(source.chat_template.encode()).hexdigest()}"
     return Prepared(config, pool, tokenizer, about, source, device)
 
 

@@ -81,7 +81,8 @@ def _select(
             prepared = prepare(inputs, config, progress)
             budget, given = plan(prepared, progress)
         config, pool, listing = prepared.config, prepared.pool, prepared.pool.listing()
-        refuse_own_inputs(directory, [file.path for file in pool.files], [] if given is None else [given.path])
+        own = [file.path for file in pool.files] + [config.chat_template or ""]
+        refuse_own_inputs(directory, own, [] if given is None else [given.path])
         checkpoint, identity = Checkpoint(directory / CHECKPOINT), run_identity(prepared, ranks.size)
         if opened.state != "new":
             checkpoint.verify(identity)  # before time is spent on the model
@@ -99,7 +100,8 @@ def _select(
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
-            target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
+            template = prepared.source.chat_template
+            target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn, template)
             finish_run(result, target, {"model": prepared.about}, progress, watch, page=page)
         barrier(ranks)
     return result

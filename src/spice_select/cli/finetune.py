@@ -24,7 +24,7 @@ Examples:
 SECTIONS = {
     "The model": ("model", "revision", "trust_remote_code"),
     "The recipe": tuple(Recipe.model_fields),
-    "Reading": ("format", "columns", "skip_invalid"),
+    "Reading": ("format", "columns", "chat_template", "skip_invalid"),
     "Machine": ("rows_at_once", "device", "dtype"),
 }
 
@@ -39,7 +39,7 @@ SECTIONS = {
     help="Hub id or local directory of the causal LM to train.  [the model of DIR's run, or the embedded one]",
 )
 @config_options(*Recipe.model_fields, schema=Recipe)
-@config_options("revision", "trust_remote_code", "format", "columns")
+@config_options("revision", "trust_remote_code", "format", "columns", "chat_template")
 @click.option("--skip-invalid", is_flag=True, help="Leave out unusable rows instead of stopping.")
 @click.option(
     "--rows-at-once",

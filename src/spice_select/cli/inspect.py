@@ -17,7 +17,7 @@ from spice_select.config import resolve
 if TYPE_CHECKING:
     from spice_select.pool.types import Rejection
 
-OPTIONS = ("model", "revision", "trust_remote_code", "format", "columns", "max_length")
+OPTIONS = ("model", "revision", "trust_remote_code", "format", "columns", "chat_template", "max_length")
 QUANTILES = (0, 25, 50, 75, 95, 100)
 _KINDS = 10  # most kinds of problems that are listed
 

@@ -22,7 +22,7 @@ SECTIONS: Sections = {
         "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "layers",
         "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size", "on_bad_gradient",
     ),
-    "Reading": ("format", "columns", "skip_invalid", "max_length"),
+    "Reading": ("format", "columns", "chat_template", "skip_invalid", "max_length"),
     "Machine": ("token_budget", "gradient_memory", "parquet"),
 }  # fmt: skip
 PAIRS = {"columns": ("--column", "FIELD=COLUMN", "prompt=question"), "quota": ("--quota", "SOURCE=SHARE", "gsm8k=20%")}

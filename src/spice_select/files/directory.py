@@ -7,6 +7,7 @@ Files of a finished run, format version 1 (docs/output.md):
     rejected.jsonl      rows that could not be used, if any
     manifest.json       what was run on what; written last, so it marks a complete run
     README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on the rows
+    chat_template.jinja the template in place of the tokenizer's, if one was given
     report.html         what was chosen, why, and how good it is; figures/ holds its figures   (see `report/`)
     run.yaml            the run's resolved options; --config replays it
     .spice-lock         names the command that is writing there                (see `locks`)
@@ -31,6 +32,7 @@ MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 REPORT = "report.html"
 FIGURES = "figures"
+CHAT_TEMPLATE = "chat_template.jinja"
 PAGE_BYTES = 3_000_000
 """Largest size of a report's page."""
 
@@ -43,7 +45,7 @@ FORMAT = "spice-select run"
 
 FILES = (
     MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "rejected.jsonl", "README.md",
-    "train_trl.py", "axolotl.yaml", "dataset_info.json", "llamafactory.yaml", "run.yaml",
+    "train_trl.py", "axolotl.yaml", "dataset_info.json", "llamafactory.yaml", "run.yaml", CHAT_TEMPLATE,
 )  # fmt: skip
 
 FIGURE_NAMES = ("gain", "conflict", "information", "lengths", "sources")

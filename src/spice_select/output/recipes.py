@@ -16,6 +16,7 @@ import jinja2
 import pyarrow as pa
 import yaml
 
+from spice_select.files.directory import CHAT_TEMPLATE
 from spice_select.output.summary import Summary
 from spice_select.output.trainers import LLAMAFACTORY, TRAIN_FILE, llamafactory_turns
 from spice_select.pool.fields import TEMPLATE_OPTIONS
@@ -30,12 +31,14 @@ _ROWS = 4  # on a device at once
 class Target:
     """The model to fine-tune: its hub name or path, and the tokens of a row that are kept.
 
-    `end_of_turn` is the token that ends its assistant turns, if that is not its tokenizer's eos token.
+    `end_of_turn` is the token that ends its assistant turns, if that is not its tokenizer's eos token; `chat_template`
+    the text of the template that stands in for its tokenizer's, if one does.
     """
 
     model: str
     max_length: int = 2048
     end_of_turn: str | None = None
+    chat_template: str | None = None
 
 
 def trainer_files(target: Target, summary: Summary, table: pa.Table) -> dict[str, str]:
@@ -43,6 +46,7 @@ def trainer_files(target: Target, summary: Summary, table: pa.Table) -> dict[str
     recipe, names_of = Recipe(), table.column_names
     values = {
         "target": target, "recipe": recipe, "summary": summary, "data": TRAIN_FILE, "dataset": DATASET_NAME,
+        "chat_template": CHAT_TEMPLATE,
         "rows": _ROWS, "accumulation": recipe.batch_size // _ROWS,
         "skipped": sum(not turns for turns in _llamafactory(table)),
         "own_options": table.num_rows - table[TEMPLATE_OPTIONS].null_count if TEMPLATE_OPTIONS in names_of else 0,
@@ -54,6 +58,8 @@ def trainer_files(target: Target, summary: Summary, table: pa.Table) -> dict[str
     templates.filters |= {"json": json.dumps, "yaml": _yaml}
     names = ("README.md", "axolotl.yaml", "llamafactory.yaml", "train_trl.py")
     files = {name: templates.get_template(f"{name}.jinja").render(values) for name in names}
+    if target.chat_template is not None:
+        files[CHAT_TEMPLATE] = target.chat_template
     return {**files, "dataset_info.json": json.dumps(dataset_info(table), indent=2) + "\n"}
 
 

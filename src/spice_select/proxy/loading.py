@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,6 +21,7 @@ from spice_select.config import EMBEDDED_MODEL, RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
 from spice_select.files.records import file_digest
+from spice_select.proxy.chat_template import read_chat_template
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
 from spice_select.proxy.padding import refuse_padding_dependent
 from spice_select.proxy.weights import CONVERT, refuse_pickles
@@ -47,13 +48,20 @@ class ModelSource:
     name: str
     location: str
     arguments: dict[str, Any]
+    chat_template: str | None = None  # in place of the tokenizer's own
 
 
 def model_source(config: RunConfig, note: Callable[[str], None] = lambda _: None) -> ModelSource:
     """Resolve `config.model` to the embedded model, a local directory, or a hub id; `note` receives what takes long.
 
-    Raises `ModelError` if a path is no model's directory, or the embedded model is damaged or missing.
+    Raises `ModelError` if a path is no model's directory, or the embedded model is damaged or missing, `ConfigError` if
+    the chat template cannot be found.
     """
+    template = None if config.chat_template is None else read_chat_template(config.chat_template)
+    return replace(_own_source(config, note), chat_template=template)
+
+
+def _own_source(config: RunConfig, note: Callable[[str], None]) -> ModelSource:
     if config.model == EMBEDDED_MODEL:
         return _embedded_source(note)
     path = Path(config.model).expanduser()
@@ -88,8 +96,13 @@ def _embedded_source(note: Callable[[str], None]) -> ModelSource:
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
-    """The model's own tokenizer. Raises `ModelError` if it cannot be loaded."""
-    return _load(source, "tokenizer", cast(Any, AutoTokenizer).from_pretrained, source.arguments)
+    """The model's tokenizer, with the source's chat template. Raises `ModelError` if it cannot be loaded."""
+    tokenizer: PreTrainedTokenizerBase = _load(
+        source, "tokenizer", cast(Any, AutoTokenizer).from_pretrained, source.arguments
+    )
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
+    return tokenizer
 
 
 def resolved_dtype(dtype: str, device: torch.device) -> Literal["float32", "bfloat16"]:

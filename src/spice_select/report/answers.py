@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.atomic import write_text
-from spice_select.files.directory import CHECKPOINT, refuse_links
+from spice_select.files.directory import CHAT_TEMPLATE, CHECKPOINT, refuse_links
 from spice_select.files.records import damage_reported
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.pool.fields import TEMPLATE_OPTIONS
@@ -42,7 +42,9 @@ def measure_answers(run: FinishedRun, progress: Progress, *, trust_remote_code: 
     chats = run.texts(range(len(run.lines)))
     if chats is None:
         raise ConfigError(f"{run.directory}: kept no texts, so its answers cannot be read again.")
-    options = run.config.model_copy(update={"trust_remote_code": trust_remote_code})
+    template = run.directory / CHAT_TEMPLATE  # the run's own copy
+    own = {"chat_template": str(template) if template.is_file() else None, "trust_remote_code": trust_remote_code}
+    options = run.config.model_copy(update=own)
     source, device = model_source(options), pick_device(options.device)
     tokenizer = load_tokenizer(source)
     rows = [_as_row(chat) for chat in chats]

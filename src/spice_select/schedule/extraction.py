@@ -83,6 +83,7 @@ def extract_gradients(
         "model": prepared.about,
         "hub_name": prepared.hub_name,
         "end_of_turn": prepared.end_of_turn,
+        "chat_template": prepared.source.chat_template,
     }
     begin_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
     sized = with_token_budget(proxy, config, pool.examples, store)

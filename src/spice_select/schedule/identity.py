@@ -25,7 +25,7 @@ POOL_KEYS = ("data", "rows", "format", "columns", "shard_rows")
 def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     """Everything that determines the subset of a run."""
     config = prepared.config
-    decisive = {key: value for key, value in config.model_dump().items() if key not in MACHINE_KEYS}
+    decisive = {key: value for key, value in config.model_dump().items() if key not in MACHINE_KEYS | {"chat_template"}}
     if config.dtype != "float32" or config.pool_size == "all":
         decisive["token_budget"] = config.token_budget  # rounding depends on the batches in these cases
     if config.dtype != "float32" and config.pool_size != "all":
@@ -65,6 +65,7 @@ def _digests(prepared: Prepared) -> list[str]:
 def _environment(prepared: Prepared) -> dict[str, Any]:
     return {
         "weights": prepared.about["fingerprint"],
+        **({"chat_template": prepared.about["chat_template"]} if "chat_template" in prepared.about else {}),
         "device": prepared.about["device"],
         "versions": decisive_versions(),
     }

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.config_file import load_yaml
 from spice_select.errors import ConfigError, PoolError
+from spice_select.files.directory import CHAT_TEMPLATE
 from spice_select.output.trainers import IGNORED, TRAIN_FILE, training_dataset
 from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
 from spice_select.pool.sources import as_list
@@ -63,13 +64,16 @@ def run_directory(data: Data) -> Path | None:
 def run_options(data: Data) -> dict[str, Any]:
     """`model`, `revision` and `max_length` of the run whose directory `data` is, as far as `run.yaml` holds them.
 
+    `chat_template` is the run's own copy of the template, if it has one.
     Whether the model's own code may run is not taken over: the user allows that each time.
     """
     directory = run_directory(data)
     if directory is None or not (path := directory / "run.yaml").is_file():
         return {}
     options = load_yaml(path).options
-    return {key: options[key] for key in ("model", "revision", "max_length") if options.get(key)}
+    found = {key: options[key] for key in ("model", "revision", "max_length") if options.get(key)}
+    template = directory / CHAT_TEMPLATE
+    return found | ({"chat_template": str(template)} if template.is_file() else {})
 
 
 def training_rows(
