@@ -9,7 +9,7 @@ import re
 from spice_select.pool.messages import Conversation
 from spice_select.pool.templates import ChatTemplate
 
-PROBE = Conversation([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+PROBE = Conversation([{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}])
 """The smallest chat."""
 
 _THINKING_OPENED = re.compile(r"(<[^<>]*(think|thought)[^<>]*>\s*)+$")
@@ -68,7 +68,7 @@ def _prompts_before(template: ChatTemplate, chat: Conversation, turn: int) -> li
         found = [prompt, _THINKING_OPENED.sub("", prompt)]
     else:
         text, before = template.render(PROBE), template.render(PROBE, until=1)
-        header = text[len(before) : text.rfind("b")] if text.startswith(before) else ""
+        header = text[len(before) : text.rfind("answer")] if text.startswith(before) else ""
         found = [_added_prompt(template, PROBE, 1), header]
     return [header for header in found if header.strip()]
 
