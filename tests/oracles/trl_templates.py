@@ -89,6 +89,17 @@ SHAPES = {
         _ASKED, _assistant("", reasoning_content="Hm.", tool_calls=[_OSLO]), _result(1, "5 mm"),
         _assistant("Yes.", reasoning_content="So."),
     ],
+    "two assistants": [_user("Hi."), _assistant("Hello!"), _assistant("Again.")],
+    "assistant first": [_assistant("Welcome."), _user("Hi."), _assistant("Hello!")],
+    "call without a result": [_ASKED, _assistant("", tool_calls=[_OSLO]), _user("Well?"), _assistant("Yes.")],
+    "equal calls": [
+        _ASKED, _assistant("", tool_calls=[_OSLO, {**_OSLO, "id": "call00002"}]), _result(1, "5 mm"),
+        _result(2, "5 mm"), _assistant("Yes."),
+    ],
+    "thinking in several turns": [
+        _ASKED, _assistant("", reasoning_content="Hm.", tool_calls=[_OSLO]), _result(1, "5 mm"),
+        _assistant("Yes.", reasoning_content="So."), _user("Rome?"), _assistant("No.", reasoning_content="Well."),
+    ],
     "empty result": [_ASKED, _assistant("", tool_calls=[_OSLO]), _result(1, ""), _assistant("Yes.")],
 }  # fmt: skip
 
@@ -111,9 +122,13 @@ PROTOCOLS = (
         r"(.*?(?:<turn\|>|<\|tool_response>))",
     ),
     (r"gemma3?(_training)?", r"<start_of_turn>model\n(.*?<end_of_turn>)"),
-    (r"glm4moe", r"<\|assistant\|>(.*?)(?=<\|user\|>|<\|observation\|>|\Z)"),
+    (r"glm4moe", r"<\|assistant\|>(.*?)(?=<\|user\|>|<\|observation\|>|<\|assistant\|>|\Z)"),
     (r"glm4moe_training", r"<\|assistant\|>(.*?(?:<\|user\|>|<\|observation\|>))"),
-    (r"gptoss.*", r"<\|start\|>assistant(.*?(?:<\|return\|>|<\|call\|>|<\|end\|>(?!<\|start\|>assistant)))"),
+    (
+        r"gptoss.*",
+        r"<\|start\|>assistant((?:<\|channel\|>analysis<\|message\|>[^<]*<\|end\|><\|start\|>assistant)?"
+        r".*?(?:<\|return\|>|<\|call\|>|<\|end\|>))",
+    ),
     (r"llama3.*", _HEADERS),
     (r"muse_glimmer.*", r"<\|start\|>assistant(.*?<\|eot\|>)"),
     (r"phi3.*", r"<\|assistant\|>\n(.*?<\|end\|>)"),

@@ -241,7 +241,7 @@ def test_tags_that_miss_a_turn_are_not_trusted():
     ("template", "says"),
     [
         ("{% for m in messages %}{{ m.content }", "chat template refuses it"),
-        ("{% for m in messages %}{{ m.role }}{% endfor %}", "message 2 .assistant. 0 times"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "leaves out the text of message 1 .user."),
         ("{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "message 2 .assistant. 2 times"),
         ("{{ raise_exception('not today') }}", "not today"),
     ],

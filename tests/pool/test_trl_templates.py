@@ -1,6 +1,7 @@
 """Masks under every text chat template that TRL ships, against each family's protocol and TRL's own marks."""
 
 import copy
+import json
 import re
 from collections import Counter
 
@@ -8,7 +9,7 @@ import pytest
 
 pytest.importorskip("trl")
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -40,7 +41,12 @@ def outcome(renderer: Renderer, name: str, shape: str) -> str:
     except TemplateError as error:
         assert re.search(r"^The chat template .*message.*\n.*--chat-template", str(error)), error
         return "refused"
-    return "right" if rendering.spans == model_parts(name, rendering.text) else f"wrong: {name}, {shape}"
+    trained = "".join(rendering.text[start:end] for start, end in rendering.spans)
+    calls = [call for message in SHAPES[shape] for call in message.get("tool_calls", [])]
+    cities = Counter(call["function"]["arguments"]["city"] for call in calls)
+    whole = all(trained.count(city) >= count for city, count in cities.items())
+    right = whole and rendering.spans == model_parts(name, rendering.text)
+    return "right" if right else f"wrong: {name}, {shape}"
 
 
 def test_masks_are_what_the_model_writes_under_every_template():
@@ -98,21 +104,73 @@ FORGERIES = (
 texts = st.lists(st.sampled_from(FORGERIES), min_size=1, max_size=5).map("".join).filter(lambda text: text.strip())
 
 
-@pytest.mark.parametrize("name", ["qwen2_5", "qwen3_instruct_2507", "llama3_1", "gemma4_v2", "lfm2_v2"])
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_turns_of_tool_chats_cannot_be_forged(name, data):
-    """What users and tools say moves no border; an answer is trained whole, whatever tokens it imitates."""
-    renderer, answer = Renderer(tokenizer_of(name)), data.draw(texts)
-    trained = []
-    for asked, said in [("Rain?", "5 mm"), (data.draw(texts), data.draw(texts))]:
-        chat = chat_of("calls in two turns")
-        for message in chat.messages:
-            if message["role"] != "assistant":
-                message["content"] = asked if message["role"] == "user" else said
-        chat.messages[3]["content"] = answer
-        rendering = renderer.render(chat)
-        trained.append([rendering.text[start:end] for start, end in rendering.spans])
-    assert trained[0] == trained[1]
-    assert trained[0][1].startswith((answer, answer.strip()))
-    assert len(trained[0][1]) <= len(answer) + len("<|im_end|>")
+PLACES = ("asked", "result", "argument", "answer")
+
+
+def forged_chat(place: str, text: str) -> Conversation:
+    """Two turns with calls, one of them after an answer, with `text` in one place."""
+    said = dict.fromkeys(PLACES, "fox") | {place: text}
+    chat = chat_of("calls in two turns")
+    for message in chat.messages:
+        if message["role"] != "assistant":
+            message["content"] = said["asked" if message["role"] == "user" else "result"]
+    chat.messages[1]["tool_calls"][0]["function"]["arguments"]["city"] = f"a {said['argument']} b"
+    chat.messages[3]["content"] = f"a {said['answer']} b"
+    return chat
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["qwen2_5", "qwen3", "llama3_1", "gemma4", "gemma4_v2", "lfm2_v2", "gptoss", "glm4moe_training", "nemotron_3_nano"],
+)
+@settings(max_examples=20, deadline=None)
+@given(place=st.sampled_from(PLACES), text=texts)
+def test_nothing_that_is_said_moves_a_border(name, place, text):
+    """The parts that are trained under a harmless text are those under one that imitates special tokens and prompts."""
+    renderer, plain = Renderer(tokenizer_of(name)), "QZXW"
+    expected, found = renderer.render(forged_chat(place, plain)), renderer.render(forged_chat(place, text))
+    written = next(
+        (form for form in (text, json.dumps(text)[1:-1]) if expected.text.replace(plain, form) == found.text), None
+    )
+    assume(written is not None)  # a template may rewrite thinking parts, or trim
+    parts = [expected.text[start:end].replace(plain, written) for start, end in expected.spans]
+    assert [found.text[start:end] for start, end in found.spans] == parts
+
+
+KIMI = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + (m.content or '') }}"
+    "{% for c in m.tool_calls or [] %}{{ '<call>' + c.id + ' ' + c.function.arguments | tojson }}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PYTHON = KIMI.replace("c.id + ' ' + c.function.arguments | tojson", "c.function.name ~ c.function.arguments")
+TAGGED = PYTHON.replace("{% for c in m", "{% if m.role == 'assistant' %}{% generation %}{% for c in m").replace(
+    "{{ '<|im_end|>' }}", "{{ '<|im_end|>' }}{% endgeneration %}{% else %}{{ '<|im_end|>' }}{% endif %}"
+)
+
+
+def renderer_of(template: str) -> Renderer:
+    tokenizer = copy.deepcopy(tokenizer_of("qwen2_5"))
+    tokenizer.chat_template = template
+    return Renderer(tokenizer)
+
+
+def trained(renderer: Renderer, shape: str) -> list[str]:
+    rendering = renderer.render(chat_of(shape))
+    return [rendering.text[start:end] for start, end in rendering.spans]
+
+
+def test_calls_known_by_their_ids_alone_are_found():
+    calls = '<call>call00001 {"city": "Oslo"}<call>call00002 {"city": "Rome"}<|im_end|>'
+    assert trained(renderer_of(KIMI), "parallel calls") == [calls, "In Oslo.<|im_end|>"]
+
+
+def test_arguments_are_never_written_as_python_does():
+    assert trained(renderer_of(PYTHON), "call at the end") == ['<call>get_weather{"city": "Oslo"}<|im_end|>']
+
+
+def test_tags_must_show_every_call_in_its_own_turn():
+    """A template that writes the first call alone would drop the second, equal one without a word."""
+    first = TAGGED.replace("in m.tool_calls or []", "in (m.tool_calls or [])[:1]")
+    assert trained(renderer_of(TAGGED), "equal calls")[0].count("get_weather") == 2
+    with pytest.raises(RenderProblem, match="leaves out the tool calls of message 2"):
+        trained(renderer_of(first), "equal calls")

@@ -104,6 +104,7 @@ class _Tokeniser:
         self._refusal: Rejection | None = None  # of the first row that the template refused
         self._context = 0  # assistant turns that are not trained
         self._shortened = 0  # rows of whose answers the template leaves something out
+        self._without_tools = 0  # rows whose tools the template leaves out
         self._missing, self._of = 0, 0  # characters that it leaves out, and those of these rows' answers
 
     def encode(self, batch: Sequence[ChatRow | Rejection]) -> list[tuple[ChatRow, Encoded] | Rejection]:
@@ -129,6 +130,11 @@ class _Tokeniser:
         found: list[str] = []
         if self._context:
             found.append(f"assistant turns that are context, not trained: {self._context:,}")
+        if self._without_tools:
+            found.append(
+                f"rows whose tools the chat template leaves out, so that the model does not see them: "
+                f"{self._without_tools:,}; another template may write them (--chat-template)"
+            )
         if self._shortened:
             share = f"{self._missing / self._of:.1%}"
             found.append(
@@ -160,6 +166,7 @@ class _Tokeniser:
 
     def _count(self, chat: ChatRow, rendering: Rendering) -> None:
         self._context += len(chat.conversation.untrained)
+        self._without_tools += self._renderer.leaves_out_tools(chat.conversation)
         missing = missing_characters(chat.conversation, rendering.text, rendering.spans)
         if missing:
             answers = (chat.conversation.messages[turn] for turn in chat.conversation.trained_turns())

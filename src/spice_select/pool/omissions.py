@@ -3,33 +3,44 @@
 Templates that know no tools write an empty turn in place of a call, which would teach the model to say nothing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem
+from spice_select.pool.sentinels import SENTINEL, WAYS, called, with_sentinels
+from spice_select.pool.templates import ChatTemplate
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields of a message in which data keeps an answer's reasoning; a template reads one of them, or none."""
 
-_BEGINNING = 60  # characters of a text by which it is found; templates may trim its ends, or escape what follows
 
+def tags_show_all(template: ChatTemplate, chat: Conversation) -> bool:
+    """Whether each block that the template tags holds something of its own assistant's message.
 
-def refuse_omissions(chat: Conversation, text: str, spans: Sequence[tuple[int, int]] | None) -> None:
-    """Raise `RenderProblem` if the rendering `text` lacks a tool call, or the text of a message that is no assistant's.
-
-    `spans` are those of the trained turns, None where they are unknown. Of assistants, the masks are verified against
-    their whole texts.
+    Raises `RenderProblem` if the rendering lacks a tool call, or the text of a message that is no assistant's.
     """
-    places = {} if spans is None else dict(zip(chat.trained_turns(), spans, strict=True))
-    for number, message in enumerate(chat.messages, start=1):
-        start, end = places.get(number - 1, (0, len(text)))
-        for call in message.get("tool_calls", ()):
-            if _function(call)["name"] not in text[start:end]:
-                raise calls_left_out(number)
-        if message["role"] != "assistant" and not _stands_in(message.get("content", ""), text):
-            raise RenderProblem(f"the chat template leaves out the text of message {number} ({message['role']})")
+    shown = [
+        template.render_tagged(replace(chat, messages=with_sentinels(chat.messages, way)))
+        for way in (WAYS[1], WAYS[-1])
+    ]
+    calls = called(shown[0][0]) | called(shown[1][0])
+    texts = {int(match[1]) for text, _ in shown for match in SENTINEL.finditer(text) if match[2] == "e"}
+    for number, message in enumerate(chat.messages):
+        if any((number, call) not in calls for call in range(len(message.get("tool_calls", [])))):
+            raise calls_left_out(number + 1)
+        if message["role"] != "assistant" and message["content"].strip() and number not in texts:
+            raise text_left_out(number + 1, message["role"])
+    turns = [number for number, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    return any(
+        len(blocks) == len(turns)
+        and all(
+            {int(match[1]) for match in SENTINEL.finditer(text, start, end)} == {turn}
+            for turn, (start, end) in zip(turns, blocks, strict=True)
+        )
+        for text, blocks in shown
+    )
 
 
 def calls_left_out(number: int) -> RenderProblem:
@@ -39,15 +50,23 @@ def calls_left_out(number: int) -> RenderProblem:
     )
 
 
+def text_left_out(number: int, role: str) -> RenderProblem:
+    """The refusal of a chat whose message `number` (from 1) the rendering lacks."""
+    return RenderProblem(f"the chat template leaves out the text of message {number} ({role})")
+
+
 def missing_characters(chat: Conversation, text: str, spans: Sequence[tuple[int, int]]) -> int:
-    """How many characters of the trained answers, their reasoning included, their part of the rendering lacks."""
+    """How many characters of the trained answers, their reasoning included, their part of the rendering lacks.
+
+    Of an answer that is not there as a whole, those of the lines that are not.
+    """
     missing = 0
     for turn, (start, end) in zip(chat.trained_turns(), spans, strict=True):
         message = chat.messages[turn]
-        content = message.get("content", "").strip()
-        if content and text.find(content, start, end) < 0:
-            missing += max(1, len(content) - (end - start))
-        missing += sum(len(part) for part in _reasoning(message) if text.find(part.strip(), start, end) < 0)
+        for part in {message.get("content", ""), *_reasoning(message)}:
+            if text.find(part.strip(), start, end) < 0:
+                lines = part.splitlines(keepends=True)
+                missing += max(1, sum(len(line) for line in lines if text.find(line.strip(), start, end) < 0))
     return missing
 
 
@@ -59,17 +78,3 @@ def answer_characters(message: Mapping[str, Any]) -> int:
 def _reasoning(message: Mapping[str, Any]) -> set[str]:
     found = (message.get(name) for name in REASONING)
     return {part for part in found if isinstance(part, str) and part.strip()}
-
-
-def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    return call.get("function", call)
-
-
-def _stands_in(content: str, text: str) -> bool:
-    beginning = content.strip()[:_BEGINNING].rstrip()
-    # Some templates write a tool's answer as JSON text, in which quotes and line breaks are escaped.
-    return (
-        beginning in text
-        or json.dumps(beginning)[1:-1] in text
-        or json.dumps(beginning, ensure_ascii=False)[1:-1] in text
-    )

@@ -14,18 +14,18 @@ itself:
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import TemplateError
 from spice_select.pool.messages import Conversation
-from spice_select.pool.omissions import refuse_omissions
+from spice_select.pool.omissions import tags_show_all
 from spice_select.pool.problems import RenderProblem, one_line
 from spice_select.pool.skeleton import Skeleton, build_skeleton, slot_texts
 from spice_select.pool.templates import ChatTemplate
-from spice_select.pool.turn_borders import PROBE, end_of_turn, header_is_apart, skip_header
-from spice_select.pool.turn_search import search_turns
+from spice_select.pool.turn_borders import PROBE, TurnBorders, end_of_turn, other_end
+from spice_select.pool.turn_search import TurnSearch
 
 _TWO_TURNS = Conversation([*PROBE.messages, *PROBE.messages])
 _SIMPLE_KEYS = frozenset(("role", "content"))
@@ -47,8 +47,11 @@ class Renderer:
         """Probe the template with the smallest chat. Raises `TemplateError` if it is broken or refuses that chat."""
         self._template = ChatTemplate(tokenizer)
         self._skeletons: dict[object, Skeleton] = {}
+        self._writes_tools: bool | None = None  # None before a chat offers tools
+        self._tags_fit: dict[object, bool] = {}  # shapes of chats, and whether the template's tags show their turns
         try:
-            probe = build_skeleton(self._template, PROBE)
+            self._borders = TurnBorders(self._template)
+            probe = build_skeleton(self._template, PROBE, self._borders)
         except RenderProblem as problem:
             raise TemplateError(
                 f"On a chat of one user and one assistant message, {problem.reason}\n"
@@ -56,10 +59,11 @@ class Renderer:
             ) from problem
         last = probe.gaps()[-1]
         self._end_of_turn = end_of_turn(self._template, last, self._after_earlier_turn())
+        self._search = TurnSearch(self._template, self._borders, self._end_of_turn)
         text, blocks = self._template.render_tagged(PROBE)
         # Whether the template's generation blocks reach over the end-of-turn token, and may hold the turn's header.
         self._tags_hold_end = bool(blocks) and text[: blocks[-1][1]].rstrip().endswith(self._end_of_turn)
-        self._tags_hold_header = bool(blocks) and not header_is_apart(self._template, text, blocks[-1][0])
+        self._tags_hold_header = bool(blocks) and not self._borders.header_is_apart(text, blocks[-1][0])
 
     def render(self, chat: Conversation) -> Rendering:
         """Text and trained spans of one chat.
@@ -67,29 +71,37 @@ class Renderer:
         Raises `RenderProblem` if the template refuses the chat, `TemplateError` if its spans cannot be determined.
         """
         tagged = self._by_tags(chat) if self._template.has_generation_tags(chat) else None
-        try:
-            rendering = tagged or self._by_structure(chat)
-        except TemplateError:
-            refuse_omissions(chat, self._template.render(chat), None)
-            raise
-        refuse_omissions(chat, rendering.text, rendering.spans)
-        return rendering
+        if tagged is None:
+            return self._by_structure(chat)
+        shape = _shape(chat)
+        if shape not in self._tags_fit:
+            self._tags_fit[shape] = tags_show_all(self._template, chat)
+        return tagged if self._tags_fit[shape] else self._by_structure(chat)
+
+    def leaves_out_tools(self, chat: Conversation) -> bool:
+        """Whether the template writes nothing of the tools on offer. Raises `RenderProblem` if it refuses them."""
+        if chat.tools is None:
+            return False
+        if self._writes_tools is None:
+            offered = self._template.render(replace(PROBE, tools=chat.tools))
+            self._writes_tools = offered != self._template.render(PROBE)
+        return not self._writes_tools
 
     def _after_earlier_turn(self) -> str:
         """What follows the first turn of a chat of two; nothing if the template refuses it."""
         try:
-            return build_skeleton(self._template, _TWO_TURNS).gaps()[2]
+            return build_skeleton(self._template, _TWO_TURNS, self._borders).gaps()[2]
         except (RenderProblem, TemplateError):
             return ""
 
     def _by_structure(self, chat: Conversation) -> Rendering:
         if any("tool_calls" in message for message in chat.messages):
-            return Rendering(*search_turns(self._template, chat, self._end_of_turn))
+            return Rendering(*self._search.turns(chat))
         try:
             return self._by_skeleton(chat)
         except TemplateError as unfit:
             try:
-                return Rendering(*search_turns(self._template, chat, self._end_of_turn))
+                return Rendering(*self._search.turns(chat))
             except (TemplateError, RenderProblem):
                 raise unfit from None
 
@@ -112,18 +124,15 @@ class Renderer:
         if key not in self._skeletons:
             if len(self._skeletons) >= _CACHED_SHAPES:
                 self._skeletons.clear()
-            self._skeletons[key] = build_skeleton(self._template, chat)
+            self._skeletons[key] = build_skeleton(self._template, chat, self._borders)
         return self._skeletons[key]
 
     def _closing(self, index: int, after: str) -> int:
         """How many characters of the text after a turn's content close the turn."""
         if after.startswith(self._end_of_turn):
             return len(self._end_of_turn)
-        token = self._template.specials.match(after)
-        # Templates such as gpt-oss's close earlier turns with another token than the last. It is no header of the next
-        # turn as long as that has a special token of its own.
-        if token and self._template.specials.search(after, token.end()):
-            return token.end()
+        if (end := other_end(self._template, after, 0, len(after))) is not None:
+            return end
         raise TemplateError(
             f"The chat template ends a chat's last turn with '{self._end_of_turn}', but follows message {index + 1} "
             f"(assistant) with '{one_line(after, 40)}'.\nUse a template that ends every assistant turn alike."
@@ -143,22 +152,23 @@ class Renderer:
                 return None
             if turn in trained:
                 held = self._tags_hold_header
-                begin = skip_header(self._template, chat, turn, text, start, closed) if held else start
-                spans.append((begin, closed))
+                spans.append((self._borders.after_header(chat, turn, text, start, closed) if held else start, closed))
         return Rendering(text, spans)
 
     def _close_block(self, text: str, start: int, end: int) -> int | None:
         """The end of a marked block, moved to the end of the end-of-turn token; None where there is no such token.
 
         What the template does with the probe is tried first: a text may itself end in the end-of-turn token's text.
+        Blocks that reach over the end of turn may end in another special token, as after a call.
         """
-        ending = self._end_of_turn
+        ending, held = self._end_of_turn, self._tags_hold_end
         inside = start + len(text[start:end].rstrip())
+        specials = [match.end() for match in self._template.specials.finditer(text, start, inside)]
         ends = [
-            inside if text.endswith(ending, start, inside) else None,
+            inside if text.endswith(ending, start, inside) or (held and inside in specials) else None,
             end + len(ending) if text.startswith(ending, end) else None,
         ]
-        first, second = ends if self._tags_hold_end else reversed(ends)
+        first, second = ends if held else reversed(ends)
         return second if first is None else first
 
 

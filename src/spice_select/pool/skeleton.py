@@ -12,9 +12,10 @@ from itertools import accumulate, chain, pairwise, zip_longest
 
 from spice_select.errors import TemplateError
 from spice_select.pool.messages import Conversation
+from spice_select.pool.omissions import text_left_out
 from spice_select.pool.problems import one_line
 from spice_select.pool.templates import ChatTemplate
-from spice_select.pool.turn_borders import start_of_turn
+from spice_select.pool.turn_borders import TurnBorders
 
 # Private-use characters: no white space to trim, no case, no meaning to any template.
 _MARK = re.compile("\ue000([0-9]+)\ue001")
@@ -48,10 +49,11 @@ class Skeleton:
         return "".join(chain.from_iterable(zip_longest(self.gaps(), fills, fillvalue="")))
 
 
-def build_skeleton(template: ChatTemplate, chat: Conversation) -> Skeleton:
+def build_skeleton(template: ChatTemplate, chat: Conversation, borders: TurnBorders) -> Skeleton:
     """The skeleton of a chat's shape.
 
-    Raises `RenderProblem` if the template refuses it, `TemplateError` if an assistant's text does not stand in it once.
+    Raises `RenderProblem` if the template refuses it or leaves out a text, `TemplateError` if an assistant's text does
+    not stand in it once.
     """
     hollow = _marked(chat, range(len(chat.messages)))
     text = template.render(hollow)
@@ -63,14 +65,25 @@ def build_skeleton(template: ChatTemplate, chat: Conversation) -> Skeleton:
                 f"The chat template writes the text of message {index + 1} (assistant) {times} times instead of once, "
                 "so its tokens cannot be determined.\nUse a template that writes every assistant message once."
             )
+        if times == 0 and message["content"].strip():
+            raise text_left_out(index + 1, message["role"])
     slots: list[Slot] = []
     for number, at, end in found:
-        shown = None
-        if number and hollow.messages[number]["role"] == "assistant":
-            shown = start_of_turn(template, hollow, number, text, slots[-1].end if slots else 0, at)
-        start, opens = shown or (at, "")
+        start, opens = at, ""
+        if hollow.messages[number]["role"] == "assistant":
+            shown = borders.start(hollow, _tail, number, text, slots[-1].end if slots else 0, at)
+            if shown is None and number:
+                raise TemplateError(
+                    f"The chat template writes message {number + 1} (assistant) otherwise than its generation prompt "
+                    "begins a turn.\nUse a template that begins every turn alike (--chat-template)."
+                )
+            _, start, opens = shown or (at, at, "")
         slots.append(Slot(number, start, end, text[start:at], opens))
     return Skeleton(text, tuple(slots))
+
+
+def _tail(shown: str) -> str:
+    return _MARK.split(shown)[-1]
 
 
 def _marked(chat: Conversation, places: Iterable[int]) -> Conversation:

@@ -21,6 +21,7 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -66,11 +67,14 @@ _RENDER_ERRORS = (
 RENDER_SECONDS = 10.0
 """Most that the rendering of one chat may take; a template is a program, and may loop."""
 
+_ARGUMENTS = {"x": "y"}
 _CALL: list[Message] = [
     {"role": "user", "content": "a"},
     {"role": "assistant", "content": "", "tool_calls": [
-        {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": "y"}}}
+        {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": _ARGUMENTS}}
     ]},
+    {"role": "tool", "content": "z", "tool_call_id": "call00001", "name": "f"},
+    {"role": "assistant", "content": "b"},
 ]  # fmt: skip
 
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -83,7 +87,7 @@ class ChatTemplate:
         """Choose the template. Raises `TemplateError` if there is none, and no eos token to end turns with."""
         self._tokenizer = tokenizer
         self._variables: dict[str, Any] = dict(_FIXED_VARIABLES)
-        self._arguments_as_text: bool | None = None  # None until a chat has calls
+        self._arguments_as_text: dict[bool, bool] = {}  # without tools on offer, and with them; empty before any call
         self._plain = not tokenizer.chat_template
         if self._plain:
             if not tokenizer.eos_token:
@@ -140,17 +144,20 @@ class ChatTemplate:
         """The messages; arguments of calls as JSON text where the template takes nothing else (DeepSeek V3)."""
         if not any("tool_calls" in message for message in chat.messages):
             return chat.messages
-        if self._arguments_as_text is None:
-            self._arguments_as_text = False  # for the rendering of the two probes
-            self._arguments_as_text = not self._accepts(_CALL) and self._accepts(_with_text_arguments(_CALL))
-        return _with_text_arguments(chat.messages) if self._arguments_as_text else chat.messages
+        key = chat.tools is None
+        if key not in self._arguments_as_text:
+            self._arguments_as_text[key] = False  # for the rendering of the two probes
+            objects = self._rendered(replace(chat, messages=_CALL))
+            text = self._rendered(replace(chat, messages=_with_text_arguments(_CALL)))
+            # Some templates refuse objects, some write them as Python does.
+            self._arguments_as_text[key] = text is not None and (objects is None or repr(_ARGUMENTS) in objects)
+        return _with_text_arguments(chat.messages) if self._arguments_as_text[key] else chat.messages
 
-    def _accepts(self, messages: list[Message]) -> bool:
+    def _rendered(self, chat: Conversation) -> str | None:
         try:
-            self.render(Conversation(messages))
+            return self.render(chat)
         except RenderProblem:
-            return False
-        return True
+            return None
 
     def _source(self, chat: Conversation) -> str:
         if self._plain:

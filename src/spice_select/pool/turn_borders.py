@@ -5,6 +5,8 @@ leaves out of turns without thinking; those begin after the rest of the prompt.
 """
 
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 from spice_select.pool.messages import Conversation
 from spice_select.pool.templates import ChatTemplate
@@ -12,71 +14,83 @@ from spice_select.pool.templates import ChatTemplate
 PROBE = Conversation([{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}])
 """The smallest chat."""
 
-_THINKING_OPENED = re.compile(r"(<[^<>]*(think|thought)[^<>]*>\s*)+$")
+_THINKING_OPENED = re.compile(r"([<\[][^<>\[\]]*(think|thought)[^<>\[\]]*[>\]]\s*)+$", re.IGNORECASE)
 
 
-def start_of_turn(
-    template: ChatTemplate, chat: Conversation, turn: int, text: str, begin: int, limit: int
-) -> tuple[int, str] | None:
-    """Where in a chat's rendering `text` the model's part of a turn begins; None where it does not show.
+class Start(NamedTuple):
+    """Where the model's part of a turn begins."""
 
-    Beside it, the thinking that the generation prompt would open there but the text does not. The place is looked for
-    from `begin`, at or after the end of the text of the message before, to `limit`, at or before the end of the turn's
-    own. Raises `RenderProblem` if the template refuses the messages before the turn.
-    """
-    prompts = _prompts_before(template, chat, turn)
-    found = [(at, n, prompt) for n, prompt in enumerate(prompts) if (at := text.find(prompt, begin, limit)) >= 0]
-    if found:
-        at, _, prompt = min(found)  # a text may hold a prompt, too: the first is the header, of equal ones the longest
-        return at + len(prompt), prompts[0][len(prompt) :] if prompts[0].startswith(prompt) else ""
-    # Some templates never write a prompt; some write none where a turn goes on after a tool's answer.
-    before = template.render(chat, until=turn)
-    prompted = template.render(chat, until=turn, generation_prompt=True)
-    unprompted = prompted.rstrip() == before.rstrip() and begin <= len(prompted) <= limit
-    return (len(prompted), "") if unprompted and text.startswith(prompted) else None
+    header: int  # where the text of the turn's header begins
+    end: int  # where it ends, which is where the model's part begins
+    opens: str  # thinking that the generation prompt opens there, left out of this turn
 
 
-def header_is_apart(template: ChatTemplate, text: str, start: int) -> bool:
-    """Whether in the smallest chat's rendering `text` a marked block from `start` follows a whole generation prompt."""
-    prompt = _added_prompt(template, PROBE, 1)
-    return bool(prompt.strip()) and text[:start].endswith(prompt)
+class TurnBorders:
+    """The borders of turns under one template."""
 
-
-def skip_header(template: ChatTemplate, chat: Conversation, turn: int, text: str, start: int, end: int) -> int:
-    """The `start` of a marked block [start, end), moved behind what of the turn's header the block holds.
-
-    Raises `RenderProblem` if the template refuses the messages before the turn.
-    """
-    if turn == 0:
-        return start
-    for prompt in _prompts_before(template, chat, turn):
-        at = text.find(prompt, max(0, start - len(prompt)), start + len(prompt))
-        if 0 <= at <= start < at + len(prompt):
-            return at + len(prompt)
-    prompted = template.render(chat, until=turn, generation_prompt=True)
-    return len(prompted) if start < len(prompted) < end and text.startswith(prompted) else start
-
-
-def _prompts_before(template: ChatTemplate, chat: Conversation, turn: int) -> list[str]:
-    """What the template may write before the model's part of a turn; none is blank.
-
-    Its generation prompt, whole and without the thinking that it opens; if it writes none, the header of the smallest
-    chat's answer.
-    """
-    prompt = _added_prompt(template, chat, turn)
-    if prompt.strip():
-        found = [prompt, _THINKING_OPENED.sub("", prompt)]
-    else:
+    def __init__(self, template: ChatTemplate) -> None:
+        """Learn the headers from the smallest chat. Raises `RenderProblem` if the template refuses that."""
         text, before = template.render(PROBE), template.render(PROBE, until=1)
-        header = text[len(before) : text.rfind("answer")] if text.startswith(before) else ""
-        found = [_added_prompt(template, PROBE, 1), header]
-    return [header for header in found if header.strip()]
+        prompted = template.render(PROBE, until=1, generation_prompt=True)
+        self._template = template
+        self._prompt = prompted[len(before) :] if prompted.startswith(before) else ""
+        answer = text.find("answer", len(before))
+        header = text[len(before) : answer] if text.startswith(before) and answer >= 0 else ""
+        # For a first turn, and for templates that write no prompt, or none after a tool's answer.
+        own = [self._prompt, _without_thinking(self._prompt)] if self._prompt.strip() else [header]
+        self._headers = [header for header in own if header.strip()]
 
+    def start(
+        self, marked: Conversation, tail: Callable[[str], str], turn: int, text: str, begin: int, limit: int
+    ) -> Start | None:
+        """Where in a chat's rendering `text` the model's part of a turn begins; None if the text does not show it.
 
-def _added_prompt(template: ChatTemplate, chat: Conversation, turn: int) -> str:
-    before = template.render(chat, until=turn)
-    prompted = template.render(chat, until=turn, generation_prompt=True)
-    return prompted[len(before) :] if prompted.startswith(before) else ""
+        `marked` is the chat with marks, of which `tail` gives what follows the last one in a rendering. `begin` is the
+        place of the last one before the turn: from there the text must go on as it does with a generation prompt after
+        the same messages, so that nothing said in the chat can move a border. `limit` is the place of the turn's first
+        mark. Raises `RenderProblem` if the template refuses the messages before the turn.
+        """
+        if turn == 0:
+            return _first(text, 0, limit, self._headers)
+        prompted = tail(self._template.render(marked, until=turn, generation_prompt=True))
+        own = self._prompt
+        if not (own.strip() and prompted.endswith(own)):
+            closing = tail(self._template.render(marked, until=turn))
+            own = prompted[len(closing) :] if prompted.startswith(closing) else ""
+        closing = prompted[: len(prompted) - len(own)]
+        if own.strip():
+            for header in (own, _without_thinking(own)):
+                if text.startswith(closing + header, begin):
+                    at = begin + len(closing)
+                    return Start(at, at + len(header), own[len(header) :])
+            return _first(text, begin, limit, [own])  # a text closes otherwise where it is the chat's last
+        if not text.startswith(prompted, begin):
+            return None
+        at = begin + len(prompted)
+        return Start(at, at + len(next((h for h in self._headers if text.startswith(h, at, limit)), "")), "")
+
+    def after_header(self, chat: Conversation, turn: int, text: str, start: int, end: int) -> int:
+        """The `start` of a block [start, end) that the template tags, moved behind what it holds of the turn's header.
+
+        Raises `RenderProblem` if the template refuses the messages before the turn.
+        """
+        headers = self._headers
+        if turn:
+            prompted = self._template.render(chat, until=turn, generation_prompt=True)
+            if start < len(prompted) < end and text.startswith(prompted):
+                return len(prompted)
+            before = self._template.render(chat, until=turn)
+            own = prompted[len(before) :] if prompted.startswith(before) else ""
+            headers = [own, _without_thinking(own)] if own.strip() else headers
+        for header in headers:
+            at = text.find(header, max(0, start - len(header)), start + len(header))
+            if 0 <= at <= start < at + len(header):
+                return at + len(header)
+        return start
+
+    def header_is_apart(self, text: str, start: int) -> bool:
+        """Whether in the smallest chat's rendering `text` a tagged block from `start` follows a whole prompt."""
+        return bool(self._prompt.strip()) and text[:start].endswith(self._prompt)
 
 
 def end_of_turn(template: ChatTemplate, last: str, earlier: str) -> str:
@@ -92,3 +106,25 @@ def end_of_turn(template: ChatTemplate, last: str, earlier: str) -> str:
     while (more := template.specials.match(last, end)) and earlier.startswith(last[: more.end()]):
         end = more.end()
     return last[:end]
+
+
+def other_end(template: ChatTemplate, text: str, begin: int, limit: int) -> int | None:
+    """The end of a special token at `begin` that closes a turn, as gpt-oss's earlier turns are; None without one.
+
+    Another special token must follow at once, or the first would be the header of the next turn.
+    """
+    token = template.specials.match(text, begin, limit)
+    if token is None:
+        return None
+    rest = text[token.end() : limit].lstrip()
+    return token.end() if template.specials.match(rest) else None
+
+
+def _without_thinking(prompt: str) -> str:
+    return _THINKING_OPENED.sub("", prompt)
+
+
+def _first(text: str, begin: int, limit: int, headers: list[str]) -> Start | None:
+    """The header that stands first in text[begin:limit], of equal places the one listed first."""
+    found = [(at, n, at + len(h)) for n, h in enumerate(headers) if (at := text.find(h, begin, limit)) >= 0]
+    return Start(min(found)[0], min(found)[2], "") if found else None

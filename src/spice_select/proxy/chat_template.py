@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from spice_select.errors import ConfigError
+from spice_select.pool.problems import one_line
 
 
 def read_chat_template(name: str) -> str:
@@ -13,8 +14,10 @@ def read_chat_template(name: str) -> str:
 
     Raises `ConfigError` if there is neither, or the file cannot be read.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    if "{%" in name or "{{" in name:
+        raise ConfigError("chat_template: this is the text of a template; write it to a file and name that.")
+    path = _file(name)
+    if path is not None:
         return _text(path, name)
     shipped = _shipped()
     if re.fullmatch(r"\w+", name) and name in shipped:
@@ -23,12 +26,22 @@ def read_chat_template(name: str) -> str:
     known = f"did you mean {' or '.join(close)}?" if close else "TRL ships templates such as qwen3_training."
     if not shipped:
         known = "the templates that TRL ships need pip install 'spice-select[train]'."
-    raise ConfigError(f"chat_template: there is no file '{name}', and no template of that name in TRL; {known}")
+    raise ConfigError(
+        f"chat_template: there is no file '{one_line(name, 80)}', and no template of that name in TRL; {known}"
+    )
+
+
+def _file(name: str) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a name, an unknown user's home, a null character
+        return None
 
 
 def _text(path: Path, name: str) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"chat_template: {name} cannot be read as text ({error}).") from error
     if not text.strip():

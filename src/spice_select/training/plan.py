@@ -55,7 +55,9 @@ class TrainingOptions:
     dtype: str = "float32"  # or bfloat16, auto; of the frozen weights: the adapters are float32 in any case
     revision: str | None = None  # of a hub model
     trust_remote_code: bool = False  # allow the model's own code to run
-    chat_template: str | None = None  # file, or name of one that TRL ships; None: the run's, or else the tokenizer's
+    chat_template: str | None = (
+        None  # file, or name of one that TRL ships; None: the run's with its model, or the tokenizer's
+    )
     format: str | None = None  # of the rows of a pool; None finds it
     columns: Mapping[str, str] | None = None  # field of the format -> column of the file
     skip_invalid: bool = False  # leave bad rows out instead of stopping
@@ -74,7 +76,7 @@ def plan_training(data: Data, options: TrainingOptions) -> TrainingPlan:
     if not as_list(data):
         raise ConfigError("no data was given; name a run's directory, or at least one file or dataset id.")
     named = {"model": options.model} if options.model else {k: run[k] for k in ("model", "revision") if k in run}
-    if template := options.chat_template or run.get("chat_template"):
+    if template := options.chat_template or (None if options.model else run.get("chat_template")):
         named["chat_template"] = template
     keys = ("dtype", "device", "trust_remote_code", *(["revision"] if options.revision else []))
     config = resolve(named, {key: getattr(options, key) for key in keys}, "options")
