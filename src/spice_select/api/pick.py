@@ -69,7 +69,7 @@ def pick(
             opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
             if ranks.rank == 0:
                 checkpoint.save_record(result.records[0])
-                target = Target(store.about["hub_name"], result.config.max_length, store.about["end_of_turn"])
+                target = Target(store.about["hub_name"], result.config.max_length)
                 finish_run(result, target, {"model": store.about["model"], "store": about_store}, reporter, watch)
             barrier(ranks)
     return result

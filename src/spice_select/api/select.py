@@ -99,7 +99,7 @@ def _select(
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
-            target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn)
+            target = Target(prepared.hub_name, config.max_length)
             finish_run(result, target, {"model": prepared.about}, progress, watch, page=page)
         barrier(ranks)
     return result

@@ -78,12 +78,7 @@ def extract_gradients(
 
     """
     pool, config, shape = prepared.pool, prepared.config, store_shape(prepared)
-    about = {
-        "config": config.model_dump(),
-        "model": prepared.about,
-        "hub_name": prepared.hub_name,
-        "end_of_turn": prepared.end_of_turn,
-    }
+    about = {"config": config.model_dump(), "model": prepared.about, "hub_name": prepared.hub_name}
     begin_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
     sized = with_token_budget(proxy, config, pool.examples, store)
     with watch.time("proxy training"):
