@@ -66,6 +66,11 @@ def conversations(draw: st.DrawFn) -> Conversation:
             messages.append({"role": "assistant", "tool_calls": [CALL] * draw(st.integers(1, 2))})
             messages.append({"role": "tool", "content": draw(texts), "name": "f"})
         messages.append({"role": "assistant", "content": draw(texts)})
+    if draw(st.booleans()):
+        messages[0]["prefix"], messages[-1]["other_fields"] = (
+            draw(st.sampled_from([True, [1, {"a": "b"}], "text"])),
+            "own",
+        )
     turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     untrained = draw(st.sets(st.sampled_from(turns[:-1]))) if len(turns) > 1 else set[int]()
     return Conversation(messages, draw(st.sampled_from([None, TOOLS])), frozenset(untrained))
@@ -95,6 +100,13 @@ def chatml_with_tools() -> Any:
     return with_template("chatml", (TEMPLATES / "chatml_tools.jinja").read_text(encoding="utf-8"))
 
 
+def chatml_with_fields() -> Any:
+    """Shows fields of a message that are no text, as some templates do."""
+    template = (TEMPLATES / "chatml_tools.jinja").read_text(encoding="utf-8")
+    shown = "{%- if message.prefix -%}{{- message.prefix | tojson + message.role + '\\n' -}}{%- endif -%}"
+    return with_template("chatml", template.replace("{%- if message.content -%}", shown + "{%- if message.content -%}"))
+
+
 def labels_of(ids: list[int], trained: list[bool]) -> list[int]:
     return [token if target else -100 for token, target in zip(ids, trained, strict=True)]
 
@@ -105,7 +117,7 @@ def test_a_table_trains_exactly_as_the_pool_did(
     tmp_path_factory: pytest.TempPathFactory, chats: list[Conversation]
 ) -> None:
     """Tokens and targets after a round trip through the file are those of the selection."""
-    tokenizer = chatml_with_tools()
+    tokenizer = chatml_with_fields()
     found = training_dataset(saved(tmp_path_factory.mktemp("run"), *chats), tokenizer, 10_000)
     encoded = Encoder(tokenizer).encode([Renderer(tokenizer).render(chat) for chat in chats])
     assert found["input_ids"][:] == [e.input_ids.tolist() for e in encoded]

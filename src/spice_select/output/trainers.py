@@ -26,10 +26,13 @@ from spice_select.pool.marks import take_turn_marks
 from spice_select.pool.messages import Conversation, Message, chat_messages, parse_tools
 from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
+from spice_select.row_tables import plain_json
 
 TRAIN_FILE = "train.parquet"
+OTHERS = "other_fields"  # of a message: those whose value is no text, as JSON text
 IGNORED = -100  # PyTorch's label of a token that is no target
 
+_OWN_KEYS = ("train", "tool_calls", OTHERS)
 _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
 _CALL = pa.struct([("type", pa.string()), ("id", pa.string()), ("function", _FUNCTION)])
 _OWN_TYPES: dict[str, pa.DataType] = {
@@ -44,7 +47,8 @@ def training_row(conversation: Conversation, row_id: str, source: str) -> dict[s
     """One row of `train.parquet`: `id`, `source`, `messages`; `tools` and `chat_template_kwargs`, JSON text or None.
 
     A message has `role`, `content` (absent only beside tool calls), its further keys whose value is text, `tool_calls`
-    if it has any, and `train` = False if it is an assistant's message that is context and no target.
+    if it has any, `other_fields` (JSON text of all other keys, which a template may use), and `train` = False if it is
+    an assistant's message that is context and no target.
     """
     messages = [_message(one, context=i in conversation.untrained) for i, one in enumerate(conversation.messages)]
     tools = None if conversation.tools is None else _json(conversation.tools)
@@ -108,7 +112,10 @@ def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_l
 
 
 def _message(message: Message, *, context: bool) -> Message:
-    out: Message = {key: value for key, value in message.items() if isinstance(value, str) and key != "train"}
+    out: Message = {key: value for key, value in message.items() if isinstance(value, str) and key not in _OWN_KEYS}
+    others = {key: value for key, value in message.items() if key not in (*out, "tool_calls", "train")}
+    if others:
+        out[OTHERS] = plain_json(others)
     if "tool_calls" in message:
         out["tool_calls"] = [_call(call) for call in message["tool_calls"]]
     return {**out, "train": False} if context else out
@@ -129,6 +136,8 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
     messages = chat_messages(row["messages"], "messages")
+    for message in messages:
+        message.update(json.loads(message.pop(OTHERS, "{}")))
     context, options = frozenset(take_turn_marks(messages, "messages")), row.get(TEMPLATE_OPTIONS)
     tools = parse_tools(row.get("tools"), "tools")
     return Conversation(messages, tools, context, {} if options is None else json.loads(options))
