@@ -12,7 +12,7 @@ from axolotl.cli.config import load_cfg
 from axolotl.common.datasets import load_datasets
 from axolotl.loaders import load_tokenizer
 from axolotl.utils.collators import DataCollatorForSeq2Seq
-from checks import arguments, check, load_rows
+from checks import Encoded, arguments, check, load_rows
 
 
 def main() -> int:
@@ -30,13 +30,13 @@ def main() -> int:
         tokenizer = load_tokenizer(cfg)
         collator = DataCollatorForSeq2Seq(tokenizer, padding=True)
         keys = ("input_ids", "labels", "attention_mask")
-        encoded: list[tuple[list[int], list[int]]] = []
+        encoded: list[Encoded] = []
         for start in range(0, len(dataset), 4):
             rows = [dataset[i] for i in range(start, min(start + 4, len(dataset)))]
             batch = collator([{key: row[key] for key in keys} for row in rows])
             for ids, labels, mask in zip(*(batch[key] for key in keys), strict=True):
                 assert (labels[mask == 0] == -100).all(), "padding is labelled"
-                encoded.append((ids[mask == 1].tolist(), labels[mask == 1].tolist()))
+                encoded.append(Encoded(ids[mask == 1].tolist(), labels[mask == 1].tolist()))
     return check(load_rows(given.run), encoded, given)
 
 

@@ -1,13 +1,17 @@
 """What a trainer's labels must be, read from the run's `train.parquet` alone, without this project's own masks.
 
 Each assistant turn that is trained must give one run of labelled tokens whose text is the turn's content and the
-token that ends the turn. Content is compared without the white space around it, which some templates strip. A turn
-of tool calls, which each template words its own way, must name the functions and end with that token.
+token that ends the turn. Content is compared without the white space around it, which some templates strip, and without
+a thinking part before it, which some templates write anew. A turn of tool calls, which each template words its own way,
+must name the functions and end with that token. With `--labels`, the rows of `training_dataset` for the same run and
+model, all tokens and labels must be theirs too.
 
 Imports nothing of this project, so it runs in every trainer's environment.
 """
 
 import argparse
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +19,15 @@ import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 IGNORED = -100
+
+_THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+
+
+class Encoded(NamedTuple):
+    """A row as the trainer sees it, without padding."""
+
+    ids: list[int]
+    labels: list[int]
 
 
 class Turn(NamedTuple):
@@ -30,55 +43,55 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="directory of a spice-select run")
     parser.add_argument("model", type=Path, help="directory with the model's config, weights and tokenizer")
     parser.add_argument("--end-of-turn", help="token that ends a turn, if it is not the tokenizer's eos token")
+    parser.add_argument("--labels", type=Path, help="Parquet of training_dataset's rows, to be met token for token")
     given = parser.parse_args()
     given.run, given.model = given.run.resolve(), given.model.resolve()
     return given
 
 
-def load_rows(run: Path, *, only_llamafactory: bool = False) -> list[dict[str, Any]]:
-    """The rows of the run's `train.parquet`, of which LLaMA-Factory takes some only."""
+def load_rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of the run's `train.parquet`."""
     rows: list[dict[str, Any]] = pq.read_table(run / "train.parquet").to_pylist()
-    return [row for row in rows if not only_llamafactory or row.get("llamafactory", True)]
+    return rows
 
 
-def check(
-    rows: list[dict[str, Any]],
-    encoded: list[tuple[list[int], list[int]]],
-    given: argparse.Namespace,
-    *,
-    space_after_turn: bool = False,
-) -> int:
-    """Compare a trainer's (input ids, labels) with the rows they come from, in order; print; 0 if all are right.
+def check(rows: list[dict[str, Any]], encoded: list[Encoded], given: argparse.Namespace) -> int:
+    """Compare a trainer's rows with those they come from, in order.
 
-    `space_after_turn` lets white space after the end of a turn be labelled too.
+    Prints each wrong row and a table by source; returns 0 if all are right.
     """
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     end = given.end_of_turn or tokenizer.eos_token
-    labelled = sum(label != IGNORED for _, labels in encoded for label in labels)
-    print(f"rows in train.parquet that should be read: {len(rows)}; rows read: {len(encoded)}")
-    print(f"labelled tokens: {labelled} of {sum(len(ids) for ids, _ in encoded)}")
-    wrong = 0
-    for number, (row, (ids, labels)) in enumerate(zip(rows, encoded, strict=False)):
-        texts = _labelled_texts(ids, labels, tokenizer)
-        if number == 0:
-            print(f"labelled text of the first row: {texts}")
-        turns = _trained_turns(row)
-        right = len(texts) == len(turns) and all(
-            _matches(text, turn, end, space_after_turn) for text, turn in zip(texts, turns, strict=True)
-        )
-        print(f"{row['id']}: {sum(x != IGNORED for x in labels)} labelled tokens, {'ok' if right else 'WRONG'}")
+    references = [None] * len(rows) if given.labels is None else _references(given.labels)
+    labelled = sum(label != IGNORED for row in encoded for label in row.labels)
+    print(f"rows in train.parquet: {len(rows)}; rows read: {len(encoded)}")
+    print(f"labelled tokens: {labelled} of {sum(len(row.ids) for row in encoded)}")
+    verdicts: Counter[tuple[str, str]] = Counter()
+    for row, reference, found in zip(rows, references, encoded, strict=False):
+        texts, turns = _labelled_texts(found, tokenizer), _trained_turns(row)
+        right = len(texts) == len(turns) and all(map(_matches, texts, turns, [end] * len(turns)))
+        same = reference in (None, found)
+        verdicts[row["source"], "right" if right and same else "WRONG"] += 1
         if not right:
-            wrong += 1
-            print(f"  expected {turns}\n  labelled {texts}")
-    failed = wrong > 0 or len(rows) != len(encoded)
-    print(f"{'FAILED' if failed else 'PASSED'}: {wrong} of {len(encoded)} rows with wrong labels")
+            print(f"{row['id']}: WRONG\n  expected {turns}\n  labelled {texts}")
+        if not same:
+            print(f"{row['id']}: OTHER TOKENS\n  expected {reference}\n  read     {found}")
+    for (source, verdict), count in sorted(verdicts.items()):
+        print(f"{source:20} {verdict} {count:6}")
+    wrong = sum(count for (_, verdict), count in verdicts.items() if verdict == "WRONG")
+    failed = wrong > 0 or not len(rows) == len(references) == len(encoded)
+    print(f"{'FAILED' if failed else 'PASSED'}: {wrong} of {len(encoded)} rows are wrong")
     return int(failed)
+
+
+def _references(path: Path) -> list[Encoded]:
+    return [Encoded(row["input_ids"], row["labels"]) for row in pq.read_table(path).to_pylist()]
 
 
 def _trained_turns(row: dict[str, Any]) -> list[Turn]:
     return [
         Turn(
-            (message["content"] or "").strip(),
+            _THINKING.sub("", message["content"] or "").strip(),
             tuple(call["function"]["name"] for call in message.get("tool_calls") or ()),
         )
         for message in row["messages"]
@@ -86,11 +99,11 @@ def _trained_turns(row: dict[str, Any]) -> list[Turn]:
     ]
 
 
-def _labelled_texts(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _labelled_texts(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The text of each unbroken run of labelled tokens."""
     runs: list[list[int]] = []
     before = IGNORED
-    for token, label in zip(ids, labels, strict=True):
+    for token, label in zip(row.ids, row.labels, strict=True):
         if label != IGNORED:
             if label != token:
                 return [f"label {label} on token {token}"]
@@ -101,11 +114,10 @@ def _labelled_texts(ids: list[int], labels: list[int], tokenizer: PreTrainedToke
     return [tokenizer.decode(run, skip_special_tokens=False, clean_up_tokenization_spaces=False) for run in runs]
 
 
-def _matches(text: str, turn: Turn, end: str, space_after_turn: bool) -> bool:
-    text = text.rstrip() if space_after_turn else text
+def _matches(text: str, turn: Turn, end: str) -> bool:
     if not text.endswith(end):
         return False
-    body = text[: -len(end)].strip()
+    body = _THINKING.sub("", text[: -len(end)]).strip()
     if turn.calls:
         return all(name in body for name in turn.calls)
     return body == turn.content

@@ -8,7 +8,7 @@ import sys
 
 import torch
 import yaml
-from checks import arguments, check, load_rows
+from checks import Encoded, arguments, check, load_rows
 from llamafactory.data import SFTDataCollatorWith4DAttentionMask, get_dataset, get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
@@ -25,14 +25,14 @@ def main() -> int:
     template = get_template_and_fix_tokenizer(tokenizer_module["tokenizer"], data_args)
     module = get_dataset(template, model_args, data_args, training_args, stage="sft", **tokenizer_module)
     collator = SFTDataCollatorWith4DAttentionMask(template=template, label_pad_token_id=-100, **tokenizer_module)
-    encoded: list[tuple[list[int], list[int]]] = []
+    encoded: list[Encoded] = []
     dataset = module["train_dataset"]
     for start in range(0, len(dataset), 4):
         batch = collator([dataset[i] for i in range(start, min(start + 4, len(dataset)))])
         for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
             assert (labels[mask == 0] == -100).all(), "padding is labelled"
-            encoded.append((ids[mask == 1].tolist(), labels[mask == 1].tolist()))
-    return check(load_rows(given.run, only_llamafactory=True), encoded, given, space_after_turn=True)
+            encoded.append(Encoded(ids[mask == 1].tolist(), labels[mask == 1].tolist()))
+    return check(load_rows(given.run), encoded, given)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -32,15 +32,6 @@ class Prepared:
     def hub_name(self) -> str:
         """The name by which trainers find the model."""
         return HUB_NAME if self.config.model == EMBEDDED_MODEL else self.config.model
-
-    @property
-    def end_of_turn(self) -> str | None:
-        """The token that ends an assistant's turn, if it is not the eos token that trainers expect."""
-        whole = next((example for example in self.pool.examples if not example.truncated), None)
-        if whole is None:
-            return None
-        last = int(whole.input_ids[whole.trained][-1])
-        return None if last == self.tokenizer.eos_token_id else cast(str, self.tokenizer.convert_ids_to_tokens(last))
 
     def proxy(self, progress: Progress) -> Proxy:
         """Load the model and attach seeded adapters."""

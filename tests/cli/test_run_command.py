@@ -82,7 +82,7 @@ def test_a_run_leaves_what_it_promises(reference, chat_pool):
     assert manifest["totals"]["kept"] == 11 and manifest["totals"]["rows"] == 57
     assert sum(pool["picked"] for pool in manifest["pools"]) == 11
     assert all(0 < pool["certificate"] <= 1 for pool in manifest["pools"])
-    for name in ("train.parquet", "dataset_info.json", "axolotl.yaml", "README.md", "run.yaml"):
+    for name in ("train.parquet", "make_tokens.py", "axolotl.yaml", "README.md", "run.yaml"):
         assert (output / name).is_file()
     assert pq.read_table(output / "train.parquet").num_rows == 11
     assert "certificate" in done.stdout and "even" in done.stdout and "median response" in done.stdout

@@ -93,8 +93,8 @@ def test_what_a_kill_leaves_at_the_very_start_is_no_obstacle(tmp_path, left):
 
 def test_a_kill_at_any_moment_of_clear_leaves_an_unfinished_run_or_none(tmp_path, monkeypatch):
     """A kill after each removal in turn."""
-    files = {**RUN, "selected.jsonl": "", "figures/gain.svg": "", "checkpoint/gradients/manifest.json": "{}"}
-    files |= {f"checkpoint/pool-00000{i}.json": "{}" for i in range(3)}
+    files = {**RUN, "selected.jsonl": "", "figures/gain.svg": "", "tokens/axolotl/rows/state.json": "{}"}
+    files |= {"checkpoint/gradients/manifest.json": "{}"} | {f"checkpoint/pool-00000{i}.json": "{}" for i in range(3)}
 
     class KilledError(Exception):
         pass

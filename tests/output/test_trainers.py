@@ -19,16 +19,17 @@ import spice_select
 from oracles.pool_families import FAMILIES, TEMPLATES, tokenizer_of, with_template
 from oracles.pool_masks import assistant_characters, expected_tokens
 from spice_select.errors import OutputError, PoolError
-from spice_select.output.recipes import DATASET_NAME, Target, dataset_info, trainer_files
+from spice_select.files.directory import TOKENS
+from spice_select.output.recipes import Target, trainer_files
 from spice_select.output.summary import SourceShare, Summary
 from spice_select.output.trainers import (
     TRAIN_FILE,
-    llamafactory_turns,
     training_dataset,
     training_row,
     training_table,
 )
 from spice_select.pool.encoding import Encoder
+from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.pool.messages import Conversation
 from spice_select.pool.rendering import Renderer
 
@@ -65,6 +66,11 @@ def conversations(draw: st.DrawFn) -> Conversation:
             messages.append({"role": "assistant", "tool_calls": [CALL] * draw(st.integers(1, 2))})
             messages.append({"role": "tool", "content": draw(texts), "name": "f"})
         messages.append({"role": "assistant", "content": draw(texts)})
+    if draw(st.booleans()):
+        messages[0]["prefix"], messages[-1]["other_fields"] = (
+            draw(st.sampled_from([True, [1, {"a": "b"}], "text"])),
+            "own",
+        )
     turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     untrained = draw(st.sets(st.sampled_from(turns[:-1]))) if len(turns) > 1 else set[int]()
     return Conversation(messages, draw(st.sampled_from([None, TOOLS])), frozenset(untrained))
@@ -80,9 +86,9 @@ def summary_of(rows: int) -> Summary:
     return Summary(rows * 10, rows, rows, 0, 0, sources, 1.0, 1.0, None)
 
 
-def files_for(target: Target, *chats: Conversation) -> dict[str, str]:
-    """The trainers' files of a run that chose `chats`."""
-    return trainer_files(target, summary_of(len(chats)), table_of(*chats))
+def files_for(target: Target) -> dict[str, str]:
+    """The trainers' files of a run."""
+    return trainer_files(target, summary_of(2))
 
 
 def saved(directory: Path, *chats: Conversation) -> Path:
@@ -92,6 +98,13 @@ def saved(directory: Path, *chats: Conversation) -> Path:
 
 def chatml_with_tools() -> Any:
     return with_template("chatml", (TEMPLATES / "chatml_tools.jinja").read_text(encoding="utf-8"))
+
+
+def chatml_with_fields() -> Any:
+    """Shows fields of a message that are no text, as some templates do."""
+    template = (TEMPLATES / "chatml_tools.jinja").read_text(encoding="utf-8")
+    shown = "{%- if message.prefix -%}{{- message.prefix | tojson + message.role + '\\n' -}}{%- endif -%}"
+    return with_template("chatml", template.replace("{%- if message.content -%}", shown + "{%- if message.content -%}"))
 
 
 def labels_of(ids: list[int], trained: list[bool]) -> list[int]:
@@ -104,7 +117,7 @@ def test_a_table_trains_exactly_as_the_pool_did(
     tmp_path_factory: pytest.TempPathFactory, chats: list[Conversation]
 ) -> None:
     """Tokens and targets after a round trip through the file are those of the selection."""
-    tokenizer = chatml_with_tools()
+    tokenizer = chatml_with_fields()
     found = training_dataset(saved(tmp_path_factory.mktemp("run"), *chats), tokenizer, 10_000)
     encoded = Encoder(tokenizer).encode([Renderer(tokenizer).render(chat) for chat in chats])
     assert found["input_ids"][:] == [e.input_ids.tolist() for e in encoded]
@@ -169,8 +182,7 @@ def test_columns_are_there_only_when_needed() -> None:
     assert table_of(KINDS["single"], KINDS["multi"]).column_names == ["id", "source", "messages"]
     assert table_of(KINDS["single"]).schema.field("messages").type.value_type.names == ["role", "content"]
     assert table_of(KINDS["tools"]).column_names == ["id", "source", "messages", "tools"]
-    assert table_of(KINDS["single"], KINDS["calls"]).column_names[-2:] == ["tools", "llamafactory"]
-    assert table_of(KINDS["context"]).column_names[-1] == "llamafactory"
+    assert table_of(KINDS["context"]).schema.field("messages").type.value_type.names == ["role", "content", "train"]
 
 
 def test_tools_and_arguments_are_json_text() -> None:
@@ -180,53 +192,10 @@ def test_tools_and_arguments_are_json_text() -> None:
     assert (function["name"], json.loads(function["arguments"])) == ("f", CALL["function"]["arguments"])
 
 
-def llamafactory_accepts(roles: list[str]) -> bool:
-    """LLaMA-Factory's rule: after an optional system message, user and assistant turns alternate."""
-    if roles and roles[0] == "system":
-        roles = roles[1:]
-    asking = True
-    for role in roles:
-        if role not in (("user", "tool") if asking else ("assistant",)):
-            return False
-        asking = not asking
-    return asking and bool(roles)
-
-
-@given(roles=st.lists(st.sampled_from(["system", "developer", "user", "assistant", "tool"]), min_size=1, max_size=6))
-def test_llamafactory_gets_a_row_if_and_only_if_it_can_hold_it(roles: list[str]) -> None:
-    messages = [{"role": role, "content": "x"} for role in roles]
-    assert llamafactory_turns(messages) == (messages if llamafactory_accepts(roles) else [])
-
-
-def test_llamafactory_gets_calls_in_its_own_words() -> None:
-    messages = training_row(KINDS["calls"], "i", "s")["messages"]
-    turns = llamafactory_turns(messages)
-    assert [turn["role"] for turn in turns] == ["user", "function_call", "tool", "function_call"]
-    assert json.loads(turns[1]["content"]) == [CALL["function"]]
-    assert turns[3]["content"].startswith("warm<tool_call>[")
-
-
-def test_llamafactory_never_gets_a_row_that_it_would_train_otherwise() -> None:
-    assert llamafactory_turns(training_row(KINDS["context"], "i", "s")["messages"]) == []
-
-
-@pytest.mark.parametrize("chat", KINDS.values(), ids=KINDS)
-def test_dataset_info_names_what_is_there(chat: Conversation) -> None:
-    table = table_of(chat, KINDS["single"])
-    entry = dataset_info(table)[DATASET_NAME]
-    assert entry["file_name"] == TRAIN_FILE
-    assert set(entry["columns"].values()) <= set(table.column_names)
-    turns = [turn for row in table[entry["columns"]["messages"]].to_pylist() for turn in row]
-    assert {turn["role"] for turn in turns} <= set(entry["tags"].values())
-    assert all(turn["content"] is not None for turn in turns)
-
-
 @pytest.mark.parametrize("model", ["org/name", 'C:\\models\\it\'s "mine"', "- a: #b", "モデル", "a\nb", "{x}"])
 def test_any_model_name_survives_in_every_file(model: str) -> None:
-    files = files_for(Target(model, end_of_turn="<end_of_turn>"), KINDS["single"])
-    axolotl = yaml.safe_load(files["axolotl.yaml"])
-    assert axolotl["base_model"] == model
-    assert axolotl["eot_tokens"] == ["<end_of_turn>"]
+    files = files_for(Target(model))
+    assert yaml.safe_load(files["axolotl.yaml"])["base_model"] == model
     assert yaml.safe_load(files["llamafactory.yaml"])["model_name_or_path"] == model
     names = [
         ast.literal_eval(node.value)
@@ -236,12 +205,8 @@ def test_any_model_name_survives_in_every_file(model: str) -> None:
     assert names == [model]
 
 
-def test_axolotl_gets_an_end_of_turn_only_where_it_is_not_the_eos_token() -> None:
-    assert "eot_tokens" not in yaml.safe_load(files_for(Target("m"), KINDS["single"])["axolotl.yaml"])
-
-
 def test_the_three_recipes_are_one() -> None:
-    files = files_for(Target("m", 777), KINDS["single"])
+    files = files_for(Target("m", 777))
     axolotl, factory = (yaml.safe_load(files[name]) for name in ("axolotl.yaml", "llamafactory.yaml"))
     calls = {
         keyword.arg: keyword.value.value
@@ -265,13 +230,54 @@ def test_the_three_recipes_are_one() -> None:
     assert (calls["r"], calls["lora_alpha"], calls["learning_rate"], calls["num_train_epochs"]) == (16, 32, 2e-4, 3)
 
 
-@pytest.mark.parametrize(("kind", "skips"), [("multi", False), ("calls", False), ("context", True)])
-def test_the_readme_names_every_file_and_what_llamafactory_skips(kind: str, skips: bool) -> None:
-    files = files_for(Target("m"), KINDS["single"], KINDS[kind])
-    text = files["README.md"]
+def test_the_readme_names_every_file() -> None:
+    files = files_for(Target("m"))
     for name in {*files, TRAIN_FILE, "selected.jsonl"} - {"README.md"}:
-        assert f"`{name}`" in text
-    assert ("LLaMA-Factory skips 1 of the 2 rows" in text) == skips
+        assert f"`{name}`" in files["README.md"]
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
+def test_the_other_trainers_get_the_selections_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: str
+) -> None:
+    """The run's own script writes, where the trainer's file looks for them, the tokens of the model named there."""
+    tokenizer = chatml_with_tools()
+    tokenizer.save_pretrained(tmp_path / "model")
+    path = saved(tmp_path, *KINDS.values())
+    for name, text in files_for(Target(str(tmp_path / "model"), 64)).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    config = yaml.safe_load((tmp_path / f"{trainer}.yaml").read_text(encoding="utf-8"))
+    place = config["tokenized_path"] if trainer == "llamafactory" else config["datasets"][0]["path"]
+    assert Path(place).parts[0] == TOKENS, "a later run must remove them"
+    remains = (tmp_path / place).parent / "prepared"
+    remains.mkdir(parents=True)
+
+    monkeypatch.setattr("sys.argv", ["make_tokens.py", f"{trainer}.yaml"])
+    runpy.run_path(str(tmp_path / "make_tokens.py"))
+
+    found, expected = datasets.load_from_disk(tmp_path / place), training_dataset(path, tokenizer, 64)
+    assert found["input_ids"][:] == expected["input_ids"][:] and found["labels"][:] == expected["labels"][:]
+    assert found["attention_mask"][:] == [[1] * len(ids) for ids in expected["input_ids"]]
+    assert not remains.exists(), "the trainer would take what it made of earlier tokens"
+
+
+@settings(max_examples=25, deadline=None)
+@given(chats=st.lists(conversations(), min_size=1, max_size=4))
+def test_a_training_file_is_a_pool_with_the_same_masks(
+    tmp_path_factory: pytest.TempPathFactory, chats: list[Conversation]
+) -> None:
+    """Turns that are context stay context, and tools and calls stay what they were."""
+    tokenizer = chatml_with_tools()
+    path = saved(tmp_path_factory.mktemp("run"), *chats)
+    pool, expected = (
+        read_pool([path], tokenizer, PoolOptions(max_length=10_000)),
+        training_dataset(path, tokenizer, 10_000),
+    )
+    assert not pool.rejected and not pool.files[0].unused
+    for example, chat, row in zip(pool.examples, chats, expected, strict=True):
+        assert example.conversation.untrained == chat.untrained
+        assert example.input_ids.tolist() == row["input_ids"]
+        assert labels_of(example.input_ids.tolist(), example.trained.tolist()) == row["labels"]
 
 
 def test_trl_trains_on_exactly_the_assistants_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +294,7 @@ def test_trl_trains_on_exactly_the_assistants_tokens(tmp_path: Path, monkeypatch
 
     chats = [KINDS[name] for name in ("single", "multi", "tools", "calls", "context")]
     saved(tmp_path, *chats)
-    (tmp_path / "train_trl.py").write_text(files_for(Target(str(model)), *chats)["train_trl.py"], encoding="utf-8")
+    (tmp_path / "train_trl.py").write_text(files_for(Target(str(model)))["train_trl.py"], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     trainer = runpy.run_path("train_trl.py")["trainer"]

@@ -9,8 +9,6 @@ import pytest
 
 from oracles.pool_families import tokenizer_of
 from spice_select.errors import PoolError, TemplateError
-from spice_select.output.recipes import Target, trainer_files
-from spice_select.output.summary import summarise
 from spice_select.output.trainers import training_row, training_table
 from spice_select.pool.examples import PoolOptions, read_pool, segments
 from spice_select.pool.types import unused_fields
@@ -312,11 +310,3 @@ def test_variables_for_the_template_stay_with_a_stored_chat(tmp_path):
     write_texts(tmp_path / "texts.parquet", [example])
     (stored,) = read_texts(tmp_path / "texts.parquet", [0], "")
     assert stored.conversation == example.conversation
-
-
-def test_rows_with_variables_of_their_own_are_named_to_who_trains_elsewhere():
-    rows = [{"messages": PLAIN, "chat_template_kwargs": {"deep": True}}, {"messages": PLAIN}]
-    pool = read(rows)
-    table = training_table([training_row(example.conversation, example.id, "s") for example in pool.examples])
-    readme = trainer_files(Target("m"), summarise(pool.lines, []), table)["README.md"]
-    assert "skips 1 of the" in readme and "`chat_template_kwargs`, which 1 of the" in readme

@@ -70,9 +70,7 @@ def pick(
             if ranks.rank == 0:
                 checkpoint.save_record(result.records[0])
                 about = store.about
-                target = Target(
-                    about["hub_name"], result.config.max_length, about["end_of_turn"], about.get("chat_template")
-                )
+                target = Target(about["hub_name"], result.config.max_length, about.get("chat_template"))
                 finish_run(result, target, {"model": store.about["model"], "store": about_store}, reporter, watch)
             barrier(ranks)
     return result

@@ -100,8 +100,7 @@ def _select(
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
-            template = prepared.source.chat_template
-            target = Target(prepared.hub_name, config.max_length, prepared.end_of_turn, template)
+            target = Target(prepared.hub_name, config.max_length, prepared.source.chat_template)
             finish_run(result, target, {"model": prepared.about}, progress, watch, page=page)
         barrier(ranks)
     return result

@@ -6,8 +6,9 @@ Files of a finished run, format version 1 (docs/output.md):
     scores.parquet      one line per row of the pool                       (see `output/scores.py`)
     rejected.jsonl      rows that could not be used, if any
     manifest.json       what was run on what; written last, so it marks a complete run
-    README.md, train_trl.py, axolotl.yaml, dataset_info.json, llamafactory.yaml: how to train on the rows
+    README.md, train_trl.py, make_tokens.py, axolotl.yaml, llamafactory.yaml: how to train on the rows
     chat_template.jinja the template in place of the tokenizer's, if one was given
+    tokens/             the rows as tokens, where make_tokens.py was run
     report.html         what was chosen, why, and how good it is; figures/ holds its figures   (see `report/`)
     run.yaml            the run's resolved options; --config replays it
     .spice-lock         names the command that is writing there                (see `locks`)
@@ -36,6 +37,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 PAGE_BYTES = 3_000_000
 """Largest size of a report's page."""
 
+TOKENS = "tokens"
 CHECKPOINT = "checkpoint"
 IDENTITY = "identity.json"
 """In the checkpoint; marks a run that has begun."""
@@ -45,7 +47,7 @@ FORMAT = "spice-select run"
 
 FILES = (
     MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "rejected.jsonl", "README.md",
-    "train_trl.py", "axolotl.yaml", "dataset_info.json", "llamafactory.yaml", "run.yaml", CHAT_TEMPLATE,
+    "train_trl.py", "make_tokens.py", "axolotl.yaml", "llamafactory.yaml", "run.yaml", CHAT_TEMPLATE,
 )  # fmt: skip
 
 FIGURE_NAMES = ("gain", "conflict", "information", "lengths", "sources")
@@ -142,7 +144,7 @@ def inspect_output(directory: Path, existing: Existing) -> State:
         what = "a finished run" if complete else "an unfinished run"
         remedy = "--overwrite replaces it" if complete else "--resume continues it (run), --overwrite replaces it"
         raise OutputError(f"{directory}: holds {what}; {remedy}, or choose another --output.")
-    refuse_links(directory, CHECKPOINT, FIGURES)
+    refuse_links(directory, CHECKPOINT, FIGURES, TOKENS)
     if existing == "overwrite":
         return "new"
     return "complete" if complete else "begun"
@@ -184,7 +186,7 @@ def refuse_own_inputs(directory: Path, inputs: Iterable[str], stores: Iterable[P
 
 def clear(directory: Path) -> None:
     """Remove an earlier run's files, and nothing else in the directory. Raises as `refuse_links`, before any change."""
-    refuse_links(directory, CHECKPOINT, FIGURES)
+    refuse_links(directory, CHECKPOINT, FIGURES, TOKENS)
     # The mark of completeness goes first, that of a begun run last: a kill or a power cut in between leaves a directory
     # that is recognised as an unfinished run.
     (directory / MANIFEST).unlink(missing_ok=True)
@@ -197,6 +199,8 @@ def clear(directory: Path) -> None:
             (figures / f"{name}.{ending}").unlink(missing_ok=True)
     with suppress(OSError):
         figures.rmdir()  # unless other files are in it
+    if (directory / TOKENS).is_dir():
+        shutil.rmtree(directory / TOKENS)  # a trainer would take the earlier run's rows for this one's
     if checkpoint.is_dir():
         for path in checkpoint.iterdir():
             if path.is_dir() and not path.is_symlink():

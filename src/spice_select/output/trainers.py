@@ -1,9 +1,9 @@
-"""The selected rows as TRL, LLaMA-Factory and Axolotl read them: one table for all three, and its masks.
+"""The selected rows as every trainer gets them: one table of chats, and their tokens with the selection's masks.
 
-Contract: `train.parquet` holds the selection in one schema for all formats of a pool, and each trainer reads that file.
-Parquet, not JSON lines: the trainers' JSON loader infers the columns from the first 10 MB and fails when tools or tool
-calls first appear later. Nested values that differ from row to row (tool schemas, arguments of calls) are JSON text,
-the one form that all three accept. Only `training_dataset` touches the disk; it reads.
+Contract: `train.parquet` holds the selection in one schema for all formats of a pool. Parquet, not JSON lines: loaders
+of JSON infer the columns from the first 10 MB and fail when tools or tool calls first appear later. Nested values that
+differ from row to row (tool schemas, arguments of calls) are JSON text. Only `training_dataset` touches the disk; it
+reads.
 """
 
 # pyarrow ships no annotations
@@ -26,11 +26,13 @@ from spice_select.pool.marks import take_turn_marks
 from spice_select.pool.messages import Conversation, Message, chat_messages, parse_tools
 from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
+from spice_select.row_tables import plain_json
 
 TRAIN_FILE = "train.parquet"
-LLAMAFACTORY = "llamafactory"  # column that it reads where it does not understand `messages`
+OTHERS = "other_fields"  # of a message: those whose value is no text, as JSON text
 IGNORED = -100  # PyTorch's label of a token that is no target
 
+_OWN_KEYS = ("train", "tool_calls", OTHERS)
 _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
 _CALL = pa.struct([("type", pa.string()), ("id", pa.string()), ("function", _FUNCTION)])
 _OWN_TYPES: dict[str, pa.DataType] = {
@@ -39,14 +41,14 @@ _OWN_TYPES: dict[str, pa.DataType] = {
     "tool_calls": pa.list_(_CALL),
     "train": pa.bool_(),
 }
-_TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
 def training_row(conversation: Conversation, row_id: str, source: str) -> dict[str, Any]:
     """One row of `train.parquet`: `id`, `source`, `messages`; `tools` and `chat_template_kwargs`, JSON text or None.
 
     A message has `role`, `content` (absent only beside tool calls), its further keys whose value is text, `tool_calls`
-    if it has any, and `train` = False if it is an assistant's message that is context and no target.
+    if it has any, `other_fields` (JSON text of all other keys, which a template may use), and `train` = False if it is
+    an assistant's message that is context and no target.
     """
     messages = [_message(one, context=i in conversation.untrained) for i, one in enumerate(conversation.messages)]
     tools = None if conversation.tools is None else _json(conversation.tools)
@@ -58,8 +60,7 @@ def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The table of `train.parquet` from rows of `training_row`, in the same order.
 
     `tools`, `chat_template_kwargs`, and each key of the messages beyond `role` and `content`, is there only if some row
-    needs it. If there are tool calls, messages not to train or variables for the template, the column `llamafactory`
-    holds every row as `llamafactory_turns` gives it, because LLaMA-Factory understands none of them in `messages`.
+    needs it.
     """
     found = {key for row in rows for message in row["messages"] for key in message}
     keys = ["role", "content", *sorted(found - {"role", "content"})]
@@ -69,34 +70,15 @@ def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         if any(row[name] is not None for row in rows):
             names, types = [*names, name], [*types, pa.string()]
     arrays: list[Any] = [pa.array([r[n] for r in rows], t) for n, t in zip(names, types, strict=True)]
-    if found & {"tool_calls", "train"} or TEMPLATE_OPTIONS in names:
-        names = [*names, LLAMAFACTORY]
-        turns = [llamafactory_turns(r["messages"]) if r[TEMPLATE_OPTIONS] is None else [] for r in rows]
-        arrays.append(pa.array(turns, pa.list_(_TURN)))
     return pa.Table.from_arrays(arrays, names=names)
-
-
-def llamafactory_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """A row's messages in the form that LLaMA-Factory's `sharegpt` reader expects.
-
-    Tool calls become the role `function_call`, with the calls as JSON text. The list is empty, which makes
-    LLaMA-Factory skip the row, when it could not train exactly the assistant's turns: the chat, after a system message,
-    does not alternate between user (or tool) and assistant, or some assistant message is context only.
-    """
-    turns = [_turn(message) for message in messages]
-    chat = turns[1:] if turns[0]["role"] == "system" else turns
-    asks, answers = {t["role"] for t in chat[::2]}, {t["role"] for t in chat[1::2]}
-    alternates = asks <= {"user", "tool"} and answers <= {"assistant", "function_call"}
-    exact = all(message.get("train", True) for message in messages)
-    return turns if chat and len(chat) % 2 == 0 and alternates and exact else []
 
 
 def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int = 2048) -> datasets.Dataset:
     """Tokenise `train.parquet` for a trainer, with loss on the assistant's tokens and nothing else.
 
-    For TRL's `SFTTrainer` (its `assistant_only_loss` needs a template with generation marks, which many lack) and for
-    LLaMA-Factory's `tokenized_path`. The targets are those of the selection: the assistant's text and its end-of-turn
-    token, in every turn that is trained.
+    For TRL's `SFTTrainer` (its `assistant_only_loss` needs a template with generation marks, which many lack) and, by a
+    run's `make_tokens.py`, for LLaMA-Factory and Axolotl. The targets are those of the selection: the assistant's text
+    and its end-of-turn token, in every turn that is trained.
 
     Args:
         path: the `train.parquet` of a run.
@@ -130,7 +112,10 @@ def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_l
 
 
 def _message(message: Message, *, context: bool) -> Message:
-    out: Message = {key: value for key, value in message.items() if isinstance(value, str) and key != "train"}
+    out: Message = {key: value for key, value in message.items() if isinstance(value, str) and key not in _OWN_KEYS}
+    others = {key: value for key, value in message.items() if key not in (*out, "tool_calls", "train")}
+    if others:
+        out[OTHERS] = plain_json(others)
     if "tool_calls" in message:
         out["tool_calls"] = [_call(call) for call in message["tool_calls"]]
     return {**out, "train": False} if context else out
@@ -149,18 +134,10 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _turn(message: Message) -> dict[str, str]:
-    text: str = message.get("content") or ""
-    if "tool_calls" not in message:
-        return {"role": message["role"], "content": text}
-    functions = [call["function"] for call in message["tool_calls"]]
-    calls = _json([{"name": f["name"], "arguments": _parsed(f["arguments"])} for f in functions])
-    # LLaMA-Factory finds the calls after a text by this tag.
-    return {"role": "function_call", "content": f"{text}<tool_call>{calls}</tool_call>" if text else calls}
-
-
 def _conversation(row: Mapping[str, Any]) -> Conversation:
     messages = chat_messages(row["messages"], "messages")
+    for message in messages:
+        message.update(json.loads(message.pop(OTHERS, "{}")))
     context, options = frozenset(take_turn_marks(messages, "messages")), row.get(TEMPLATE_OPTIONS)
     tools = parse_tools(row.get("tools"), "tools")
     return Conversation(messages, tools, context, {} if options is None else json.loads(options))
@@ -178,10 +155,3 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

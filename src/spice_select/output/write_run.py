@@ -58,8 +58,8 @@ def write_run(
         if pool.rejected:
             write_jsonl(directory / "rejected.jsonl", map(_rejected, pool.rejected))
         write_scores(directory / SCORES, pool.lines, records)
-        table = write_training_table(directory / TRAIN_FILE, chosen)
-        for name, text in trainer_files(target, summary, table).items():
+        write_training_table(directory / TRAIN_FILE, chosen)
+        for name, text in trainer_files(target, summary).items():
             write_text(directory / name, text)
         write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
     totals = {"tokens": pool.total_tokens, "trained_tokens": pool.trained_tokens, "truncated": pool.truncated,
@@ -78,12 +78,11 @@ def write_run(
     write_json(directory / MANIFEST, manifest)
 
 
-def write_training_table(path: Path, chosen: Sequence[Chat]) -> pa.Table:
-    """`train.parquet`: the chosen rows as chats in one schema, which every trainer reads."""
+def write_training_table(path: Path, chosen: Sequence[Chat]) -> None:
+    """`train.parquet`: the chosen rows as chats in one schema."""
     table = training_table([training_row(chat.conversation, chat.id, chat.row.source) for chat in chosen])
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
-    return table
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

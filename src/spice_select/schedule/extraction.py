@@ -82,7 +82,6 @@ def extract_gradients(
         "config": config.model_dump(),
         "model": prepared.about,
         "hub_name": prepared.hub_name,
-        "end_of_turn": prepared.end_of_turn,
         "chat_template": prepared.source.chat_template,
     }
     begin_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
