@@ -36,7 +36,7 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     from spice_select.proxy.loading import load_tokenizer, model_source
 
     tokenizer = load_tokenizer(model_source(config))
-    options = PoolOptions(config.format, config.columns, skip_invalid=True, max_length=config.max_length)
+    options = PoolOptions(config.format, config.columns, True, config.max_length, config.per_file)
     console, notes = Console(highlight=False), list[str]()
     pool = read_pool(list(pools), tokenizer, options, notes.append)
     for file in pool.files:

@@ -1,19 +1,27 @@
 """Rows to chats: for each known format, how its fields become messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from spice_select.pool.fields import Fields
 from spice_select.pool.marks import listed_marks, take_turn_marks
-from spice_select.pool.messages import Conversation, Message, chat_messages, wrapped_functions
+from spice_select.pool.messages import Conversation, Message, chat_messages, joined_text, wrapped_functions
+from spice_select.pool.parts import gemini_messages
 from spice_select.pool.problems import RowProblem
 
 
 def from_messages(fields: Fields) -> Conversation:
     """A list of messages under OpenAI's or ShareGPT's names, with a system prompt beside it."""
     role = fields.required[0]
-    turns = chat_messages(fields.value(role), fields.column(role))
+    turns = _messages(fields, role, fields.value(role))
     return _conversation(fields, turns, take_turn_marks(turns, fields.column(role)))
+
+
+def from_gemini(fields: Fields) -> Conversation:
+    """Gemini's `contents`, made of parts."""
+    name = fields.column("contents")
+    turns = _messages(fields, "contents", gemini_messages(fields.listed("contents"), name, fields.filled_nulls))
+    return _conversation(fields, turns, take_turn_marks(turns, name))
 
 
 def from_prompt_completion(fields: Fields) -> Conversation:
@@ -65,8 +73,8 @@ def _conversation(fields: Fields, turns: Sequence[Message], context: set[int]) -
 
 
 def _system(fields: Fields, turns: Sequence[Message]) -> list[Message]:
-    text = fields.optional_text("system")
-    if not text:
+    text = _system_text(fields)
+    if not text.strip():
         return []
     if turns and turns[0]["role"] == "system":
         if turns[0].get("content", "").strip() == text.strip():
@@ -75,12 +83,25 @@ def _system(fields: Fields, turns: Sequence[Message]) -> list[Message]:
     return [{"role": "system", "content": text}]
 
 
+def _system_text(fields: Fields) -> str:
+    value = fields.value("system")
+    if isinstance(value, Mapping):  # Gemini's
+        value = cast("Mapping[str, Any]", value).get("parts", value)
+    if isinstance(value, list):  # of text parts
+        return joined_text(cast("list[object]", value), f"field '{fields.column('system')}'") or ""
+    return "" if value is None else fields.optional_text("system")
+
+
 def _side(fields: Fields, role: str, speaker: str) -> list[Message]:
     """One side of a row: messages, as a list or its JSON text, or the text of one by `speaker`."""
     messages = fields.messages_in(role)
     if messages is not None or isinstance(fields.value(role), list):
-        return chat_messages(fields.value(role) if messages is None else messages, fields.column(role))
+        return _messages(fields, role, fields.value(role) if messages is None else messages)
     return [{"role": speaker, "content": fields.text(role)}]
+
+
+def _messages(fields: Fields, role: str, value: object) -> list[Message]:
+    return chat_messages(value, fields.column(role), fields.filled_nulls)
 
 
 def _history(fields: Fields) -> list[Message]:

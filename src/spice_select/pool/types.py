@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from spice_select.errors import ConfigError
+from spice_select.pool.file_options import FileOptions
 from spice_select.pool.formats import check_format_options
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.problems import one_line
@@ -20,10 +21,16 @@ class PoolOptions:
     columns: Mapping[str, str] = field(default_factory=dict[str, str])  # role (a format's field, id, source) -> column
     skip_invalid: bool = False  # leave rows out that cannot be trained on, instead of stopping
     max_length: int = 2048  # most tokens of an example; the rest of a longer one is cut off
+    per_file: Mapping[str, FileOptions] = field(default_factory=dict[str, FileOptions])  # by the name of an input
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for an unknown format or field, or a length too short for a prompt and an answer."""
         check_format_options(self.format, self.columns)
+        for name, own in self.per_file.items():
+            try:
+                check_format_options(own.format, own.columns)
+            except ConfigError as error:
+                raise ConfigError(f"{one_line(name, 100)}: {error}") from None
         if self.max_length < 2:
             raise ConfigError(f"max_length must be at least 2, not {self.max_length}.")
 
@@ -68,10 +75,11 @@ class SourceFile:
 
     name: str  # unique in the run
     path: str  # as given
-    format: str  # of its rows
+    format: str  # of its rows; "mixed" where they are of several
     rows: int  # how many it holds, invalid ones included
     sha256: str  # of the file's bytes; for rows that are not in one file, of their contents in order
     unused: dict[str, int] = field(default_factory=dict[str, int])  # columns that no chat holds -> rows that fill them
+    formats: dict[str, int] = field(default_factory=dict[str, int])  # format -> rows that were read by it
 
 
 def unused_fields(file: SourceFile, most: int = 12) -> str:
