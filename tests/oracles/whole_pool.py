@@ -117,7 +117,18 @@ def _read(source, options, files, mapped):
         digest = hashlib.sha256(source.file.read_bytes()).hexdigest()
     first = main.format.name if main else "none"
     name = "mixed" if len(formats) > 1 else next(iter(formats), first)
-    files.append(SourceFile(source.name, source.path, name, len(raws), digest, unused, formats))
+    usable = [row for row in rows if isinstance(row, WholeRow)]
+    filled = {name for row in usable for name in row.data for one in usable if name in one.layout.used_columns()}
+    counts = {
+        "marked in the data": sum(len(row.conversation.marked) for row in usable),
+        "before the answer": sum(len(row.conversation.untrained - row.conversation.marked) for row in usable),
+    }
+    untrained = {why: count for why, count in counts.items() if count}
+    files.append(
+        SourceFile(
+            source.name, source.path, name, len(raws), digest, unused, formats, sorted(filled), untrained, source.label
+        )
+    )
     return rows
 
 

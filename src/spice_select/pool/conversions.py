@@ -1,6 +1,6 @@
 """Rows to chats: for each known format, how its fields become messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from spice_select.pool.fields import Fields
@@ -31,8 +31,8 @@ def from_prompt_completion(fields: Fields) -> Conversation:
         raise RowProblem(f"field '{fields.column('completion')}' holds no assistant message")
     marked = take_turn_marks(completion, fields.column("completion"))
     take_turn_marks(prompt, fields.column("prompt"))
-    context = {i for i, m in enumerate(prompt) if m["role"] == "assistant"} | {len(prompt) + i for i in marked}
-    return _conversation(fields, prompt + completion, context)
+    context = {i for i, m in enumerate(prompt) if m["role"] == "assistant"}
+    return _conversation(fields, prompt + completion, {len(prompt) + i for i in marked}, context)
 
 
 def from_preference(fields: Fields) -> Conversation:
@@ -40,9 +40,9 @@ def from_preference(fields: Fields) -> Conversation:
     chosen = _side(fields, "chosen", "assistant")
     prompt = [] if fields.value("prompt") is None else _side(fields, "prompt", "user")
     turns = chosen if any(m["role"] == "user" for m in chosen) else prompt + chosen
-    context = take_turn_marks(turns, fields.column("chosen"))
+    marked = take_turn_marks(turns, fields.column("chosen"))
     assistants = [i for i, m in enumerate(turns) if m["role"] == "assistant"]
-    return _conversation(fields, turns, context | set(assistants[:-1]))
+    return _conversation(fields, turns, marked, set(assistants[:-1]))
 
 
 def from_single_turn(fields: Fields) -> Conversation:
@@ -61,14 +61,20 @@ def from_single_turn(fields: Fields) -> Conversation:
     return _conversation(fields, [*_history(fields), *turn], set())
 
 
-def _conversation(fields: Fields, turns: Sequence[Message], context: set[int]) -> Conversation:
-    """The chat with the row's system prompt before it, its list of marks, its tools and variables for the template."""
-    system, turns, context = _system(fields, turns), list(turns), context | listed_marks(fields.row, turns)
+def _conversation(
+    fields: Fields, turns: Sequence[Message], marked: set[int], context: Collection[int] = ()
+) -> Conversation:
+    """The chat with the row's system prompt before it, its list of marks, its tools and variables for the template.
+
+    `marked` are places in `turns` of assistant messages that a mark makes context; `context`, of earlier ones.
+    """
+    system, turns, marked = _system(fields, turns), list(turns), marked | listed_marks(fields.row, turns)
     return Conversation(
         system + turns,
         wrapped_functions(fields.tools()) if fields.column("tools") == "functions" else fields.tools(),
-        frozenset(place + len(system) for place in context),
+        frozenset(place + len(system) for place in marked.union(context)),
         fields.template_options(),
+        frozenset(place + len(system) for place in marked),
     )
 
 

@@ -102,7 +102,6 @@ class _Tokeniser:
         self._options = options
         self._rendered_any = False
         self._refusal: Rejection | None = None  # of the first row that the template refused
-        self._context = 0  # assistant turns that are not trained
         self._shortened = 0  # rows of whose answers the template leaves something out
         self._missing, self._of = 0, 0  # characters that it leaves out, and those of these rows' answers
 
@@ -125,10 +124,8 @@ class _Tokeniser:
             )
 
     def remarks(self) -> list[str]:
-        """Sentences on turns that are not trained, and on what the template leaves out of answers."""
+        """Sentences on what the template leaves out of answers."""
         found: list[str] = []
-        if self._context:
-            found.append(f"assistant turns that are context, not trained: {self._context:,}")
         if self._shortened:
             share = f"{self._missing / self._of:.1%}"
             found.append(
@@ -159,7 +156,6 @@ class _Tokeniser:
         return refusal
 
     def _count(self, chat: ChatRow, rendering: Rendering) -> None:
-        self._context += len(chat.conversation.untrained)
         missing = missing_characters(chat.conversation, rendering.text, rendering.spans)
         if missing:
             answers = (chat.conversation.messages[turn] for turn in chat.conversation.trained_turns())

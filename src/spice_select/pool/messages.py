@@ -34,6 +34,7 @@ class Conversation:
     tools: list[dict[str, Any]] | None = None  # JSON schemas of the tools on offer
     untrained: frozenset[int] = frozenset()  # indices of assistant messages that are context, not targets
     template_options: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the row's variables for the template
+    marked: frozenset[int] = frozenset()  # the untrained ones that the data marks; the others come before the answer
 
     def trained_turns(self) -> list[int]:
         """Indices of the assistant messages to learn."""
@@ -149,7 +150,7 @@ def _message(message: Message, place: str, filled_nulls: bool) -> Message:
     if not isinstance(name, str):
         raise RowProblem(f"{place} has no '{keys[0]}'")
     if name == _CALL_ROLE:
-        calls = _function_calls(message.pop("content", None), place)
+        calls = _function_calls(message.pop("content", None), place, keys[1])
         return {**message, "role": "assistant", "tool_calls": _tool_calls(calls, place, False)}
     role = _ROLES.get(name) or _ROLES.get(name.lower())
     if role is None:
@@ -189,7 +190,10 @@ def joined_text(content: object, place: str) -> str | None:
         text, kind = fields.get("text"), fields.get("type")
         if not isinstance(text, str) or kind not in _TEXT_PARTS:
             kind = kind_of(part) if kind is None else kind
-            raise RowProblem(f"{place} has a part of type '{one_line(str(kind), 40)}'; only text parts can be used")
+            raise RowProblem(
+                f"{place} has a part of type '{one_line(str(kind), 40)}'; only text parts can be used, so "
+                "put what it says into a text, or take it out"
+            )
         parts.append(text)
     return "".join(parts)
 
@@ -217,14 +221,14 @@ def _parse_arguments(function: dict[str, Any]) -> None:
         function["arguments"] = arguments
 
 
-def _function_calls(content: object, place: str) -> list[dict[str, Any]]:
+def _function_calls(content: object, place: str, key: str) -> list[dict[str, Any]]:
     """ShareGPT's `function_call` turn, JSON of one call or several, as OpenAI tool calls."""
     if not isinstance(content, str):
-        raise RowProblem(f"{place}, 'value' is not the JSON text of a function call")
-    parsed = _from_json_text(content, f"{place}, value")
+        raise RowProblem(f"{place}, '{key}' is not the JSON text of a function call")
+    parsed = _from_json_text(content, f"{place}, '{key}'")
     calls = cast("list[object]", parsed if isinstance(parsed, list) else [parsed])
     if not all(isinstance(call, dict) and isinstance(cast("dict[str, Any]", call).get("name"), str) for call in calls):
-        raise RowProblem(f"{place}, 'value' is not a function call with a name")
+        raise RowProblem(f"{place}, '{key}' is not a function call with a name")
     return [{"type": "function", "function": call} for call in calls]
 
 

@@ -18,6 +18,9 @@ from spice_select.pool.problems import MarkedRow, RawRow, RowProblem, one_line
 from spice_select.pool.sources import Source
 from spice_select.pool.types import PoolOptions, Rejection, SourceFile
 
+MARKED, BEFORE = "marked in the data", "before the answer"
+"""Why assistant turns are context: the latter in a `prompt`, or earlier in a preferred chat."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRow:
@@ -33,7 +36,7 @@ class ChatRow:
 
     def rejected(self, reason: str) -> Rejection:
         """The row as one that is left out."""
-        return Rejection(self.source, self.location, self.number, one_line(reason, 300), self.data)
+        return Rejection(self.source, self.location, self.number, one_line(reason, 300).rstrip("."), self.data)
 
 
 def read_chats(
@@ -73,13 +76,16 @@ def _with_options(sources: Sequence[Source], options: PoolOptions) -> list[tuple
     """Each source with the options that hold for it."""
     for name in options.per_file:
         if not any(source.is_meant(name) for source in sources):
-            labels = one_line(", ".join(source.label for source in sources), 400)
-            raise ConfigError(f"per_file: no input is called '{one_line(name, 100)}'.\nInputs: {labels}.")
+            labels, name = one_line(", ".join(source.label for source in sources), 400), one_line(name, 100)
+            raise ConfigError(f"No input is called '{name}', for which a format or column is given.\nInputs: {labels}.")
     found: list[tuple[Source, FileOptions]] = []
     for source in sources:
         names = [name for name in options.per_file if source.is_meant(name)]
         if len(names) > 1:
-            raise ConfigError(f"per_file: '{names[0]}' and '{names[1]}' both name {source.label}.\nGive one of them.")
+            raise ConfigError(
+                f"'{names[0]}' and '{names[1]}', for which a format or a column is given, both mean {source.label}.\n"
+                "Use one name."
+            )
         found.append((source, options.per_file[names[0]] if names else FileOptions()))
     return found
 
@@ -100,13 +106,19 @@ def _read_source(
     main = layouts.main if layouts else None
     total, digest, unused, formats = 0, hashlib.sha256(), Counter[str](), Counter[str]()
     used = layouts.used_columns() if layouts else {REJECTED: frozenset[str]()}
+    names, untrained = set[str](), Counter[str]()
     for row in chain(first, rows):
         total += 1
         if source.file is None:
             row, content = _as_json(row)
             digest.update(content)
         item = _chat(source, row, layouts)
-        name = item.layout.format.name if isinstance(item, ChatRow) else REJECTED
+        name = REJECTED
+        if isinstance(item, ChatRow):
+            name, chat = item.layout.format.name, item.conversation
+            names.update(item.data)
+            if chat.untrained:
+                untrained.update({MARKED: len(chat.marked), BEFORE: len(chat.untrained) - len(chat.marked)})
         formats[name] += 1
         unused.update(unused_columns(row.data or {}, used[name]))
         yield item
@@ -116,10 +128,20 @@ def _read_source(
         roles = {"id", "source", *(role for layout in read for role in layout.format.roles)}
         found.update(layouts.columns.items())
         mapped.update((role, name) for role, name in layouts.columns.items() if role in roles)
-    sha256 = digest.hexdigest() if source.file is None else file_digest(source.file)
-    name = "mixed" if len(formats) > 1 else next(iter(formats), main.format.name if main else "none")
-    counts = dict(unused.most_common())
-    files.append(SourceFile(source.name, source.path, name, total, sha256, counts, dict(formats.most_common())))
+    files.append(
+        SourceFile(
+            source.name,
+            source.path,
+            "mixed" if len(formats) > 1 else next(iter(formats), main.format.name if main else "none"),
+            total,
+            digest.hexdigest() if source.file is None else file_digest(source.file),
+            dict(unused.most_common()),
+            dict(formats.most_common()),
+            sorted(names.intersection(frozenset[str]().union(*(used[name] for name in formats)))),
+            {why: count for why, count in untrained.items() if count},
+            source.label,
+        )
+    )
 
 
 def _as_json(row: RawRow) -> tuple[RawRow, bytes]:

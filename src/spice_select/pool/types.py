@@ -80,6 +80,9 @@ class SourceFile:
     sha256: str  # of the file's bytes; for rows that are not in one file, of their contents in order
     unused: dict[str, int] = field(default_factory=dict[str, int])  # columns that no chat holds -> rows that fill them
     formats: dict[str, int] = field(default_factory=dict[str, int])  # format -> rows that were read by it
+    used: list[str] = field(default_factory=list[str])  # columns that become part of a chat or of a row's name
+    untrained: dict[str, int] = field(default_factory=dict[str, int])  # why -> assistant turns that are context
+    label: str = ""  # its name in the locations of rows
 
 
 def unused_fields(file: SourceFile, most: int = 12) -> str:
@@ -87,6 +90,12 @@ def unused_fields(file: SourceFile, most: int = 12) -> str:
     named = [f"{one_line(name, 40)} ({count:,})" for name, count in list(file.unused.items())[:most]]
     more = f" and {len(file.unused) - most:,} more" if len(file.unused) > most else ""
     return f"fields that are not used (rows that fill them): {', '.join(named)}{more}"
+
+
+def untrained_turns(file: SourceFile) -> str:
+    """A sentence that says how many assistant turns of a file are context, and why."""
+    reasons = ", ".join(f"{why} ({count:,})" for why, count in file.untrained.items())
+    return f"assistant turns that are context, not trained: {reasons}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +117,7 @@ class Listing:
             if rows:
                 found.append(f"rows left out because {reason}: {len(rows):,}, such as {rows[0].location}")
         found += [f"{file.name}: {unused_fields(file)}" for file in self.files if file.unused]
+        found += [f"{file.name}: {untrained_turns(file)}" for file in self.files if file.untrained]
         if self.truncated:
             found.append(f"rows cut at the end to {max_length} tokens: {self.truncated:,}")
         return found
