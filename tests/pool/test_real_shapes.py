@@ -70,7 +70,7 @@ TRAINED = {
         },
         [WRITTEN, "good"],
     ),
-    "14 other names of roles": ({"conversations": [{**SHARE[0], "from": "Human"}, {**SHARE[1], "from": "bot"}]}, ["good"]),
+    "14 other names": ({"conversations": [{**SHARE[0], "from": "Human"}, {**SHARE[1], "from": "bot"}]}, ["good"]),
     "15 text parts": (
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q", "image_url": None}]}, A]},
         ["good"],

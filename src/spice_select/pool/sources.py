@@ -156,7 +156,7 @@ def _file(path: Path) -> Source:
     suffix, packed = _suffix(path), path.suffix if path.suffix.lower() in UNPACKERS else ""
     if suffix not in READERS or (suffix in WHOLE and packed):
         raise PoolError(
-            f"{path}: the kind of file is unknown by its name.\nGive its name the ending of what it holds: {_KNOWN}."
+            f"{path}: the kind of file is unknown by its name.\nKnown endings: {_KNOWN}. Give it that of what it holds."
         )
     stem = path.name.removesuffix(packed)[: -len(suffix)] or path.name
     name, label = one_line(stem), one_line(path.name)
