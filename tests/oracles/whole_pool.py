@@ -37,7 +37,7 @@ class WholeRow:
     truncated: bool = False
 
     def rejected(self, reason):
-        return Rejection(self.source, self.location, self.number, reason, self.data)
+        return Rejection(self.source, self.location, self.number, reason.rstrip("."), self.data)
 
 
 def whole_pool(inputs, tokenizer, options: PoolOptions) -> tuple[list[WholeRow], list[Rejection], list[SourceFile]]:
