@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from spice_select.amounts import parse_budget, parse_quota
 from spice_select.errors import ConfigError, shown
-from spice_select.pool.file_options import FileOptions
+from spice_select.file_options import FileOptions
 
 Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
 GREEDY: tuple[Method, ...] = ("spice", "fisher")

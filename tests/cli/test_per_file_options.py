@@ -11,21 +11,25 @@ from spice_select.cli.options import given_options
 from spice_select.config import RunConfig, resolve
 from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import ConfigError
+from spice_select.file_options import FileOptions
 
 GIVEN = {
     "all files": ((["alpaca"], ["prompt=q"]), {"format": "alpaca", "columns": {"prompt": "q"}}),
-    "one file": ((["p.json=alpaca"], []), {"per_file": {"p.json": {"format": "alpaca"}}}),
-    "both": ((["alpaca", "p.json=messages"], []), {"format": "alpaca", "per_file": {"p.json": {"format": "messages"}}}),
+    "one file": ((["p.json=alpaca"], []), {"per_file": {"p.json": FileOptions("alpaca")}}),
+    "both": (
+        (["alpaca", "p.json=messages"], []),
+        {"format": "alpaca", "per_file": {"p.json": FileOptions("messages")}},
+    ),
     "a column of one file": (
         ([], ["a/p.json:prompt=q", "prompt=x"]),
-        {"columns": {"prompt": "x"}, "per_file": {"a/p.json": {"columns": {"prompt": "q"}}}},
+        {"columns": {"prompt": "x"}, "per_file": {"a/p.json": FileOptions(None, {"prompt": "q"})}},
     ),
     "signs in names": (
         (["https://h/a?b=c:1=alpaca"], ["own/set:main:train:prompt=a=b:c"]),
         {
             "per_file": {
-                "https://h/a?b=c:1": {"format": "alpaca"},
-                "own/set:main:train": {"columns": {"prompt": "a=b:c"}},
+                "https://h/a?b=c:1": FileOptions("alpaca"),
+                "own/set:main:train": FileOptions(None, {"prompt": "a=b:c"}),
             }
         },
     ),
@@ -86,6 +90,20 @@ def test_a_run_keeps_them_and_replays(tmp_path, tiny_model):
     changed = spice("run", *inputs, *options[2:], "--format", "magpie.jsonl=instruction-response", "--output", output,
                     "--resume")  # fmt: skip
     assert changed.returncode == 2 and "per_file" in changed.stderr
+
+
+def test_fine_tuning_and_evaluation_take_them(tmp_path, tiny_model):
+    pool = write_jsonl(tmp_path / "p.jsonl", [{"q": "Q", "a": "A"}] * 3)
+    columns = ["--column", "p.jsonl:question=q", "--column", "p.jsonl:answer=a"]
+    done = spice("evaluate", tiny_model, "--data", pool, *columns)
+    assert done.returncode == 0, done.stderr
+    assert "3 held-out rows" in done.stderr
+    for command in (
+        ["evaluate", tiny_model, "--data", pool],
+        ["finetune", pool, "--model", tiny_model, "--output", "x"],
+    ):
+        wrong = spice(*command, "--format", "p.json=alpaca", cwd=tmp_path)
+        assert wrong.returncode == 2 and "No input is called 'p.json'" in wrong.stderr
 
 
 def test_inspect_says_why_turns_and_rows_are_not_trained(tmp_path, tiny_model):

@@ -40,8 +40,8 @@ from spice_select import compute_gradients, select
 from spice_select.config import RunConfig, resolve
 from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import SpiceSelectError
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolOptions, read_pool, segments
-from spice_select.pool.file_options import FileOptions
 from spice_select.report.finished_run import open_run
 from spice_select.store.reading import GradientStore, check_store
 from spice_select.study.config import load_study

@@ -11,8 +11,8 @@ import pytest
 
 from oracles.pool_families import tokenizer_of
 from spice_select.errors import ConfigError, PoolError
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolOptions, read_pool, segments
-from spice_select.pool.file_options import FileOptions
 
 U, A, B = (
     {"role": "user", "content": "Q"},

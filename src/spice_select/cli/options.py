@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
+from spice_select.file_options import FileOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Sections = Mapping[str, tuple[str, ...]]
@@ -115,7 +116,7 @@ def _reading(formats: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--column {text}: a column was given twice for '{field}'; give it once.")
         mapped[field] = column
     general = found.pop("")
-    return general | ({"per_file": found} if found else {})
+    return general | ({"per_file": {file: FileOptions(**own) for file, own in found.items()}} if found else {})
 
 
 def _option(name: str, schema: type[BaseModel]) -> Callable[[Command], Command]:

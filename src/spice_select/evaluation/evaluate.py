@@ -15,8 +15,8 @@ from typing import Any
 from spice_select.evaluation.bootstrap import RESAMPLES
 from spice_select.evaluation.checkpoint import LoadedModel, find_checkpoint, load_weights
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolInput, PoolOptions, SourceFile, read_pool
-from spice_select.pool.file_options import FileOptions
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device

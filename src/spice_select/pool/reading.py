@@ -9,8 +9,8 @@ from itertools import chain
 from typing import Any
 
 from spice_select.errors import ConfigError, PoolError
+from spice_select.file_options import FileOptions
 from spice_select.files.records import file_digest
-from spice_select.pool.file_options import FileOptions
 from spice_select.pool.formats import PROBED_ROWS, Layout, unused_columns
 from spice_select.pool.layouts import REJECTED, Layouts, find_layouts
 from spice_select.pool.messages import Conversation

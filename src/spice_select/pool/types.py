@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spice_select.errors import ConfigError
-from spice_select.pool.file_options import FileOptions
+from spice_select.file_options import FileOptions
 from spice_select.pool.formats import check_format_options
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.problems import one_line

@@ -10,8 +10,8 @@ import torch
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, SpiceSelectError
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolOptions
-from spice_select.pool.file_options import FileOptions
 from spice_select.pool.sources import as_list
 from spice_select.progress import Progress
 from spice_select.proxy.embedded import HUB_NAME
