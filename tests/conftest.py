@@ -8,8 +8,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from oracles.runs import chat_rows, save_tiny_model, write_jsonl
+
+settings.register_profile("without timing", deadline=None)
+settings.load_profile("without timing")
 
 DEPENDENCY = {
     "test_checkpoint", "test_config", "test_converted", "test_finetune", "test_gradient_store", "test_gram",

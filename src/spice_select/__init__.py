@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spice_select.config import RunConfig
     from spice_select.errors import SpiceSelectError
     from spice_select.evaluation.evaluate import Evaluation, evaluate
+    from spice_select.file_options import FileOptions
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
     from spice_select.recipe import Recipe
@@ -28,6 +29,7 @@ configure_threads()  # before anything imports torch
 
 __all__ = [
     "Evaluation",
+    "FileOptions",
     "FinetuneResult",
     "Forecast",
     "GradientStore",
@@ -51,6 +53,7 @@ __all__ = [
 
 _HOME = {
     "Evaluation": "evaluation.evaluate",
+    "FileOptions": "file_options",
     "FinetuneResult": "training.finetune",
     "Forecast": "api.forecast",
     "GradientStore": "store.reading",

@@ -18,9 +18,9 @@ def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], floa
         else:
             value, kind = float(int(text)), "rows"
     except (ValueError, OverflowError, InvalidOperation):
-        raise ValueError(f"'{text}' is not a budget; {hint}") from None
+        raise ValueError(f"{text[:80]!r} is not a budget; {hint}") from None
     if not value > 0 or (kind == "fraction" and value > 1):
-        raise ValueError(f"'{text}' is out of range; {hint}")
+        raise ValueError(f"{text[:80]!r} is out of range; {hint}")
     return kind, value
 
 
@@ -67,7 +67,9 @@ def parse_quota(text: str) -> tuple[Share | None, Share | None]:
     except (ValueError, OverflowError):
         ends = [None, None]
     if ends == [None, None]:
-        raise ValueError(f"'{text}' is not a quota; write 20%, 10%..30%, 20%.. (at least), ..20% (at most) or rows")
+        raise ValueError(
+            f"{text[:80]!r} is not a quota; write 20%, 10%..30%, 20%.. (at least), ..20% (at most) or rows"
+        )
     return ends[0], ends[1]
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from spice_select.amounts import parse_budget, parse_quota
 from spice_select.errors import ConfigError, shown
+from spice_select.file_options import FileOptions
 
 Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
@@ -123,6 +124,7 @@ class RunConfig(BaseModel):
     # reading and rendering
     format: str | None = Field(None, description="Row format.  [detected for each file]")
     columns: dict[str, str] = Field({}, description="Column of the file that holds a field of the format.")
+    per_file: dict[str, FileOptions] = Field({}, description="Format and columns of single inputs, by their names.")
     chat_template: str | None = Field(
         None,
         description="Jinja file, or the name of a template that TRL ships (qwen3_training), in place of the "

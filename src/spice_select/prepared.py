@@ -64,7 +64,7 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     source = loading.model_source(config, progress.note)
     device = loading.pick_device(config.device)
     tokenizer = loading.load_tokenizer(source)
-    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length)
+    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, config.per_file)
     pool = read_pool(inputs, tokenizer, options, progress.note)
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
     about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}

@@ -8,12 +8,14 @@ read as exactly the row's own assistant texts, each with the end of its turn. `-
 """
 
 import argparse
+import bz2
 import csv
 import datetime
 import gzip
 import importlib.metadata
 import io
 import json
+import lzma
 import os
 import platform
 import random
@@ -38,6 +40,7 @@ from spice_select import compute_gradients, select
 from spice_select.config import RunConfig, resolve
 from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import SpiceSelectError
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolOptions, read_pool, segments
 from spice_select.report.finished_run import open_run
 from spice_select.store.reading import GradientStore, check_store
@@ -46,7 +49,7 @@ from spice_select.study.config import load_study
 SECONDS = 20.0
 """Most that one input may take."""
 
-NAMES = ("chatml", "llama3", "gemma", "mistral")
+NAMES = ("chatml", "llama3", "gemma", "mistral", "tools")
 SPECIALS = [token for name in NAMES for token in FAMILIES[name].specials]
 WORDS = [
     "a", "It is 42.", " ", "\n", "\n\n", "\t", "\0", "\x1b[31m", "é", "日本", "👩‍🔬", "e\u0301",
@@ -62,7 +65,14 @@ ROLES = ["system", "user", "assistant", "tool", "function", "developer", "human"
          "function_call", "narrator", "", "ASSISTANT"]  # fmt: skip
 FIELDS = ["messages", "conversations", "prompt", "completion", "response", "instruction", "output", "input", "context",
           "question", "answer", "history", "system", "tools", "id", "source", "weight", "", "ключ"]  # fmt: skip
-KINDS = [".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz"]
+KINDS = [".jsonl", ".json", ".csv", ".parquet", ".arrow", ".jsonl.gz", ".json.gz", ".csv.gz", ".jsonl.bz2", ".json.xz",
+         ".jsonl.zst"]  # fmt: skip
+UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
+          ".zst": lambda data: pa.CompressedInputStream(io.BytesIO(data), "zstd").read()}  # fmt: skip
+PACK = {".gz": lambda data: gzip.compress(data, 1), ".bz2": bz2.compress, ".xz": lzma.compress,
+        ".zst": lambda data: pa.compress(data, "zstd", asbytes=True)}  # fmt: skip
+MARKED = "NEVER LEARNT"
+"""Text of turns that their own data marks as context."""
 
 
 class Broken(AssertionError):  # noqa: N818 - a law is broken, not the program
@@ -99,7 +109,7 @@ def value(r: random.Random, depth: int = 0) -> object:
 
 
 def call(r: random.Random) -> object:
-    function = {"name": text(r), "arguments": r.choice([{}, "{}", '{"a": 1}', value(r)])}
+    function = {"name": text(r), "arguments": r.choice([{}, "{}", '{"a": 1}', {"a": None, "b": [None]}, value(r)])}
     return r.choice([{"type": "function", "function": function}, function, {"function": value(r)}, value(r)])
 
 
@@ -111,7 +121,30 @@ def message(r: random.Random, role: str) -> dict[str, object]:
         out["tool_calls"] = [call(r) for _ in range(r.randrange(3))]
     if r.random() < 0.1:
         out[r.choice(["name", "weight", "thinking", "x", "role", "content"])] = r.choice([0, 1, None, value(r)])
+    if r.random() < 0.05:
+        out |= {"content": MARKED, r.choice(["train", "training", "loss", "weight"]): r.choice([False, 0])}
     return out
+
+
+def part(r: random.Random, role: str) -> object:
+    """One of Anthropic's parts, where it belongs or not."""
+    use = {"type": "tool_use", "id": text(r), "name": text(r) + "f", "input": r.choice([{}, {"a": None}, value(r)])}
+    result = {"type": "tool_result", "tool_use_id": text(r), "content": r.choice([text(r), value(r)])}
+    odd = r.choice([use, result, {"type": "thinking", "thinking": text(r)}, value(r)])
+    own = use if role == "assistant" else result
+    return r.choice([{"type": "text", "text": text(r)}, own, own, odd if r.random() < 0.3 else own])
+
+
+def content(r: random.Random, role: str) -> dict[str, object]:
+    """One of Gemini's contents."""
+    found = [{"text": text(r) + "t"}]
+    if r.random() < 0.2:
+        found = r.choice([
+            [{"functionCall": {"name": text(r) + "f", "args": r.choice([{"a": None}, value(r)])}}],
+            [{"functionResponse": {"name": "f", "response": value(r)}}, *found],
+            [{"text": text(r), "thought": True}, *found], [value(r)],
+        ])  # fmt: skip
+    return {"role": {"assistant": "model"}.get(role, role), "parts": found}
 
 
 def messages(r: random.Random) -> list[dict[str, object]]:
@@ -123,9 +156,29 @@ def messages(r: random.Random) -> list[dict[str, object]]:
 
 def row(r: random.Random, kind: str) -> dict[str, object]:
     """A row of a format, sound or with something in it that should not be there."""
+
+    def sharegpt() -> list[dict[str, object]]:
+        return [{{"role": "from", "content": "value"}.get(k, k): v for k, v in m.items()} for m in messages(r)]
+
+    def with_parts() -> list[dict[str, object]]:
+        return [
+            {**m, "content": [part(r, str(m["role"])) for _ in range(r.randint(1, 3))]} if r.random() < 0.4 else m
+            for m in messages(r)
+        ]
+
     builders: dict[str, Callable[[], dict[str, object]]] = {
         "messages": lambda: {"messages": messages(r)},
-        "sharegpt": lambda: {"conversations": [{"from": m["role"], "value": m["content"]} for m in messages(r)]},
+        "sharegpt": lambda: {"conversations": sharegpt()},
+        "anthropic": lambda: {"messages": with_parts(), "tools": [{"name": "f", "input_schema": value(r)}]},
+        "gemini": lambda: {
+            "contents": [content(r, str(m["role"])) for m in messages(r)],
+            "systemInstruction": r.choice([{"parts": [{"text": text(r)}]}, text(r), None]),
+        },
+        "preference": lambda: {
+            "prompt": text(r) + "q",
+            "chosen": r.choice([text(r) + "a", messages(r)]),
+            "rejected": MARKED,
+        },
         "prompt-completion": lambda: {"prompt": text(r) + "q", "completion": text(r) + "a"},
         "prompt-response": lambda: {"prompt": text(r) + "q", "response": text(r) + "a"},
         "alpaca": lambda: {"instruction": text(r) + "q", "input": text(r), "output": text(r) + "a"},
@@ -141,6 +194,10 @@ def row(r: random.Random, kind: str) -> dict[str, object]:
         out[r.choice(["id", "source"])] = r.choice([text(r), value(r)])
     if r.random() < 0.2:
         out[r.choice(FIELDS)] = value(r)
+    if r.random() < 0.05:
+        out[r.choice(["mask", "loss_mask", "label", "train", "weight"])] = r.choice(
+            [[0, 1], [1], False, True, 0, value(r)]
+        )
     if r.random() < 0.1:
         out[r.choice(list(out))] = value(r)
     if r.random() < 0.05:
@@ -156,6 +213,9 @@ FORMATS = [
     "alpaca",
     "instruction-response",
     "question-answer",
+    "anthropic",
+    "gemini",
+    "preference",
 ]
 
 
@@ -182,8 +242,9 @@ def mutated(r: random.Random, content: bytes) -> bytes:
 
 def encoded(r: random.Random, kind: str, rows: list[dict[str, object]]) -> bytes:
     """Rows as the bytes of a file; of what its kind cannot hold, the texts."""
-    suffix = kind.removesuffix(".gz")
-    if suffix == ".parquet":
+    suffix, _, packed = kind[1:].partition(".")
+    suffix = f".{suffix}"
+    if suffix in (".parquet", ".arrow"):
         stream = io.BytesIO()
         try:
             table = pa.Table.from_pylist(rows)
@@ -194,6 +255,9 @@ def encoded(r: random.Random, kind: str, rows: list[dict[str, object]]) -> bytes
         except pa.ArrowNotImplementedError:  # objects without a field
             table = pa.Table.from_pylist([{k: _plain(v) for k, v in found.items()} for found in rows])
             pq.write_table(table, stream := io.BytesIO())
+        if suffix == ".arrow":
+            with pa.ipc.new_file(stream := io.BytesIO(), table.schema) as writer:
+                writer.write_table(table)
         data = stream.getvalue()
     elif suffix == ".csv":
         lines = io.StringIO()
@@ -209,7 +273,7 @@ def encoded(r: random.Random, kind: str, rows: list[dict[str, object]]) -> bytes
             texts = [found[:-1] + ', "x": 1, "x": 2}' if len(found) > 2 else found for found in texts]
         joined = "[" + ",\n".join(texts) + "]" if suffix == ".json" else "\n".join(texts) + r.choice(["", "\n"])
         data = joined.encode("utf-8", "surrogatepass" if r.random() < 0.5 else "replace")
-    return gzip.compress(data, 1) if kind.endswith(".gz") else data
+    return PACK[f".{packed}"](data) if packed else data
 
 
 def _plain(found: object) -> str:
@@ -221,7 +285,10 @@ def as_others_read(path: Path) -> list[object] | None:
     kind = path.name.split(".", 1)[1]
     if kind == "parquet":
         return list(pq.read_table(path).to_pylist())
-    data = gzip.decompress(path.read_bytes()) if kind.endswith(".gz") else path.read_bytes()
+    if kind == "arrow":
+        return list(pa.ipc.open_file(path).read_all().to_pylist())
+    data = path.read_bytes()
+    data = UNPACK[path.suffix](data) if path.suffix in UNPACK else data
     data = data.removeprefix(b"\xef\xbb\xbf")
     if kind.startswith("csv"):
         before = csv.field_size_limit(2**31 - 1)
@@ -255,10 +322,13 @@ def _same(one: object, other: object) -> bool:
     return repr(one) == repr(other)  # repr tells 1, 1.0 and True apart, and NaN is NaN
 
 
-def check_pool(path: Path, name: str) -> Counter[str]:
-    """Read a file with a family's tokenizer and hold what comes out to the laws; counts of rows."""
+def check_pool(path: Path, name: str, given: str, options: PoolOptions, damaged: bool) -> Counter[str]:
+    """Read `given`, which names the file `path`, with a family's tokenizer and hold what comes out to the laws.
+
+    Returns counts of rows.
+    """
     tokenizer, family = tokenizer_of(name), FAMILIES[name]
-    pool = read_pool([path], tokenizer, PoolOptions(skip_invalid=True, max_length=10**6))
+    pool = read_pool([given], tokenizer, options)
     rows = as_others_read(path)
     if rows is None:
         raise Broken("a file was read that is no list of rows")
@@ -267,22 +337,24 @@ def check_pool(path: Path, name: str) -> Counter[str]:
     for example in pool.examples:
         if not _same(example.row.data, rows[example.row.number - 1]):
             raise Broken(f"row {example.row.number} is {example.row.data!r}, not {rows[example.row.number - 1]!r}")
+        found = [piece for piece, trained in segments(example, tokenizer) if trained]
+        if not damaged and any(MARKED in piece for piece in found):
+            raise Broken(f"row {example.row.number}: trains on a marked turn, {found!r}")
         chat = example.conversation
         if any("tool_calls" in message for message in chat.messages):
             continue
         contents = [chat.messages[turn]["content"] for turn in chat.trained_turns()]
-        own = next((k for k in ("response", "output", "answer") if k in example.row.data), None)
-        if own and own in _required(pool.files[0].format) and contents[-1] != _as_text(example.row.data[own]):
+        own = {example.row.data[key] for key in _required(pool.files[0].format) if key in example.row.data}
+        if own and contents[-1] not in map(_as_text, own):
             raise Broken(f"row {example.row.number}: trains on {contents[-1]!r}")
         wanted = [family.lead + (c.strip() if family.trims else c) + family.end for c in contents]
-        found = [piece for piece, trained in segments(example, tokenizer) if trained]
         fits = len(found) == len(wanted) and all(
             piece.endswith(end) and not piece[: len(piece) - len(end)].strip()
             for piece, end in zip(found, wanted, strict=True)
         )
         if not fits:
             raise Broken(f"row {example.row.number}: trained is {found!r}, not {wanted!r}")
-    return Counter(accepted=len(pool.examples), rejected=len(pool.rejected))
+    return Counter(accepted=len(pool.examples), rejected=len(pool.rejected), mixed=pool.files[0].format == "mixed")
 
 
 def _as_text(value: object) -> object:
@@ -328,12 +400,18 @@ class Fuzz:
     def _pool(self, r: random.Random, damaged: bool) -> int:
         kind, what = r.choice(KINDS), "damaged files" if damaged else "rows"
         form = r.choice(FORMATS)
-        rows = [row(r, form if r.random() < 0.95 else r.choice(FORMATS)) for _ in range(r.randint(1, 100))]
+        own = 0.5 if r.random() < 0.2 else 0.95  # share of rows in the file's own format
+        rows = [row(r, form if r.random() < own else r.choice(FORMATS)) for _ in range(r.randint(1, 100))]
         content = encoded(r, kind, rows)
+        for old in self.folder.glob("pool.*"):
+            old.unlink()
         path = self.folder / f"pool{kind}"
         path.write_bytes(mutated(r, content) if damaged else content)
         try:
-            counts = check_pool(path, r.choice(NAMES))
+            given = str(self.folder / "poo[l]*.*") if r.random() < 0.1 else str(path)
+            per_file = {r.choice([path.name, "pool", given, text(r)]): FileOptions(r.choice([form, None, *FORMATS]))}
+            options = PoolOptions(None, {}, True, 10**6, per_file if r.random() < 0.1 else {})
+            counts = check_pool(path, r.choice(NAMES), given, options, damaged)
         except SpiceSelectError as error:
             _check_text(str(error))
             self.counts[f"{what}: refused"] += 1 if damaged else len(rows)

@@ -234,7 +234,7 @@ ROWS = {
     "turn from a number": (sharegpt({"from": 7, "value": "q"}), ["message 1", "no 'from'"]),
     "function call no JSON": (sharegpt({"from": "function_call", "value": "f()"}), ["message 1", "not JSON"]),
     "function call unnamed": (sharegpt({"from": "function_call", "value": "{}"}), ["message 1", "with a name"]),
-    "system a list": (sharegpt({"from": "human", "value": "q"}, system=["s"]), ["row 2", "'system' is list"]),
+    "system a list": (sharegpt({"from": "human", "value": "q"}, system=[3]), ["row 2", "'system' has a part"]),
     "prompt missing": (rows(PAIR, {"response": "a"}), ["row 2", "'prompt' is missing"]),
     "prompt an object": (pairs(prompt={}), ["row 2", "'prompt' is dict, not text"]),
     "prompt blank": (pairs(prompt=" "), ["row 2", "'prompt' holds no user text"]),

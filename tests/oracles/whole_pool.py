@@ -12,7 +12,8 @@ from typing import Any
 from spice_select.errors import PoolError, TemplateError
 from spice_select.pool.encoding import Encoder
 from spice_select.pool.examples import PoolOptions, Rejection, SourceFile
-from spice_select.pool.formats import Layout, find_format, unused_columns
+from spice_select.pool.formats import Layout, unused_columns
+from spice_select.pool.layouts import find_layouts
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import MarkedRow, RenderProblem, RowProblem, one_line
 from spice_select.pool.rendering import Renderer
@@ -29,13 +30,14 @@ class WholeRow:
     data: dict[str, Any]
     wanted: str
     conversation: Conversation
+    layout: Layout
     id: str = ""
     input_ids: tuple[int, ...] = ()
     trained: tuple[bool, ...] = ()
     truncated: bool = False
 
     def rejected(self, reason):
-        return Rejection(self.source, self.location, self.number, reason, self.data)
+        return Rejection(self.source, self.location, self.number, reason.rstrip("."), self.data)
 
 
 def whole_pool(inputs, tokenizer, options: PoolOptions) -> tuple[list[WholeRow], list[Rejection], list[SourceFile]]:
@@ -93,36 +95,60 @@ def _read(source, options, files, mapped):
     parsed = [raw.data for raw in raws if raw.data is not None]
     columns = {role: c for role, c in options.columns.items() if any(c in data for data in parsed[:100])}
     mapped |= set(columns)
-    found = find_format(source.label, parsed, options.format, columns) if parsed else None
-    used = Layout(found, columns).used_columns() if found else set()
+    layouts = find_layouts(source.label, parsed, options.format, columns, source.filled_nulls) if parsed else None
+    rows = [_row(source, raw, layouts) for raw in raws]
+    formats: dict[str, int] = {}
     unused: dict[str, int] = {}
-    for name in [name for data in parsed for name in unused_columns(data, used)]:
-        unused[name] = unused.get(name, 0) + 1
+    main = layouts.main if layouts else None
+    for raw, row in zip(raws, rows, strict=True):
+        if isinstance(row, WholeRow):
+            name = row.layout.format.name
+            formats[name] = formats.get(name, 0) + 1
+            used = row.layout.used_columns()
+        elif layouts:
+            used = [name for layout in [main] if layout for name in layout.used_columns()]
+            used = used or [name for layout in layouts.all.values() for name in layout.used_columns()]
+        for name in unused_columns(raw.data or {}, used) if layouts else []:
+            unused[name] = unused.get(name, 0) + 1
     if source.file is None:
         text = "".join(json.dumps(raw.data, sort_keys=True, default=str) + "\n" for raw in raws)
         digest = hashlib.sha256(text.encode()).hexdigest()
     else:
         digest = hashlib.sha256(source.file.read_bytes()).hexdigest()
-    files.append(SourceFile(source.name, source.path, found.name if found else "none", len(raws), digest, unused))
-    return [_row(source, raw, found, columns) for raw in raws]
+    first = main.format.name if main else "none"
+    name = "mixed" if len(formats) > 1 else next(iter(formats), first)
+    usable = [row for row in rows if isinstance(row, WholeRow)]
+    filled = {name for row in usable for name in row.data for one in usable if name in one.layout.used_columns()}
+    counts = {
+        "marked in the data": sum(len(row.conversation.marked) for row in usable),
+        "before the answer": sum(len(row.conversation.untrained - row.conversation.marked) for row in usable),
+    }
+    untrained = {why: count for why, count in counts.items() if count}
+    files.append(
+        SourceFile(
+            source.name, source.path, name, len(raws), digest, unused, formats, sorted(filled), untrained, source.label
+        )
+    )
+    return rows
 
 
-def _row(source, raw, found, columns):
+def _row(source, raw, layouts):
     line = f" (line {raw.line})" if raw.line else ""
     location = f"{source.label}, row {raw.number}{line}"
     if raw.data is None:
         return Rejection(source.name, location, raw.number, one_line(raw.problem), raw.text)
+    columns = layouts.columns
     named = raw.data.get(columns.get("source", "source"))
     name = named if isinstance(named, str) and named.strip() else source.name
     try:
-        conversation = Layout(found, columns).conversation(raw.data)
+        layout, conversation = layouts.read(raw.data)
     except RowProblem as problem:
         marked = isinstance(problem, MarkedRow)
         return Rejection(name, location, raw.number, one_line(problem.reason), raw.data, marked)
     given = raw.data.get(columns.get("id", "id"))
     usable = (isinstance(given, str) and given.strip()) or (isinstance(given, int) and not isinstance(given, bool))
     wanted = str(given) if usable else f"{name}-{raw.number}"
-    return WholeRow(name, location, raw.number, raw.data, wanted, conversation)
+    return WholeRow(name, location, raw.number, raw.data, wanted, conversation, layout)
 
 
 def _rendered(row, renderer, skip_invalid):

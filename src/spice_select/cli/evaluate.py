@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from spice_select.cli.options import Command, SectionedCommand, config_options, given_options
+from spice_select.config import resolve
 from spice_select.errors import ConfigError, OutputError
 
 EPILOG = """\b
@@ -117,11 +118,11 @@ def evaluate_command(
     _refuse_idle(context)
     if output:
         _check_output(output, overwrite, values["data"])
-    columns = given_options({"columns": values["columns"]}).get("columns", {})
+    reading = resolve({}, given_options({key: values[key] for key in ("format", "columns")}), "command line")
     # Imported here so that --help and mistakes answer at once.
     from spice_select.cli.evaluation_report import EvaluationRun
 
-    run = EvaluationRun(values | {"columns": columns}, output)
+    run = EvaluationRun(values | {key: getattr(reading, key) for key in ("format", "columns", "per_file")}, output)
     try:
         run.measure(checkpoint)
     finally:

@@ -28,6 +28,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.loading import pick_device
 
 HEADER = {"format": "spice-select-evaluation", "version": 1}
+READING = ("format", "columns", "skip_invalid", "max_length", "per_file")
 SETTINGS = ("limit_per_source", "token_budget", "resamples", "seed")
 PARTS: dict[str, Any] = {"checkpoint": None, "fingerprint": None, "heldout": None, "tasks": {}, "against": None}
 
@@ -39,7 +40,7 @@ class EvaluationRun:
         """`values`: the command's options by name; `output`: the JSON file, if one is wanted."""
         self.values, self.output = values, output
         self.device = pick_device(values["device"])
-        self.reading = PoolOptions(*(values[name] for name in ("format", "columns", "skip_invalid", "max_length")))
+        self.reading = PoolOptions(*(values[name] for name in READING))
         self.console = Console(highlight=False)
         self.content: dict[str, Any] = {**HEADER, "complete": False, **PARTS}
 

@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +15,7 @@ from spice_select.cli.printable import printable
 from spice_select.config import resolve
 
 if TYPE_CHECKING:
+    from spice_select.pool.table import Pool
     from spice_select.pool.types import Rejection
 
 OPTIONS = ("model", "revision", "trust_remote_code", "format", "columns", "chat_template", "max_length")
@@ -32,17 +33,14 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     config = resolve({}, given_options(values), "command line")
 
     from spice_select.pool.examples import PoolOptions, read_pool, segments
-    from spice_select.pool.types import unused_fields
     from spice_select.proxy.loading import load_tokenizer, model_source
 
     tokenizer = load_tokenizer(model_source(config))
-    options = PoolOptions(config.format, config.columns, skip_invalid=True, max_length=config.max_length)
+    options = PoolOptions(config.format, config.columns, True, config.max_length, config.per_file)
     console, notes = Console(highlight=False), list[str]()
     pool = read_pool(list(pools), tokenizer, options, notes.append)
-    for file in pool.files:
-        console.print(Text(printable(f"{file.name}: {file.rows:,} rows, format {file.format}")), soft_wrap=True)
-        if file.unused:
-            console.print(Text(printable(f"  {unused_fields(file)}")), soft_wrap=True)
+    for line in _file_lines(pool):
+        console.print(Text(printable(line)), soft_wrap=True)
     for note in notes:
         console.print(Text(printable(note)), soft_wrap=True)
     for example in pool.examples[:rows]:
@@ -54,12 +52,36 @@ def inspect_command(pools: tuple[str, ...], rows: int, rejected: int, **values: 
     _print_lengths(console, "trained tokens", pool.examples.trained_tokens.tolist())
     console.print(f"{len(pool.examples):,} usable rows, {pool.truncated:,} cut at {config.max_length} tokens, "
                   f"{len(pool.rejected):,} rejected", soft_wrap=True)  # fmt: skip
-    for reason, count in _kinds(pool.rejected):
-        console.print(Text(printable(f"{count:,} rows: {reason}")), soft_wrap=True)
     for bad in pool.rejected[:rejected]:
         console.print(Text(printable(f"  {bad.location}: {bad.reason}")), soft_wrap=True)
     if len(pool.rejected) > rejected:
         console.print(f"  and {len(pool.rejected) - rejected:,} more", soft_wrap=True)
+
+
+def _file_lines(pool: "Pool") -> Iterator[str]:
+    """What was found in each file: format, fields, tokens, turns that are context, rows left out by kind of reason."""
+    from spice_select.pool.types import untrained_turns, unused_fields
+
+    start = 0
+    for file in pool.files:
+        left_out = [row for row in pool.rejected if row.location.startswith(f"{file.label}, row ")]
+        usable = slice(start, start + file.rows - len(left_out))
+        start = usable.stop
+        counts = ", ".join(f"{name} {rows:,}" for name, rows in file.formats.items())
+        mixed = f" ({counts})" if len(file.formats) > 1 else ""
+        yield f"{file.name}: {file.rows:,} rows, format {file.format}{mixed}"
+        if file.used:
+            yield f"  fields that are used: {', '.join(file.used)}"
+        if file.unused:
+            yield f"  {unused_fields(file)}"
+        tokens = int(pool.examples.tokens[usable].sum())
+        if tokens:
+            trained = int(pool.examples.trained_tokens[usable].sum())
+            yield f"  tokens: {tokens:,}, of which {trained:,} are trained ({trained / tokens:.0%})"
+        if file.untrained:
+            yield f"  {untrained_turns(file)}"
+        for reason, count in _kinds(left_out):
+            yield f"  left out, {count:,} rows: {reason}"
 
 
 def _kinds(rejected: Sequence["Rejection"]) -> list[tuple[str, int]]:

@@ -1,6 +1,6 @@
 """Command-line options made from the schemas: a field of `RunConfig` or `Recipe` is an option of the same name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 import click
@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
+from spice_select.file_options import FileOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Sections = Mapping[str, tuple[str, ...]]
@@ -25,8 +26,12 @@ SECTIONS: Sections = {
     "Reading": ("format", "columns", "chat_template", "skip_invalid", "max_length"),
     "Machine": ("token_budget", "gradient_memory", "parquet"),
 }  # fmt: skip
-PAIRS = {"columns": ("--column", "FIELD=COLUMN", "prompt=question"), "quota": ("--quota", "SOURCE=SHARE", "gsm8k=20%")}
-"""Fields that are mappings: their option, how it is written, an example."""
+REPEATED = {
+    "format": ("--format", "[FILE=]NAME", " Of one input: pool.json=alpaca."),
+    "columns": ("--column", "[FILE:]FIELD=COLUMN", " Of one input: pool.json:prompt=question."),
+    "quota": ("--quota", "SOURCE=SHARE", ""),
+}
+"""Fields whose option may be given several times: that option, how it is written, what else its help says."""
 
 
 class SectionedCommand(click.Command):
@@ -66,29 +71,60 @@ def config_options(*names: str, schema: type[BaseModel] = RunConfig) -> Callable
 
 
 def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what the user wrote; `--column FIELD=COLUMN` and `--quota SOURCE=SHARE` become mappings.
+    """Keep what the user wrote; `--quota` becomes a mapping, and `--format` and `--column` what `RunConfig` has.
 
-    Raises `ConfigError` if one of these has no equals sign, or a name comes twice.
+    Raises `ConfigError` if one of these cannot be read, or says the same thing twice.
     """
     given = {key: value for key, value in values.items() if value is not None and value != ()}
-    for key in PAIRS.keys() & given.keys():
-        flag, metavar, example = PAIRS[key]
-        pairs = [text.rpartition("=") if key == "quota" else text.partition("=") for text in given[key]]
-        for field, equals, value in pairs:
-            if not (field and equals and value):
-                raise ConfigError(f"{flag} {field}{equals}{value}: write it as {metavar}, e.g. {example}.")
-        given[key] = {field: value for field, _, value in pairs}
-        if len(given[key]) < len(pairs):
-            raise ConfigError(f"{flag}: a name was given twice; give each once (a quota with two ends: 10%..30%).")
-    return given
+    if "quota" in given:
+        given["quota"] = _quota(given["quota"])
+    return given | _reading(given.pop("format", ()), given.pop("columns", ()))
+
+
+def _quota(texts: Sequence[str]) -> dict[str, str]:
+    quota: dict[str, str] = {}
+    for text in texts:
+        source, _, share = text.rpartition("=")
+        if not (source and share):
+            raise ConfigError(f"--quota {text}: write it as SOURCE=SHARE, e.g. gsm8k=20%.")
+        if source in quota:
+            raise ConfigError("--quota: a name was given twice; give each once (a quota with two ends: 10%..30%).")
+        quota[source] = share
+    return quota
+
+
+def _reading(formats: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
+    """`format`, `columns`, and `per_file`, which holds what names an input."""
+    found: dict[str, dict[str, Any]] = {"": {}}
+    for text in formats:
+        file, equals, name = text.rpartition("=")
+        if not name or bool(equals) != bool(file):
+            raise ConfigError(f"--format {text}: write it as NAME or FILE=NAME, e.g. pool.json=alpaca.")
+        if "format" in found.setdefault(file, {}):
+            raise ConfigError(f"--format {text}: was given twice{f' for {file}' * bool(file)}; give it once.")
+        found[file]["format"] = name
+    for text in columns:
+        place, equals, column = text.partition("=")
+        file, colon, field = place.rpartition(":")
+        if not (field and equals and column) or bool(colon) != bool(file):
+            raise ConfigError(
+                f"--column {text}: write it as FIELD=COLUMN or FILE:FIELD=COLUMN, e.g. prompt=question or "
+                "pool.json:prompt=question."
+            )
+        mapped = found.setdefault(file, {}).setdefault("columns", {})
+        if field in mapped:
+            raise ConfigError(f"--column {text}: a column was given twice for '{field}'; give it once.")
+        mapped[field] = column
+    general = found.pop("")
+    return general | ({"per_file": {file: FileOptions(**own) for file, own in found.items()}} if found else {})
 
 
 def _option(name: str, schema: type[BaseModel]) -> Callable[[Command], Command]:
     field = schema.model_fields[name]
     text, flag = field.description or "", f"--{name.replace('_', '-')}"
-    if name in PAIRS:
-        flag, metavar, _ = PAIRS[name]
-        return click.option(flag, name, multiple=True, metavar=metavar, help=f"{text} Repeatable.")
+    if name in REPEATED:
+        flag, metavar, more = REPEATED[name]
+        return click.option(flag, name, multiple=True, metavar=metavar, help=f"{text}{more} Repeatable.")
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     default = f"{field.default:g}" if isinstance(field.default, float) else field.default

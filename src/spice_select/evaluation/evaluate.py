@@ -15,6 +15,7 @@ from typing import Any
 from spice_select.evaluation.bootstrap import RESAMPLES
 from spice_select.evaluation.checkpoint import LoadedModel, find_checkpoint, load_weights
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolInput, PoolOptions, SourceFile, read_pool
 from spice_select.pool.sources import as_list
 from spice_select.progress import NoProgress, Progress
@@ -44,6 +45,7 @@ def evaluate(
     max_length: int = 2048,
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
+    per_file: Mapping[str, FileOptions] | None = None,
     skip_invalid: bool = False,
     limit_per_source: int | None = None,
     revision: str | None = None,
@@ -63,6 +65,7 @@ def evaluate(
         max_length: tokens kept of a row.
         format: of the rows; None detects it.
         columns: field of the format -> column of the files.
+        per_file: the same two for single inputs, by their names.
         skip_invalid: leave bad rows out instead of stopping.
         limit_per_source: how many first rows of each source to evaluate; None for all.
         revision: of a hub id, or of the hub id that is an adapter's base.
@@ -75,7 +78,7 @@ def evaluate(
         SpiceSelectError: whatever the user can correct; the message says how.
 
     """
-    reading = PoolOptions(format, dict(columns or {}), skip_invalid, max_length)
+    reading = PoolOptions(format, dict(columns or {}), skip_invalid, max_length, per_file or {})
     where, reporter = pick_device(device), progress or NoProgress()
     reporter.note(f"loading {checkpoint}")
     found = find_checkpoint(checkpoint, revision=revision, trust_remote_code=trust_remote_code)

@@ -23,16 +23,15 @@ from spice_select.errors import OutputError, PoolError
 from spice_select.pool.encoding import Encoder
 from spice_select.pool.fields import TEMPLATE_OPTIONS
 from spice_select.pool.marks import take_turn_marks
-from spice_select.pool.messages import Conversation, Message, chat_messages, parse_tools
+from spice_select.pool.messages import OTHER_FIELDS, Conversation, Message, chat_messages, parse_tools
 from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
 from spice_select.row_tables import plain_json
 
 TRAIN_FILE = "train.parquet"
-OTHERS = "other_fields"  # of a message: those whose value is no text, as JSON text
 IGNORED = -100  # PyTorch's label of a token that is no target
 
-_OWN_KEYS = ("train", "tool_calls", OTHERS)
+_OWN_KEYS = ("train", "tool_calls", OTHER_FIELDS)
 _FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
 _CALL = pa.struct([("type", pa.string()), ("id", pa.string()), ("function", _FUNCTION)])
 _OWN_TYPES: dict[str, pa.DataType] = {
@@ -115,7 +114,7 @@ def _message(message: Message, *, context: bool) -> Message:
     out: Message = {key: value for key, value in message.items() if isinstance(value, str) and key not in _OWN_KEYS}
     others = {key: value for key, value in message.items() if key not in (*out, "tool_calls", "train")}
     if others:
-        out[OTHERS] = plain_json(others)
+        out[OTHER_FIELDS] = plain_json(others)
     if "tool_calls" in message:
         out["tool_calls"] = [_call(call) for call in message["tool_calls"]]
     return {**out, "train": False} if context else out
@@ -136,8 +135,6 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
     messages = chat_messages(row["messages"], "messages")
-    for message in messages:
-        message.update(json.loads(message.pop(OTHERS, "{}")))
     context, options = frozenset(take_turn_marks(messages, "messages")), row.get(TEMPLATE_OPTIONS)
     tools = parse_tools(row.get("tools"), "tools")
     return Conversation(messages, tools, context, {} if options is None else json.loads(options))

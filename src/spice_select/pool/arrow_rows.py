@@ -67,7 +67,9 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
         is_stream = file.read(len(_ARROW_FILE)) != _ARROW_FILE
         file.seek(0)
         reader: Any = pa.ipc.open_stream(file) if is_stream else pa.ipc.open_file(file)
-        yield from reader if is_stream else map(reader.get_batch, range(reader.num_record_batches))
+        for batch in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
+            batch.validate(full=True)  # a damaged offset would end the process where its value is read
+            yield batch
 
 
 def load_folder(path: Path, config: str | None = None, split: str = "train") -> datasets.Dataset:
@@ -108,6 +110,7 @@ def dataset_rows(dataset: datasets.Dataset, label: str) -> Iterator[RawRow]:
         features = datasets.Features(cast("dict[str, Any]", _undecoded(cast(object, dataset.features))))
         has_json = bool(require_decoding(features))
         for table in cast("Iterable[Any]", dataset.with_format("arrow").iter(batch_size=_BATCH)):
+            table.validate(full=True)
             for row in _rows_of_batch(table, number):
                 number = row.number
                 if has_json and row.data is not None:

@@ -1,19 +1,27 @@
 """Rows to chats: for each known format, how its fields become messages."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from spice_select.pool.fields import Fields
 from spice_select.pool.marks import listed_marks, take_turn_marks
-from spice_select.pool.messages import Conversation, Message, chat_messages, wrapped_functions
+from spice_select.pool.messages import Conversation, Message, chat_messages, joined_text, wrapped_functions
+from spice_select.pool.parts import gemini_messages
 from spice_select.pool.problems import RowProblem
 
 
 def from_messages(fields: Fields) -> Conversation:
     """A list of messages under OpenAI's or ShareGPT's names, with a system prompt beside it."""
     role = fields.required[0]
-    turns = chat_messages(fields.value(role), fields.column(role))
+    turns = _messages(fields, role, fields.value(role))
     return _conversation(fields, turns, take_turn_marks(turns, fields.column(role)))
+
+
+def from_gemini(fields: Fields) -> Conversation:
+    """Gemini's `contents`, made of parts."""
+    name = fields.column("contents")
+    turns = _messages(fields, "contents", gemini_messages(fields.listed("contents"), name, fields.filled_nulls))
+    return _conversation(fields, turns, take_turn_marks(turns, name))
 
 
 def from_prompt_completion(fields: Fields) -> Conversation:
@@ -23,8 +31,8 @@ def from_prompt_completion(fields: Fields) -> Conversation:
         raise RowProblem(f"field '{fields.column('completion')}' holds no assistant message")
     marked = take_turn_marks(completion, fields.column("completion"))
     take_turn_marks(prompt, fields.column("prompt"))
-    context = {i for i, m in enumerate(prompt) if m["role"] == "assistant"} | {len(prompt) + i for i in marked}
-    return _conversation(fields, prompt + completion, context)
+    context = {i for i, m in enumerate(prompt) if m["role"] == "assistant"}
+    return _conversation(fields, prompt + completion, {len(prompt) + i for i in marked}, context)
 
 
 def from_preference(fields: Fields) -> Conversation:
@@ -32,9 +40,9 @@ def from_preference(fields: Fields) -> Conversation:
     chosen = _side(fields, "chosen", "assistant")
     prompt = [] if fields.value("prompt") is None else _side(fields, "prompt", "user")
     turns = chosen if any(m["role"] == "user" for m in chosen) else prompt + chosen
-    context = take_turn_marks(turns, fields.column("chosen"))
+    marked = take_turn_marks(turns, fields.column("chosen"))
     assistants = [i for i, m in enumerate(turns) if m["role"] == "assistant"]
-    return _conversation(fields, turns, context | set(assistants[:-1]))
+    return _conversation(fields, turns, marked, set(assistants[:-1]))
 
 
 def from_single_turn(fields: Fields) -> Conversation:
@@ -53,20 +61,26 @@ def from_single_turn(fields: Fields) -> Conversation:
     return _conversation(fields, [*_history(fields), *turn], set())
 
 
-def _conversation(fields: Fields, turns: Sequence[Message], context: set[int]) -> Conversation:
-    """The chat with the row's system prompt before it, its list of marks, its tools and variables for the template."""
-    system, turns, context = _system(fields, turns), list(turns), context | listed_marks(fields.row, turns)
+def _conversation(
+    fields: Fields, turns: Sequence[Message], marked: set[int], context: Collection[int] = ()
+) -> Conversation:
+    """The chat with the row's system prompt before it, its list of marks, its tools and variables for the template.
+
+    `marked` are places in `turns` of assistant messages that a mark makes context; `context`, of earlier ones.
+    """
+    system, turns, marked = _system(fields, turns), list(turns), marked | listed_marks(fields.row, turns)
     return Conversation(
         system + turns,
         wrapped_functions(fields.tools()) if fields.column("tools") == "functions" else fields.tools(),
-        frozenset(place + len(system) for place in context),
+        frozenset(place + len(system) for place in marked.union(context)),
         fields.template_options(),
+        frozenset(place + len(system) for place in marked),
     )
 
 
 def _system(fields: Fields, turns: Sequence[Message]) -> list[Message]:
-    text = fields.optional_text("system")
-    if not text:
+    text = _system_text(fields)
+    if not text.strip():
         return []
     if turns and turns[0]["role"] == "system":
         if turns[0].get("content", "").strip() == text.strip():
@@ -75,12 +89,25 @@ def _system(fields: Fields, turns: Sequence[Message]) -> list[Message]:
     return [{"role": "system", "content": text}]
 
 
+def _system_text(fields: Fields) -> str:
+    value = fields.value("system")
+    if isinstance(value, Mapping):  # Gemini's
+        value = cast("Mapping[str, Any]", value).get("parts", value)
+    if isinstance(value, list):  # of text parts
+        return joined_text(cast("list[object]", value), f"field '{fields.column('system')}'") or ""
+    return "" if value is None else fields.optional_text("system")
+
+
 def _side(fields: Fields, role: str, speaker: str) -> list[Message]:
     """One side of a row: messages, as a list or its JSON text, or the text of one by `speaker`."""
     messages = fields.messages_in(role)
     if messages is not None or isinstance(fields.value(role), list):
-        return chat_messages(fields.value(role) if messages is None else messages, fields.column(role))
+        return _messages(fields, role, fields.value(role) if messages is None else messages)
     return [{"role": speaker, "content": fields.text(role)}]
+
+
+def _messages(fields: Fields, role: str, value: object) -> list[Message]:
+    return chat_messages(value, fields.column(role), fields.filled_nulls)
 
 
 def _history(fields: Fields) -> list[Message]:

@@ -102,7 +102,6 @@ class _Tokeniser:
         self._options = options
         self._rendered_any = False
         self._refusal: Rejection | None = None  # of the first row that the template refused
-        self._context = 0  # assistant turns that are not trained
         self._shortened = 0  # rows of whose answers the template leaves something out
         self._without_tools = 0  # rows whose tools the template leaves out
         self._missing, self._of = 0, 0  # characters that it leaves out, and those of these rows' answers
@@ -126,10 +125,8 @@ class _Tokeniser:
             )
 
     def remarks(self) -> list[str]:
-        """Sentences on turns that are not trained, and on what the template leaves out of answers."""
+        """Sentences on what the template leaves out of answers."""
         found: list[str] = []
-        if self._context:
-            found.append(f"assistant turns that are context, not trained: {self._context:,}")
         if self._without_tools:
             found.append(
                 f"rows whose tools the chat template leaves out, so that the model does not see them: "
@@ -165,7 +162,6 @@ class _Tokeniser:
         return refusal
 
     def _count(self, chat: ChatRow, rendering: Rendering) -> None:
-        self._context += len(chat.conversation.untrained)
         self._without_tools += self._renderer.leaves_out_tools(chat.conversation)
         missing = missing_characters(chat.conversation, rendering.text, rendering.spans)
         if missing:

@@ -13,7 +13,10 @@ from typing import Any, cast
 from spice_select.pool.messages import parse_tools
 from spice_select.pool.problems import RowProblem
 
-ALIASES: Mapping[str, tuple[str, ...]] = {"system": ("system", "system_prompt"), "tools": ("tools", "functions")}
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "system": ("system", "system_prompt", "systemInstruction", "system_instruction"),
+    "tools": ("tools", "functions"),
+}
 """Columns that play a role without being mapped to it, in the order in which they are tried."""
 
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
@@ -32,19 +35,28 @@ def is_empty(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """One row; `columns` maps roles to columns, `required` and `roles` are those of its format."""
+    """One row; `columns` maps roles to columns, `required` and `roles` are those of its format.
+
+    `filled_nulls` says whether nulls inside objects are Arrow's.
+    """
 
     row: Mapping[str, Any]
     columns: Mapping[str, str]
     required: tuple[str, ...]
     roles: tuple[str, ...]
+    filled_nulls: bool
 
     def column(self, role: str) -> str:
         """The column of the row that plays `role`."""
         if role in self.columns:
             return self.columns[role]
-        names = ALIASES.get(role, (role,))
-        return next((name for name in names if not is_empty(self.row.get(name))), names[0])
+        names = ALIASES.get(role)
+        if names is None:
+            return role
+        for name in names:
+            if name in self.row and not is_empty(self.row[name]):
+                return name
+        return names[0]
 
     def value(self, role: str) -> Any:
         """The row's value for `role`; None where the row lacks it or the format does not use it."""
@@ -84,7 +96,7 @@ class Fields:
 
     def tools(self) -> list[dict[str, Any]] | None:
         """The tools on offer."""
-        return parse_tools(self.value("tools"), self.column("tools"))
+        return parse_tools(self.value("tools"), self.column("tools"), self.filled_nulls)
 
     def template_options(self) -> dict[str, Any]:
         """The row's variables for the chat template."""

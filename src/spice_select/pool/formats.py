@@ -1,7 +1,7 @@
 """The known formats of instruction data: which fields of a row hold what. A format is one entry of `FORMATS`.
 
-A file is of one format; it is found from its first rows and every row is held to it. Nothing is guessed:
-fields that fit no format, or more than one, are an error that says how to choose.
+The format of a file is found from its first rows. Nothing is guessed: fields that fit no format, or more than one, are
+an error that says how to choose, unless each row alone fits one (`layouts`).
 docs/formats.md describes the formats.
 """
 
@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from spice_select.errors import ConfigError, PoolError
-from spice_select.pool.conversions import from_messages, from_preference, from_prompt_completion, from_single_turn
+from spice_select.pool.conversions import (
+    from_gemini,
+    from_messages,
+    from_preference,
+    from_prompt_completion,
+    from_single_turn,
+)
 from spice_select.pool.fields import ALIASES, TEMPLATE_OPTIONS, Fields, is_absent, is_empty
 from spice_select.pool.marks import check_row_marks, is_row_mark
 from spice_select.pool.messages import Conversation, check_conversation
@@ -41,6 +47,7 @@ class Layout:
 
     format: Format
     columns: Mapping[str, str]  # role -> column of the file, where the two differ and the file has the column
+    filled_nulls: bool = False  # whether nulls inside objects are Arrow's, which gives all of a column the same keys
 
     def column(self, role: str) -> str:
         """The column that plays `role`."""
@@ -51,7 +58,7 @@ class Layout:
 
         Raises `RowProblem`, which names the field that its format lacks; as a `MarkedRow` if it is not to be learnt.
         """
-        fields = Fields(row, self.columns, self.format.required, self.format.roles)
+        fields = Fields(row, self.columns, self.format.required, self.format.roles, self.filled_nulls)
         for role in self.format.required:
             if fields.value(role) is None:
                 raise RowProblem(f"field '{self.column(role)}' is missing or null")
@@ -95,16 +102,20 @@ def find_format(label: str, rows: Sequence[Mapping[str, Any]], name: str | None,
         for field, value in row.items():
             counts[field] = counts.get(field, 0) + (not is_absent(value))
     fields = [field for field, count in counts.items() if 2 * count >= len(probed)]
+    fitting = fitting_formats(fields, columns, name)
+    if len(fitting) != 1:
+        raise _format_error(label, fields, fitting, name, columns)
+    return fitting[0]
+
+
+def fitting_formats(fields: Collection[str], columns: Mapping[str, str], name: str | None = None) -> list[Format]:
+    """The formats, or the one called `name`, whose required fields are all among `fields`; weak ones only alone."""
     fitting = [
         found
         for found in FORMATS
         if name in (None, found.name) and all(columns.get(role, role) in fields for role in found.required)
     ]
-    if len(fitting) > 1:
-        fitting = [found for found in fitting if found.name != "preference"]
-    if len(fitting) != 1:
-        raise _format_error(label, fields, fitting, name, columns)
-    return fitting[0]
+    return [found for found in fitting if found.name not in _WEAK] or fitting
 
 
 def check_format_options(name: str | None, columns: Mapping[str, str]) -> None:
@@ -159,5 +170,7 @@ FORMATS: tuple[Format, ...] = (
     Format("question-answer", ("question", "answer"), _ASKED, from_single_turn),
     Format("question-response", ("question", "response"), _ASKED, from_single_turn),
     Format("preference", ("chosen",), ("prompt", *_CHAT), from_preference),
+    Format("gemini", ("contents",), _CHAT, from_gemini),
 )
-"""Preference data is a format only where no other fits: the chat that it prefers may stand beside it."""
+_WEAK = ("preference", "gemini")
+"""Formats of one field that may stand beside those of another, which then counts."""

@@ -1,7 +1,8 @@
 """Lists of chat messages as found in data, checked and brought to one form: role, text content, kept extras.
 
-OpenAI text parts are joined to one string, keys whose value is null are dropped (Parquet fills them in), tool-call
-arguments given as JSON text become objects, `function` becomes the role `tool`.
+OpenAI text parts are joined to one string, Anthropic's parts become tool calls and their results (`parts`), keys whose
+value is null are dropped, tool-call arguments given as JSON text become objects, `function` becomes the role `tool`.
+A null inside the arguments of a call or the parameters of a tool is kept, unless Arrow may have filled it in.
 """
 
 import json
@@ -9,9 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from spice_select.pool.problems import TOO_DEEP, MarkedRow, RowProblem, may_be_too_deep, one_line, too_deep
+from spice_select.pool.nulls import as_mapping, without_nulls
+from spice_select.pool.parts import has_tool_parts, openai_tools, without_tool_parts
+from spice_select.pool.problems import TOO_DEEP, MarkedRow, RowProblem, kind_of, may_be_too_deep, one_line, too_deep
 
 Message = dict[str, Any]
+OTHER_FIELDS = "other_fields"
+"""Field of a message in `train.parquet`: the JSON text of those of its fields that are no text."""
 
 _ROLES = {
     **{role: role for role in ("system", "developer", "user", "assistant", "tool")},
@@ -20,6 +25,7 @@ _ROLES = {
     **dict.fromkeys(("function", "observation", "function_response", "tool_response", "ipython"), "tool"),
 }
 _CALL_ROLE = "function_call"
+_TEXT_PARTS = ("text", "input_text", "output_text", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +36,36 @@ class Conversation:
     tools: list[dict[str, Any]] | None = None  # JSON schemas of the tools on offer
     untrained: frozenset[int] = frozenset()  # indices of assistant messages that are context, not targets
     template_options: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the row's variables for the template
+    marked: frozenset[int] = frozenset()  # the untrained ones that the data marks; the others come before the answer
 
     def trained_turns(self) -> list[int]:
         """Indices of the assistant messages to learn."""
         return [i for i, m in enumerate(self.messages) if m["role"] == "assistant" and i not in self.untrained]
 
 
-def chat_messages(value: object, field: str) -> list[Message]:
+def chat_messages(value: object, field: str, filled_nulls: bool = False) -> list[Message]:
     """Messages with `role` and `content`, or ShareGPT's `from` and `value`, under any usual name of a role.
 
     Also a list of texts, by user and assistant in turn; lists of roles and contents in place of a list of messages; and
-    the JSON text of either. Any other value is a `RowProblem` that names field and message (from 1).
+    the JSON text of either. Any other value is a `RowProblem` that names field and message (from 1). `filled_nulls`
+    says whether nulls inside objects are Arrow's.
     """
-    return [_message(_as_message(item, at), at) for item, at in _items(value, field)]
+    messages: list[Message] = []
+    for item, at in _items(value, field):
+        message = _as_message(item, at)
+        if isinstance(message.get("content"), list) and has_tool_parts(message):
+            messages += [_message(one, at, filled_nulls) for one in without_tool_parts(message, at)]
+        else:
+            messages.append(_message(message, at, filled_nulls))
+    return messages
 
 
-def parse_tools(value: object, field: str) -> list[dict[str, Any]] | None:
+def parse_tools(value: object, field: str, filled_nulls: bool = False) -> list[dict[str, Any]] | None:
     """The tool schemas of a row: a list of objects or of their JSON texts, or JSON text of a list; None if empty."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return _objects(value, field, f"field '{field}' is not a list of tool objects") or None
+    tools = _objects(value, field, f"field '{field}' is not a list of tool objects", filled_nulls)
+    return [found for tool in tools for found in openai_tools(tool)] or None
 
 
 def wrapped_functions(functions: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -118,13 +134,21 @@ def _named(field: str) -> str:
 
 
 def _as_message(item: object, place: str) -> Message:
-    item = _as_mapping(item)
+    item = as_mapping(item)
     if not isinstance(item, Mapping):
         raise RowProblem(f"{place} is {type(item).__name__}, not an object")
-    return {key: value for key, value in cast("Mapping[str, Any]", item).items() if value is not None}
+    message = {key: value for key, value in cast("Mapping[str, Any]", item).items() if value is not None}
+    return _unpacked(message, place) if isinstance(message.get(OTHER_FIELDS), str) else message
 
 
-def _message(message: Message, place: str) -> Message:
+def _unpacked(message: Message, place: str) -> Message:
+    others = _from_json_text(message[OTHER_FIELDS], f"{place}, {OTHER_FIELDS}")
+    if not isinstance(others, dict):
+        raise RowProblem(f"{place}, '{OTHER_FIELDS}' is not the JSON text of an object")
+    return {**cast("Message", others), **{key: value for key, value in message.items() if key != OTHER_FIELDS}}
+
+
+def _message(message: Message, place: str, filled_nulls: bool) -> Message:
     """The message in its final form: known role, content as text, tool calls as objects."""
     keys = ("role", "content")
     if "from" in message and "role" not in message:
@@ -136,8 +160,8 @@ def _message(message: Message, place: str) -> Message:
     if not isinstance(name, str):
         raise RowProblem(f"{place} has no '{keys[0]}'")
     if name == _CALL_ROLE:
-        calls = _function_calls(message.pop("content", None), place)
-        return {**message, "role": "assistant", "tool_calls": _tool_calls(calls, place)}
+        calls = _function_calls(message.pop("content", None), place, keys[1])
+        return {**message, "role": "assistant", "tool_calls": _tool_calls(calls, place, False)}
     role = _ROLES.get(name) or _ROLES.get(name.lower())
     if role is None:
         known = ", ".join([*_ROLES, _CALL_ROLE])
@@ -147,10 +171,10 @@ def _message(message: Message, place: str) -> Message:
     if called and not out.get("tool_calls"):
         out["tool_calls"] = [{"type": "function", "function": called}]
     written = out.pop("tool_calls", None)
-    calls = _tool_calls(written, place) if role == "assistant" else []
+    calls = _tool_calls(written, place, filled_nulls) if role == "assistant" else []
     if calls:
         out["tool_calls"] = calls
-    content = _text(out.pop("content", None), f"{place}, '{keys[1]}'")
+    content = joined_text(out.pop("content", None), f"{place}, '{keys[1]}'")
     if content is not None:
         out["content"] = content
     elif not calls:
@@ -158,7 +182,11 @@ def _message(message: Message, place: str) -> Message:
     return out
 
 
-def _text(content: object, place: str) -> str | None:
+def joined_text(content: object, place: str) -> str | None:
+    """The text of a message's content: text, a number, or a list of text parts; None for null.
+
+    Anything else is a `RowProblem` that names the place.
+    """
     if content is None or isinstance(content, str):
         return content
     if isinstance(content, bool | int | float):
@@ -167,22 +195,28 @@ def _text(content: object, place: str) -> str | None:
         raise RowProblem(f"{place} is {type(content).__name__}, not text")
     parts: list[str] = []
     for part in cast("list[object]", content):
-        text = cast("Mapping[str, object]", part).get("text") if isinstance(part, Mapping) else part
-        if not isinstance(text, str):
-            kind = cast("Mapping[str, object]", part).get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise RowProblem(f"{place} has a part of type '{one_line(str(kind), 40)}'; only text parts can be used")
+        mapping = as_mapping(part)
+        fields = cast("Mapping[str, object]", mapping if isinstance(mapping, Mapping) else {"text": part})
+        text, kind = fields.get("text"), fields.get("type")
+        if not isinstance(text, str) or kind not in _TEXT_PARTS:
+            kind = kind_of(part) if kind is None else kind
+            raise RowProblem(
+                f"{place} has a part of type '{one_line(str(kind), 40)}'; only text parts can be used, so "
+                "put what it says into a text, or take it out"
+            )
         parts.append(text)
     return "".join(parts)
 
 
-def _tool_calls(value: object, place: str) -> list[dict[str, Any]]:
+def _tool_calls(value: object, place: str, filled_nulls: bool) -> list[dict[str, Any]]:
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
-    calls = _objects(value, f"{place}, 'tool_calls'", f"{place}, 'tool_calls' is not a list of objects")
+    where = f"{place}, 'tool_calls'"
+    calls = _objects(value, where, f"{where} is not a list of objects", filled_nulls)
     for call in calls:
         function = call.get("function", call)
         if not isinstance(function, dict) or not isinstance(cast("dict[str, Any]", function).get("name"), str):
-            raise RowProblem(f"{place}, 'tool_calls' has a call without a name")
+            raise RowProblem(f"{where} has a call without a name")
         _parse_arguments(cast("dict[str, Any]", function))
     return calls
 
@@ -197,46 +231,30 @@ def _parse_arguments(function: dict[str, Any]) -> None:
         function["arguments"] = arguments
 
 
-def _function_calls(content: object, place: str) -> list[dict[str, Any]]:
+def _function_calls(content: object, place: str, key: str) -> list[dict[str, Any]]:
     """ShareGPT's `function_call` turn, JSON of one call or several, as OpenAI tool calls."""
     if not isinstance(content, str):
-        raise RowProblem(f"{place}, 'value' is not the JSON text of a function call")
-    parsed = _from_json_text(content, f"{place}, value")
+        raise RowProblem(f"{place}, '{key}' is not the JSON text of a function call")
+    parsed = _from_json_text(content, f"{place}, '{key}'")
     calls = cast("list[object]", parsed if isinstance(parsed, list) else [parsed])
     if not all(isinstance(call, dict) and isinstance(cast("dict[str, Any]", call).get("name"), str) for call in calls):
-        raise RowProblem(f"{place}, 'value' is not a function call with a name")
+        raise RowProblem(f"{place}, '{key}' is not a function call with a name")
     return [{"type": "function", "function": call} for call in calls]
 
 
-def _objects(value: object, field: str, problem: str) -> list[dict[str, Any]]:
-    """A list of objects, or of their JSON texts, or JSON text of one, without null-valued keys, as a copy.
+def _objects(value: object, field: str, problem: str, filled_nulls: bool) -> list[dict[str, Any]]:
+    """A list of objects, or of their JSON texts, or JSON text of one, without keys whose null is no value, as a copy.
 
     Anything else is a `RowProblem`.
     """
     whole = _from_json_text(value, field)
     if not isinstance(whole, list):
         raise RowProblem(problem)
-    items = [_from_json_text(item, field) for item in cast("list[object]", whole)]
+    written = isinstance(value, str)
+    items: list[object] = []
+    for item in cast("list[object]", whole):
+        found = _from_json_text(item, field)
+        items.append(without_nulls(found, filled_nulls and not written and found is item))
     if not all(isinstance(item, Mapping) for item in items):
         raise RowProblem(problem)
-    return cast("list[dict[str, Any]]", _without_nulls(items))
-
-
-def _as_mapping(value: object) -> object:
-    """The (key, value) tuples that Arrow gives for a map as a mapping; any other value as it is."""
-    if isinstance(value, list) and value:
-        pairs = cast("list[object]", value)
-        if all(isinstance(pair, tuple) for pair in pairs):
-            return dict(cast("list[tuple[str, object]]", pairs))
-    return cast(object, value)
-
-
-def _without_nulls(value: object) -> object:
-    """A copy without null-valued keys: Parquet gives every object in a column the keys of all of them."""
-    value = _as_mapping(value)
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, object]", value).items()
-        return {key: _without_nulls(item) for key, item in items if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in cast("list[object]", value)]
-    return value
+    return cast("list[dict[str, Any]]", items)

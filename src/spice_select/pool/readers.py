@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
@@ -100,16 +101,16 @@ def _parse_line(line: bytes, number: int, line_number: int) -> RawRow:
     except UnicodeDecodeError as error:
         raw = line.decode("utf-8", errors="replace").strip()
         return RawRow(number, None, raw, f"invalid UTF-8 at byte {error.start + 1}", line_number)
+    array = " (a JSON array of rows belongs in a .json file)" if number == 1 and text.startswith("[") else ""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        problem = f"broken JSON: {one_line(str(error))}"
-        if number == 1 and text.startswith("["):
-            problem += " (a JSON array of rows belongs in a .json file)"
-        elif "Extra data" in problem:
+        problem = f"broken JSON: {one_line(str(error))}{array}"
+        if "Extra data" in problem and text.startswith("{"):
             problem += " (two rows on one line: a line break is missing between files that were joined)"
         return RawRow(number, None, text, problem, line_number)
-    return raw_row(number, data, text, line_number)
+    row = raw_row(number, data, text, line_number)
+    return replace(row, problem=row.problem + array) if array else row
 
 
 def _single_value(text: JsonText) -> str | None:

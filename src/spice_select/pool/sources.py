@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -44,6 +45,13 @@ class Source:
     file: Path | None  # whose bytes identify it; None where its rows do
     rows: Callable[[], Iterator[RawRow]]  # reads it from the start
     shards: str | None = None  # name of the data set that it is a part of; its rows' source in place of `name`
+    filled_nulls: bool = True  # whether its rows come from Arrow, which gives all objects of a column the same keys
+
+    def is_meant(self, name: str) -> bool:
+        """Whether `name` is its path, its file's name, its label or its name, or a pattern that one of these fits."""
+        places = (self.path, Path(self.path).name, self.label, self.name, self.shards)
+        pattern = name.replace("**/", "*")  # which matches no folder as well
+        return name in places or any(place is not None and fnmatchcase(place, pattern) for place in places)
 
 
 def as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
@@ -80,12 +88,13 @@ def _resolve(item: PoolInput) -> list[Source]:
         return [Source("memory", "dataset", _MEMORY, None, lambda: dataset_rows(item, "dataset"))]
     if isinstance(item, Mapping):
         raise PoolError("An input is a single mapping, not rows.\nPass rows in memory as one list: [[row, row, ...]].")
-    return [Source("memory", "rows", _MEMORY, None, lambda: map(raw_row, count(1), item))]
+    return [Source("memory", "rows", _MEMORY, None, lambda: map(raw_row, count(1), item), filled_nulls=False)]
 
 
 def _resolve_name(item: str) -> list[Source]:
     if item == "-":
-        return [Source("stdin", "standard input", "-", None, lambda: read_jsonl(Path("/dev/stdin")))]
+        standard_input = Path("/dev/stdin")
+        return [Source("stdin", "standard input", "-", None, lambda: read_jsonl(standard_input), filled_nulls=False)]
     if _ADDRESS.fullmatch(item):
         return [replace(_file(_downloaded(item)), path=item)]
     path = Path(item).expanduser()
@@ -146,9 +155,12 @@ def _suffix(path: Path) -> str:
 def _file(path: Path) -> Source:
     suffix, packed = _suffix(path), path.suffix if path.suffix.lower() in UNPACKERS else ""
     if suffix not in READERS or (suffix in WHOLE and packed):
-        raise PoolError(f"{path}: the kind of file is unknown by its name.\nKnown endings: {_KNOWN}.")
+        raise PoolError(
+            f"{path}: the kind of file is unknown by its name.\nKnown endings: {_KNOWN}. Give it that of what it holds."
+        )
     stem = path.name.removesuffix(packed)[: -len(suffix)] or path.name
-    return Source(one_line(stem), one_line(path.name), str(path), path, lambda: READERS[suffix](path))
+    name, label = one_line(stem), one_line(path.name)
+    return Source(name, label, str(path), path, lambda: READERS[suffix](path), filled_nulls=suffix in WHOLE)
 
 
 def _load_from_hub(name: str, config: str | None, split: str) -> datasets.Dataset:

@@ -52,6 +52,7 @@ class TableWriter:
         """Make the file, for rows of at most `max_length` tokens. Raises `PoolError` where that is impossible."""
         self._max_length = max_length
         self._codec, self._layouts = RowCodec(), list[Layout]()
+        self._places = dict[int, int]()  # id of a layout -> its place; the list keeps the id from being reused
         with _disk_errors():
             self._file = cast(IO[bytes], tempfile.TemporaryFile(buffering=1 << 20))  # noqa: SIM115 - see __exit__
             self._writer = pa.ipc.new_file(self._file, _SCHEMA)
@@ -80,7 +81,8 @@ class TableWriter:
 
     def _record(self, chat: ChatRow, encoded: Encoded) -> dict[str, Any]:
         ids, trained = encoded.input_ids[: self._max_length], encoded.trained[: self._max_length]
-        if not self._layouts or self._layouts[-1] is not chat.layout:  # inputs come one after another
+        layout = self._places.setdefault(id(chat.layout), len(self._layouts))
+        if layout == len(self._layouts):
             self._layouts.append(chat.layout)
         return {
             "row": self._codec.encode(chat.data),
@@ -88,7 +90,7 @@ class TableWriter:
             "source": chat.source.encode(*UTF8),
             "location": chat.location.encode(*UTF8),
             "number": chat.number,
-            "layout": len(self._layouts) - 1,
+            "layout": layout,
             "ids": np.where(trained, ~ids, ids).tobytes(),
             "tokens": len(ids),
             "trained_tokens": int(trained.sum()),

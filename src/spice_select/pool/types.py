@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from spice_select.errors import ConfigError
+from spice_select.file_options import FileOptions
 from spice_select.pool.formats import check_format_options
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.problems import one_line
@@ -20,10 +21,16 @@ class PoolOptions:
     columns: Mapping[str, str] = field(default_factory=dict[str, str])  # role (a format's field, id, source) -> column
     skip_invalid: bool = False  # leave rows out that cannot be trained on, instead of stopping
     max_length: int = 2048  # most tokens of an example; the rest of a longer one is cut off
+    per_file: Mapping[str, FileOptions] = field(default_factory=dict[str, FileOptions])  # by the name of an input
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for an unknown format or field, or a length too short for a prompt and an answer."""
         check_format_options(self.format, self.columns)
+        for name, own in self.per_file.items():
+            try:
+                check_format_options(own.format, own.columns)
+            except ConfigError as error:
+                raise ConfigError(f"{one_line(name, 100)}: {error}") from None
         if self.max_length < 2:
             raise ConfigError(f"max_length must be at least 2, not {self.max_length}.")
 
@@ -68,10 +75,14 @@ class SourceFile:
 
     name: str  # unique in the run
     path: str  # as given
-    format: str  # of its rows
+    format: str  # of its rows; "mixed" where they are of several
     rows: int  # how many it holds, invalid ones included
     sha256: str  # of the file's bytes; for rows that are not in one file, of their contents in order
     unused: dict[str, int] = field(default_factory=dict[str, int])  # columns that no chat holds -> rows that fill them
+    formats: dict[str, int] = field(default_factory=dict[str, int])  # format -> rows that were read by it
+    used: list[str] = field(default_factory=list[str])  # columns that become part of a chat or of a row's name
+    untrained: dict[str, int] = field(default_factory=dict[str, int])  # why -> assistant turns that are context
+    label: str = ""  # its name in the locations of rows
 
 
 def unused_fields(file: SourceFile, most: int = 12) -> str:
@@ -79,6 +90,12 @@ def unused_fields(file: SourceFile, most: int = 12) -> str:
     named = [f"{one_line(name, 40)} ({count:,})" for name, count in list(file.unused.items())[:most]]
     more = f" and {len(file.unused) - most:,} more" if len(file.unused) > most else ""
     return f"fields that are not used (rows that fill them): {', '.join(named)}{more}"
+
+
+def untrained_turns(file: SourceFile) -> str:
+    """A sentence that says how many assistant turns of a file are context, and why."""
+    reasons = ", ".join(f"{why} ({count:,})" for why, count in file.untrained.items())
+    return f"assistant turns that are context, not trained: {reasons}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +117,7 @@ class Listing:
             if rows:
                 found.append(f"rows left out because {reason}: {len(rows):,}, such as {rows[0].location}")
         found += [f"{file.name}: {unused_fields(file)}" for file in self.files if file.unused]
+        found += [f"{file.name}: {untrained_turns(file)}" for file in self.files if file.untrained]
         if self.truncated:
             found.append(f"rows cut at the end to {max_length} tokens: {self.truncated:,}")
         return found

@@ -1,5 +1,6 @@
 """What must stay the same for a run to be resumed, and for a store to be completed or compared."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ FEATURE_KEYS = (
 )  # fmt: skip
 """Options that determine a row's features."""
 
-POOL_KEYS = ("data", "rows", "format", "columns", "shard_rows")
+POOL_KEYS = ("data", "rows", "format", "columns", "per_file", "shard_rows")
 """What may differ between two stores whose features are comparable."""
 
 
@@ -49,6 +50,7 @@ def store_identity(prepared: Prepared) -> dict[str, Any]:
         "data": _digests(prepared),
         "format": config.format,
         "columns": config.columns,
+        "per_file": {name: asdict(own) for name, own in config.per_file.items()},
     }
 
 

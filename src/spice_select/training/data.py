@@ -94,7 +94,7 @@ def training_rows(
             for tokens, example in zip(ids, pool.examples, strict=True)
         ]
         return TrainingRows(datasets.Dataset.from_dict({"input_ids": ids, "labels": labels}), len(pool.rejected))
-    if options.format or options.columns or options.skip_invalid:
+    if options.format or options.columns or options.per_file or options.skip_invalid:
         raise ConfigError(
             f"{directory}: is a run's directory, whose rows were checked when it was written; "
             "leave out --format, --column and --skip-invalid."

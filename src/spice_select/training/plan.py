@@ -10,6 +10,7 @@ import torch
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, SpiceSelectError
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolOptions
 from spice_select.pool.sources import as_list
 from spice_select.progress import Progress
@@ -60,6 +61,7 @@ class TrainingOptions:
     )
     format: str | None = None  # of the rows of a pool; None finds it
     columns: Mapping[str, str] | None = None  # field of the format -> column of the file
+    per_file: Mapping[str, FileOptions] | None = None  # the same two for single inputs, by their names
     skip_invalid: bool = False  # leave bad rows out instead of stopping
 
 
@@ -86,7 +88,8 @@ def plan_training(data: Data, options: TrainingOptions) -> TrainingPlan:
     base, base_revision = _public_name(source, config)
     if options.revision and not base_revision:
         raise ConfigError(f"revision {options.revision}: {config.model} comes from no hub; leave out --revision.")
-    reading = PoolOptions(options.format, options.columns or {}, options.skip_invalid, recipe.max_length)
+    own = options.per_file or {}
+    reading = PoolOptions(options.format, options.columns or {}, options.skip_invalid, recipe.max_length, own)
     return TrainingPlan(data, reading, recipe, split, config, source, device, base, base_revision)
 
 
