@@ -54,7 +54,7 @@ def whole_pool(inputs, tokenizer, options: PoolOptions) -> tuple[list[WholeRow],
     if refused and all(isinstance(new, Rejection) for new in rendered):
         raise TemplateError(
             f"Every row fails with this chat template; the first, {refused[0].location}: {refused[0].reason}.\n"
-            "Use the tokenizer of another model, or bring the rows to what the template allows."
+            "Name another model or template (--model, --chat-template), or bring the rows to what this one allows."
         )
     done = [_with_tokens(new, encoder, options.max_length) for new in rendered]
     rejected = [row for row in done if isinstance(row, Rejection)]

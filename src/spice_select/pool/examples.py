@@ -121,7 +121,7 @@ class _Tokeniser:
             raise TemplateError(
                 f"Every row fails with this chat template; the first, {self._refusal.location}: "
                 f"{self._refusal.reason}.\n"
-                "Use the tokenizer of another model, or bring the rows to what the template allows."
+                "Name another model or template (--model, --chat-template), or bring the rows to what this one allows."
             )
 
     def remarks(self) -> list[str]:

@@ -109,7 +109,7 @@ class ChatTemplate:
         more than `RENDER_SECONDS` or there are several named templates and no default.
         """
         source, messages = self._source(chat), self._messages(chat)
-        with _rendering():
+        with _rendering(calls=_has_calls(chat)):
             text = self._tokenizer.apply_chat_template(
                 messages[:until],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
@@ -130,7 +130,7 @@ class ChatTemplate:
         variables: dict[str, Any] = {
             **self._tokenizer.special_tokens_map, **self._variables, **chat.template_options
         }  # fmt: skip
-        with _rendering():
+        with _rendering(calls=_has_calls(chat)):
             texts, spans = render_jinja_template(
                 conversations=[messages],
                 tools=chat.tools,  # pyright: ignore[reportArgumentType]
@@ -142,7 +142,7 @@ class ChatTemplate:
 
     def _messages(self, chat: Conversation) -> list[Message]:
         """The messages; arguments of calls as JSON text where the template takes nothing else (DeepSeek V3)."""
-        if not any("tool_calls" in message for message in chat.messages):
+        if not _has_calls(chat):
             return chat.messages
         key = chat.tools is None
         if key not in self._arguments_as_text:
@@ -168,6 +168,10 @@ class ChatTemplate:
             raise TemplateError(f"No chat template can be chosen: {one_line(str(error))}") from error
 
 
+def _has_calls(chat: Conversation) -> bool:
+    return any("tool_calls" in message for message in chat.messages)
+
+
 def _with_text_arguments(messages: list[Message]) -> list[Message]:
     """The messages with the arguments of every call as JSON text."""
     return [
@@ -187,8 +191,8 @@ def _with_text_argument(call: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _rendering() -> Generator[None]:
-    """Limit the time of the template, and name its errors."""
+def _rendering(*, calls: bool) -> Generator[None]:
+    """Limit the time of the template, and name its errors; `calls` says whether the chat has tool calls."""
     try:
         with _time_limit(RENDER_SECONDS):
             yield
@@ -198,7 +202,9 @@ def _rendering() -> Generator[None]:
             "Correct the template, or use another model's tokenizer."
         ) from error
     except _RENDER_ERRORS as error:
-        raise RenderProblem(f"the chat template refuses it: {one_line(str(error)) or type(error).__name__}") from error
+        reason = one_line(str(error)) or type(error).__name__
+        known = " (a chat with tool calls, which it may not know)" if calls else ""
+        raise RenderProblem(f"the chat template refuses it: {reason}{known}") from error
 
 
 class _OutOfTime(Exception):  # noqa: N818 - it is an event, not an error of the program
