@@ -15,6 +15,7 @@ Sections = Mapping[str, tuple[str, ...]]
 
 SECTIONS: Sections = {
     "What to choose": ("budget", "method", "preset"),
+    "For what": ("target", "target_rule", "target_share", "stop_coverage", "keep_target_rows"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
     "The schedule": ("pool_size", "update_every", "seed"),
     "One choice among all rows (--pool-size all)": ("quota", "given", "exclude", "dim"),
@@ -89,6 +90,8 @@ def _option(name: str, schema: type[BaseModel]) -> Callable[[Command], Command]:
     if name in PAIRS:
         flag, metavar, _ = PAIRS[name]
         return click.option(flag, name, multiple=True, metavar=metavar, help=f"{text} Repeatable.")
+    if field.annotation == list[str]:
+        return click.option(flag, name, multiple=True, metavar="FILE[=SHARE]", help=f"{text} Repeatable.")
     if field.annotation is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     default = f"{field.default:g}" if isinstance(field.default, float) else field.default

@@ -39,8 +39,32 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetCoverage:
+    """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
+
+    `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
+    `gains` says whether choosing by this target is worth it: see `GAINS`.
+    """
+
+    rows: int
+    picks: float
+    whole: float
+    random: float
+    certificate: float
+    gains: bool
+
+
+GAINS = 1.5
+"""Random rows cover so many times less than the picks where choosing by a target gains something on a pool."""
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run in figures; `not_finite` counts rows whose loss or gradient is not finite."""
+    """A finished run in figures.
+
+    `not_finite` counts rows whose loss or gradient is not finite, `leaks` those left out because they equal a target
+    row; `coverage` is None without a target.
+    """
 
     rows: int
     budget: int
@@ -51,6 +75,8 @@ class Summary:
     median_tokens: float
     kept_median_tokens: float
     quality: Quality | None
+    coverage: TargetCoverage | None
+    leaks: int
 
 
 def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
@@ -68,7 +94,21 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
         median_tokens=statistics.median(lengths),
         kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,
         quality=_quality(records),
+        coverage=_coverage(records),
+        leaks=sum(len(record.leaks) for record in records),
     )
+
+
+def _coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
+    found = [record.target for record in records if record.target is not None]
+    if not found:
+        return None
+    picks, whole, by_chance = (
+        statistics.fmean(target.mean(getattr(target, name)) for target in found)
+        for name in ("picks", "whole", "random")
+    )
+    certificate = statistics.fmean(target.certificate for target in found)
+    return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, picks > GAINS * by_chance)
 
 
 def _shares(lines: Sequence[Line], picked: set[int]) -> list[SourceShare]:

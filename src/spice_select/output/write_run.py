@@ -111,9 +111,15 @@ def _rejected(row: Rejection) -> dict[str, Any]:
 
 
 def _pool(record: PoolRecord) -> dict[str, Any]:
-    counts = {"pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "quota": record.quota,
-              "picked": len(record.picks), "stopped_early": record.stopped_early,
-              "seconds": round(record.seconds, 3)}  # fmt: skip
+    counts: dict[str, Any] = {
+        "pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "leaks": len(record.leaks),
+        "quota": record.quota, "picked": len(record.picks), "stopped_early": record.stopped_early,
+        "seconds": round(record.seconds, 3),
+    }  # fmt: skip
+    if record.target is not None:
+        target = record.target
+        means = {name: target.mean(getattr(target, name)) for name in ("picks", "whole", "random")}
+        counts["coverage"] = {**means, "certificate": target.certificate}
     if record.measures is None:
         return counts
     everywhere = record.measures.all_directions
