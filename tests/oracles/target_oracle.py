@@ -49,20 +49,20 @@ def conflicts(vectors: Vectors, targets: Vectors, weights: np.ndarray, a: np.nda
 def greedy(
     vectors: Vectors, a: np.ndarray, against: np.ndarray, budget: int, alpha: float, given: Vectors | None = None
 ) -> list[int]:
-    """Picks by (share of the variance explained) * (1 - conflict); ties go to the lower row."""
+    """Picks by (share of the variance explained) * (1 - conflict^4); ties go to the lower row."""
     picks: list[int] = []
     start = variance(vectors, a, [], alpha, given)
     while len(picks) < budget:
         before = variance(vectors, a, picks, alpha, given)
         scores = np.full(len(vectors), -np.inf)
         for row in set(range(len(vectors))) - set(picks):
-            scores[row] = (before - variance(vectors, a, [*picks, row], alpha, given)) / start * (1 - against[row])
-        picks.append(int(np.flatnonzero(scores >= scores.max() - 1e-10)[0]))
+            scores[row] = (before - variance(vectors, a, [*picks, row], alpha, given)) / start * (1 - against[row] ** 4)
+        picks.append(int(np.flatnonzero(scores >= scores.max() - 1e-12)[0]))
     return picks
 
 
 def directed_greedy(vectors: Vectors, a: np.ndarray, against: np.ndarray, budget: int, alpha: float) -> list[int]:
-    """Picks by gain of U on A^(1/2) g, of the pool's mean square, times (1 - conflict)."""
+    """Picks by gain of U on A^(1/2) g, of the pool's mean square, times (1 - conflict^4)."""
     values, directions = np.linalg.eigh(a)
     directed = vectors @ (directions * np.sqrt(np.maximum(values, 0.0)))
     lengths = (directed**2).sum()
@@ -71,7 +71,7 @@ def directed_greedy(vectors: Vectors, a: np.ndarray, against: np.ndarray, budget
     while len(picks) < budget:
         scores = np.full(len(vectors), -np.inf)
         for row in set(range(len(vectors))) - set(picks):
-            scores[row] = selection_oracle.gain(directed, row, picks, alpha) * (1 - against[row])
+            scores[row] = selection_oracle.gain(directed, row, picks, alpha) * (1 - against[row] ** 4)
         picks.append(int(np.flatnonzero(scores >= scores.max() - 1e-9)[0]))
     return picks
 

@@ -2,8 +2,9 @@
 
 Contract: the picks of either rule in float64, by any number of processes that share the rows. The selection's
 quantities (gains, U, certificate) are those of directed features whatever the rule. A gain counts times
-1 - conflict with the target: information and variance do not see the sign of a gradient, so without this factor
-a row that points against the target would be worth as much as its opposite.
+1 - conflict^4, with the target's conflict: information and variance do not see the sign of a gradient, so without this
+factor a row that points against the target would be worth as much as its opposite. The power leaves rows alone whose
+cosine is no more than noise.
 """
 
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def choose_for_target(
 
 def _favour(pool: TargetedPool) -> Tensor:
     """The factors on gains, [n] in (0, 1]: a row that is exactly opposed ties with one that adds nothing."""
-    return (1.0 - pool.view.conflict).clamp(min=1e-15)
+    return (1.0 - pool.view.conflict.pow(4)).clamp(min=1e-15)
 
 
 def _by_variance(
@@ -101,9 +102,12 @@ def _by_variance(
     """The picks by posterior variance, and whether the early stop ended them."""
     view, ranks = pool.view, pool.uncut.ranks
     strength = read_alpha(alpha, pool.uncut.squared_norms)
-    before = None if pool.uncut_given is None else second_moment(view.seen(pool.uncut_given, ranks))
+    rows, before = view.with_noise(view.rows, pool.uncut.squared_norms, strength), None
+    if pool.uncut_given is not None:
+        norms = moments_of(pool.uncut_given, ranks).squared_norms
+        before = second_moment(view.with_noise(view.seen(pool.uncut_given, ranks), norms, strength))
     weights = favoured(limit.weights, _favour(pool))
-    engine = VarianceEngine(view.rows, view.metric, strength, weights, before, ranks)
+    engine = VarianceEngine(rows, view.metric, strength, weights, before, ranks)
     trace = greedy(engine, limit, stop_ratio, on_pick=on_pick)
     return trace.rows, trace.stopped_early
 

@@ -28,8 +28,8 @@ def select_from_features(
     values of rows that were not picked take up to a few times as long as the picks: they are computed from `features`
     when they are first read.
 
-    With a `target`, rows are picked for it, by default by posterior variance, which uses no penalty, and a gain counts
-    times 1 - the row's conflict with the target (docs/numbers.md). The selection's quantities are those of directed
+    With a `target`, rows are picked for it, by default by posterior variance, which uses no penalty. A gain counts the
+    less, the more the row points against the target (docs/numbers.md). The selection's quantities are those of directed
     features, and its `coverage` says how much of each target row is explained.
 
     Args:

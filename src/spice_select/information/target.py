@@ -1,7 +1,8 @@
 """The target: rows of what the model should learn, the metric A that they define, and features directed by it.
 
-Contract: pure functions of scaled gradients, exact in float64 up to `CUT` dimensions. Beyond, everything is seen in
-the target's directions and the pool's leading ones outside them; only coverage (`coverage.py`) counts all directions.
+Contract: pure functions of scaled gradients, exact in float64 where rows x directions are at most `EXACT`. Beyond,
+rows are seen in the target's directions and the pool's leading ones outside them, and what is cut of a row counts as
+noise of its own; only coverage (`coverage.py`) counts all directions.
 
     A = share * (sum of w_j q_j q_j^T, cut to its largest eigenpairs) + (1 - share) * (the pool's mean outer product)
 
@@ -29,8 +30,10 @@ from spice_select.information.ranks import ALONE, Ranks
 Rule = Literal["variance", "information"]
 """How rows are picked for a target: by the target's variance that they explain, or by directed information."""
 
+EXACT = 1 << 23
+"""Rows times directions up to which nothing is cut."""
 CUT = 128
-"""Directions that are kept where the features have more than twice as many dimensions."""
+"""Directions that are kept of more than twice as many, where not all are."""
 
 TARGET_DIRECTIONS = CUT // 2
 """The most eigenpairs of the target that are kept without a `rank`."""
@@ -48,7 +51,8 @@ class Target(NamedTuple):
         weights: of the rows, [t], each >= 0; None for equal ones. Their sum does not matter.
         share: of the target in A, in (0, 1]; the rest is the pool itself.
         rule: "variance" or "information".
-        rank: the most eigenpairs of the target that count; None for all up to `TARGET_DIRECTIONS`.
+        rank: the most eigenpairs of the target that count; None for all up to `TARGET_DIRECTIONS`. Of large pools at
+            most so many are seen.
 
     """
 
@@ -114,6 +118,17 @@ class TargetView:
     root: Tensor
     conflict: Tensor
 
+    def with_noise(self, seen: TensorFeatures, squared_norms: Tensor, alpha: float) -> TensorFeatures:
+        """Rows in the view's directions [n, r] for the rule of variance, given their |g|^2 [n] in all directions.
+
+        The rest rho of |g|^2 is taken to be orthogonal to all other rows, which makes it noise: M and the denominator
+        see g / sqrt(1 + alpha rho).
+        """
+        block = seen.block(0, seen.rows)
+        rest = (squared_norms - block.square().sum(dim=1)).clamp(min=0.0)
+        rest = torch.where(rest > 1e-9 * squared_norms, rest, 0.0)  # less is rounding
+        return TensorFeatures(block / (1.0 + alpha * rest).sqrt()[:, None])
+
     def seen(self, features: FeatureRows, ranks: Ranks = ALONE) -> TensorFeatures:
         """Other rows, in the view's directions."""
         return projected(features, self.basis, ranks)
@@ -126,7 +141,7 @@ class TargetView:
 def target_view(moments: Moments, target: CheckedTarget) -> TargetView:
     """See the rows of `moments` through the target; they are read once, and some of them once more."""
     values, vectors = _eigenpairs(target)
-    basis = _basis(moments, vectors)
+    basis = _basis(moments, target.rows, vectors)
     rows = projected(moments.features, basis, moments.ranks)
     total = float(moments.squared_norms.sum())
     own = basis.T @ vectors  # [r, s]
@@ -134,7 +149,7 @@ def target_view(moments: Moments, target: CheckedTarget) -> TargetView:
     block = rows.block(0, rows.rows)
     if target.share < 1.0 and total > 0:
         metric = metric + (1.0 - target.share) / total * (block.T @ block)
-    root = _root(metric)
+    root = own * (values / values.sum()).sqrt() if target.share == 1.0 else _root(metric)
     directed = block @ root
     lengths = float(directed.square().sum())
     scale = (total / lengths) ** 0.5 if lengths > 0 else 1.0
@@ -155,19 +170,29 @@ def _eigenpairs(target: CheckedTarget) -> tuple[Tensor, Tensor]:
     return values, weighted.T @ vectors / values.sqrt()
 
 
-def _basis(moments: Moments, directions: Tensor) -> Tensor:
-    """All directions, or those of the target [d, s] and the pool's leading ones outside them: [d, r]."""
+def _basis(moments: Moments, targets: Tensor, directions: Tensor) -> Tensor:
+    """Orthonormal columns [d, r] that span all rows, or the target's `directions` [d, s] and the pool's leading ones.
+
+    One process computes them.
+    """
     features, ranks = moments.features, moments.ranks
-    if features.dim <= 2 * CUT:
-        return torch.eye(features.dim, dtype=torch.float64, device=features.device)
-    basis = torch.zeros(features.dim, max(CUT, 2 * directions.shape[1]), dtype=torch.float64, device=features.device)
-    basis = basis[:, : features.dim]
+    size, dim = features.rows, features.dim
+    span = min(dim, size + len(targets))
+    if dim <= 2 * CUT or (span == dim and size * dim <= EXACT):
+        return torch.eye(dim, dtype=torch.float64, device=features.device)
+    whole = size * span <= EXACT and size * dim <= 4 * EXACT
+    width = span if whole else CUT
+    basis = directions.new_zeros(dim, width)
     if ranks.rank == 0:
-        step = -(-features.rows // _SAMPLE)
-        some = PartOfFeatures(features, torch.arange(0, features.rows, step, device=features.device))
-        basis = torch.cat([directions, _leading(some, directions, basis.shape[1] - directions.shape[1])], dim=1)
-        basis = cast(tuple[Tensor, Tensor], torch.linalg.qr(basis))[0]
-    return ranks.broadcast(basis, 0)
+        if whole:
+            found = torch.cat([targets, features.block(0, size)]).T
+        else:
+            step = -(-size // _SAMPLE)
+            some = PartOfFeatures(features, torch.arange(0, size, step, device=features.device))
+            directions = directions[:, -CUT // 2 :]
+            found = torch.cat([directions, _leading(some, directions, width - directions.shape[1])], dim=1)
+        basis = cast(tuple[Tensor, Tensor], torch.linalg.qr(found))[0]
+    return ranks.broadcast(basis.contiguous(), 0)
 
 
 def _leading(features: FeatureRows, outside: Tensor, count: int) -> Tensor:

@@ -21,6 +21,7 @@ from spice_select.information.ranks import Ranks, own_range, owner_of
 _EXACT = 256
 """Picks after which everything is computed anew from F_S, so that rounding does not add up."""
 _BLOCK = 8192
+_CACHED = 1 << 17  # numbers that stay in a processor's cache while several vectors are multiplied with them
 
 
 class VarianceEngine:
@@ -37,13 +38,14 @@ class VarianceEngine:
         self._own, self._count, self._ranks, self._alpha = own_range(rows.rows, ranks), rows.rows, ranks, alpha
         self._rows = rows.block(self._own.start, self._own.stop)  # [m, r], those of this process
         self._metric = metric
-        self._moment = torch.zeros_like(metric) if before is None else before.clone()  # F_S
+        self._moment = torch.zeros_like(metric) if before is None else before.clone()  # F_S without the recent picks
+        self._recent = metric.new_zeros(2, _EXACT, len(metric))  # g and w of the recent picks
         self._weights = None if weights is None else weights[self._own.start : self._own.stop].to(metric.device)
         self._numbers = torch.arange(len(self._rows), device=metric.device)
         self._closed = torch.zeros(len(self._rows), dtype=torch.float64, device=metric.device)  # -inf for closed rows
         self._no_conflict = torch.zeros_like(self._closed)
         self._numerators, self._remainders = torch.zeros_like(self._closed), torch.zeros_like(self._closed)
-        self._picks, self._unit = 0, 1.0
+        self._made, self._unit = 0, 1.0
         self._compute_anew()
         variance = float((metric * self._inverse).sum())
         self._unit = alpha / variance if variance > 0 else 0.0
@@ -58,7 +60,7 @@ class VarianceEngine:
     def take(self, row: int, least_gain: float) -> Pick | None:
         """As `Engine.take`."""
         alpha, vector = self._alpha, self._vector(row)
-        image = self._inverse @ vector
+        image = self._times(vector)
         remainder = max(0.0, float(vector @ image))
         gain = self._unit * max(0.0, float(image @ self._metric @ image)) / (1.0 + alpha * remainder)
         gain = self._ranks.all_reduce_max(gain)  # processors may round differently, and all must stop at the same pick
@@ -66,14 +68,15 @@ class VarianceEngine:
             return None
         w = image * (alpha / (1.0 + alpha * remainder)) ** 0.5
         directed = self._metric @ w
-        u, square = self._inverse @ directed, float(w @ directed)
-        self._moment.addr_(vector, vector)
-        self._picks += 1
-        if self._picks % _EXACT == 0:
+        u, square = self._times(directed), float(w @ directed)
+        self._recent[:, self._made] = torch.stack([vector, w])
+        self._made += 1
+        if self._made == _EXACT:
+            self._moment.addmm_(self._recent[0].T, self._recent[0])
+            self._made = 0
             self._compute_anew()
         else:
-            self._inverse.addr_(w, w, alpha=-1.0)
-            by_w, by_u = (self._rows @ torch.stack([w, u], dim=1)).unbind(dim=1)
+            by_w, by_u = self._products(w, u)
             self._numerators += by_w * (square * by_w - 2.0 * by_u)
             self._remainders -= by_w.square()
         if row in self._own:
@@ -88,13 +91,29 @@ class VarianceEngine:
     def _gains(self) -> Tensor:
         return self._unit * self._numerators.clamp(min=0.0) / (1.0 + self._alpha * self._remainders.clamp(min=0.0))
 
+    def _products(self, *vectors: Tensor) -> Tensor:
+        """<g, v> for each row g and each vector v [r]: [vectors, m]."""
+        found = self._rows.new_empty(len(vectors), len(self._rows))
+        step = max(1, _CACHED // len(self._metric))
+        for start in range(0, len(self._rows), step):
+            block = self._rows[start : start + step]
+            for place, vector in enumerate(vectors):  # one product with a matrix of few columns is several times slower
+                torch.mv(block, vector, out=found[place, start : start + step])
+        return found
+
+    def _times(self, vector: Tensor) -> Tensor:
+        """M times a vector [r]."""
+        later = self._recent[1, : self._made]
+        return self._inverse @ vector - (later @ vector) @ later
+
     def _vector(self, row: int) -> Tensor:
         own = self._rows[row - self._own.start] if row in self._own else torch.empty_like(self._metric[0])
         return own if self._ranks.size == 1 else self._ranks.broadcast(own, owner_of(row, self._count, self._ranks))
 
     def _compute_anew(self) -> None:
         """M, and numerators and remainders of all rows, from F_S."""
-        self._inverse = torch.cholesky_inverse(shifted_cholesky(self._alpha * self._moment))
+        identity = torch.eye(len(self._metric), dtype=torch.float64, device=self._metric.device)
+        self._inverse = torch.cholesky_solve(identity, shifted_cholesky(self._alpha * self._moment))
         middle = self._inverse @ self._metric @ self._inverse
         for start in range(0, len(self._rows), _BLOCK):
             places = slice(start, start + _BLOCK)

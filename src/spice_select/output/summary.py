@@ -43,7 +43,8 @@ class TargetCoverage:
     """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
 
     `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
-    `gains` says whether choosing by this target is worth it: see `GAINS`.
+    `gains` is false where random rows cover nearly as much: more than a third of what the picks do, which are less than
+    a third of the way from random rows to the whole pool.
     """
 
     rows: int
@@ -52,10 +53,6 @@ class TargetCoverage:
     random: float
     certificate: float
     gains: bool
-
-
-GAINS = 1.5
-"""Random rows cover so many times less than the picks where choosing by a target gains something on a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +105,8 @@ def _coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
         for name in ("picks", "whole", "random")
     )
     certificate = statistics.fmean(target.certificate for target in found)
-    return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, picks > GAINS * by_chance)
+    gains = 3 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
+    return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, gains)
 
 
 def _shares(lines: Sequence[Line], picked: set[int]) -> list[SourceShare]:
