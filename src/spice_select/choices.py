@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
@@ -228,3 +229,33 @@ def target_measures_of(coverage: Coverage, rule: str) -> TargetMeasures:
         serves=serves,
         certificate=coverage.certificate,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCoverage:
+    """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
+
+    `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
+    `gains` is false where random rows cover nearly as much: more than a third of what the picks do, which are less than
+    a third of the way from random rows to the whole pool.
+    """
+
+    rows: int
+    picks: float
+    whole: float
+    random: float
+    certificate: float
+    gains: bool
+
+
+def target_coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
+    """Means over the pools of `records`; None without a target."""
+    found = [record.target for record in records if record.target is not None]
+    if not found:
+        return None
+    picks, whole, by_chance = (
+        fmean(target.mean(getattr(target, name)) for target in found) for name in ("picks", "whole", "random")
+    )
+    certificate = fmean(target.certificate for target in found)
+    gains = 3 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
+    return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, gains)

@@ -12,7 +12,8 @@ from spice_select.cli.printable import printable
 
 if TYPE_CHECKING:
     from spice_select.api.result import RunResult
-    from spice_select.output.summary import Quality, Summary, TargetCoverage
+    from spice_select.choices import TargetCoverage
+    from spice_select.output.summary import Quality, Summary
 
 
 def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = (0,)) -> Table:

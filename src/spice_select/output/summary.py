@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spice_select.choices import AllDirections, PoolRecord, all_directions
+from spice_select.choices import AllDirections, PoolRecord, TargetCoverage, all_directions, target_coverage
 from spice_select.pool.types import Line
 
 
@@ -36,23 +36,6 @@ class Quality:
     mean_conflict: float
     norm_overlap: float
     all_directions: AllDirections | None
-
-
-@dataclass(frozen=True, slots=True)
-class TargetCoverage:
-    """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
-
-    `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
-    `gains` is false where random rows cover nearly as much: more than a third of what the picks do, which are less than
-    a third of the way from random rows to the whole pool.
-    """
-
-    rows: int
-    picks: float
-    whole: float
-    random: float
-    certificate: float
-    gains: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +74,9 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
         median_tokens=statistics.median(lengths),
         kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,
         quality=_quality(records),
-        coverage=_coverage(records),
+        coverage=target_coverage(records),
         leaks=sum(len(record.leaks) for record in records),
     )
-
-
-def _coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
-    found = [record.target for record in records if record.target is not None]
-    if not found:
-        return None
-    picks, whole, by_chance = (
-        statistics.fmean(target.mean(getattr(target, name)) for target in found)
-        for name in ("picks", "whole", "random")
-    )
-    certificate = statistics.fmean(target.certificate for target in found)
-    gains = 3 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
-    return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, gains)
 
 
 def _shares(lines: Sequence[Line], picked: set[int]) -> list[SourceShare]:
