@@ -236,8 +236,8 @@ class TargetCoverage:
     """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
 
     `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
-    `gains` is false where random rows cover nearly as much: more than a third of what the picks do, which are less than
-    a third of the way from random rows to the whole pool.
+    `gains` is false where random rows cover nearly as much: more than a quarter of what the picks do, which are less
+    than a third of the way from random rows to the whole pool.
     """
 
     rows: int
@@ -257,5 +257,5 @@ def target_coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
         fmean(target.mean(getattr(target, name)) for target in found) for name in ("picks", "whole", "random")
     )
     certificate = fmean(target.certificate for target in found)
-    gains = 3 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
+    gains = 4 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
     return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, gains)
