@@ -48,7 +48,7 @@ def content(store: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [3])
 def test_choosing_together_is_choosing_alone(processes):
-    """120 problems: limits, given rows, principal directions, ties, early stops, fewer rows than processes."""
+    """120 problems: targets, limits, given rows, principal directions, ties, early stops, fewer rows than processes."""
     done = launched(processes, shared_picks.__file__)
     assert f"{processes} processes agree" in done.stdout
 

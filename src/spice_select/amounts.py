@@ -1,4 +1,4 @@
-"""Amounts as users write them: budgets ('10%', '500', '2Mtok') and quotas ('20%', '10%..30%')."""
+"""Amounts as users write them: budgets ('10%', '500', '2Mtok'), quotas ('20%', '10%..30%') and shares ('80%')."""
 
 import math
 from decimal import Decimal, InvalidOperation
@@ -79,3 +79,22 @@ def _share(text: str) -> Share:
     if not 0 <= share.value <= (1 if share.of_picks else 1 << 40):
         raise ValueError
     return share
+
+
+def parse_share(text: str) -> float:
+    """A share such as '80%' or '0.8', in (0, 1]. Raises `ValueError`, which shows the forms, if `text` is none."""
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"'{text}' is not a share; write 80% or 0.8, above 0 and at most 100%")
+    return share
+
+
+def parse_target(text: str) -> tuple[str, float | None]:
+    """The place of a target and its share: 'math.jsonl=70%', or 'math.jsonl' with None."""
+    place, _, share = text.rpartition("=")
+    if place and share.endswith("%"):
+        return place, parse_share(share)
+    return text, None

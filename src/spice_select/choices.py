@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
 from torch import Tensor
 
-from spice_select.information import Selection
+from spice_select.information import Coverage, Selection
 
 _CHECKED = ConfigDict(strict=True, revalidate_instances="always")  # for records read from a file
 
@@ -58,6 +59,33 @@ class Measures:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetMeasures:
+    """What the picks of a pool cover of each of t target rows; see `Coverage`.
+
+    `start`, `picks`, `whole` and `random` are coverages [t]; `curve` is the mean coverage after each number of picks in
+    `counts`. `serves` holds for each pick the places of up to three target rows whose coverage it raised most, and by
+    how much. `certificate` is the target's variance that the picks explain over what the whole pool does.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+    rule: str
+    weights: list[float]
+    conflict: list[float]
+    start: list[float]
+    picks: list[float]
+    whole: list[float]
+    random: list[float]
+    counts: list[int]
+    curve: list[float]
+    serves: list[list[tuple[int, float]]]
+    certificate: float
+
+    def mean(self, coverage: Sequence[float]) -> float:
+        """The weighted mean of a coverage [t]."""
+        return sum(weight * value for weight, value in zip(self.weights, coverage, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class BadRow:
     """A row that cannot be chosen: `row` is its example index, `reason` a short sentence such as "its loss is ..."."""
 
@@ -73,7 +101,7 @@ class PoolRecord:
     """One finished pool.
 
     `rows` holds example indices of the rows that could be chosen; `picks` places in `rows`, in the order of picking;
-    `bad` the rows whose loss or gradient is not finite.
+    `bad` the rows whose loss or gradient is not finite, `leaks` those left out because they equal a target row.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
@@ -85,6 +113,8 @@ class PoolRecord:
     seconds: float
     measures: Measures | None
     bad: list[BadRow] = field(default_factory=list[BadRow])
+    target: TargetMeasures | None = None
+    leaks: list[BadRow] = field(default_factory=list[BadRow])
 
     @property
     def picked_rows(self) -> list[int]:
@@ -94,7 +124,7 @@ class PoolRecord:
     @property
     def all_rows(self) -> list[int]:
         """Example indices of the pool's rows; those that could not be chosen come last."""
-        return [*self.rows, *(bad.row for bad in self.bad)]
+        return [*self.rows, *(left.row for left in (*self.bad, *self.leaks))]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; floats survive JSON exactly."""
@@ -103,10 +133,17 @@ class PoolRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "PoolRecord":
         """Inverse of `to_json`."""
-        plain = {key: value for key, value in data.items() if key not in ("measures", "bad")}
-        return cls(
-            **plain, measures=_measures_from(data["measures"]), bad=[BadRow(**bad) for bad in data.get("bad", [])]
-        )
+        plain = {key: value for key, value in data.items() if key not in ("measures", "bad", "leaks", "target")}
+        bad, leaks = ([BadRow(**row) for row in data.get(key, [])] for key in ("bad", "leaks"))
+        target = _target_from(data.get("target"))
+        return cls(**plain, measures=_measures_from(data["measures"]), bad=bad, leaks=leaks, target=target)
+
+
+def _target_from(data: dict[str, Any] | None) -> TargetMeasures | None:
+    if data is None:
+        return None
+    serves = [[(row, share) for row, share in pick] for pick in data["serves"]]  # JSON has no tuples
+    return TargetMeasures(**dict(data, serves=serves))
 
 
 def _measures_from(data: dict[str, Any] | None) -> Measures | None:
@@ -166,3 +203,59 @@ def measures_of(
         guarantee=selection.guarantee,
         all_directions=all_directions,
     )
+
+
+SERVED, POINTS = 3, 200
+"""Target rows that are named for a pick; points of the curve of coverage."""
+
+
+def target_measures_of(coverage: Coverage, rule: str) -> TargetMeasures:
+    """The record of a `Coverage`."""
+    steps = coverage.steps
+    most = min(SERVED, steps.shape[1])
+    best = steps.topk(most, dim=1)
+    pairs = zip(
+        cast("list[list[int]]", best.indices.tolist()), cast("list[list[float]]", best.values.tolist()), strict=True
+    )
+    serves = [[(row, share) for row, share in zip(rows, shares, strict=True) if share > 0] for rows, shares in pairs]
+    means = coverage.mean(coverage.start) + (steps @ coverage.weights).cumsum(0)
+    counts = sorted({round(i * (len(means) - 1) / (POINTS - 1)) for i in range(POINTS)}) if len(means) else []
+    each = ("weights", "conflict", "start", "picks", "whole", "random")
+    return TargetMeasures(
+        rule=rule,
+        **{name: getattr(coverage, name).tolist() for name in each},
+        counts=[place + 1 for place in counts],
+        curve=[float(means[place]) for place in counts],
+        serves=serves,
+        certificate=coverage.certificate,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCoverage:
+    """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
+
+    `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
+    `gains` is false where random rows cover nearly as much: more than a quarter of what the picks do, which are less
+    than a third of the way from random rows to the whole pool.
+    """
+
+    rows: int
+    picks: float
+    whole: float
+    random: float
+    certificate: float
+    gains: bool
+
+
+def target_coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
+    """Means over the pools of `records`; None without a target."""
+    found = [record.target for record in records if record.target is not None]
+    if not found:
+        return None
+    picks, whole, by_chance = (
+        fmean(target.mean(getattr(target, name)) for target in found) for name in ("picks", "whole", "random")
+    )
+    certificate = fmean(target.certificate for target in found)
+    gains = 4 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
+    return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, gains)

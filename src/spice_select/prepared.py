@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from spice_select.amounts import parse_target
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.progress import Progress
@@ -19,7 +20,10 @@ from spice_select.proxy.lora import Proxy, attach_lora
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A pool that was read, and the model for its gradients; `about` describes the model for the manifest."""
+    """A pool that was read, and the model for its gradients; `about` describes the model for the manifest.
+
+    `targets` are the pools of what rows are chosen for, one for each target of `config`.
+    """
 
     config: RunConfig
     pool: Pool
@@ -27,6 +31,7 @@ class Prepared:
     about: dict[str, Any] = field(repr=False)
     source: loading.ModelSource
     device: torch.device
+    targets: list[Pool] = field(default_factory=list[Pool])
 
     @property
     def hub_name(self) -> str:
@@ -66,11 +71,13 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     tokenizer = loading.load_tokenizer(source)
     options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, config.per_file)
     pool = read_pool(inputs, tokenizer, options, progress.note)
+    alike = PoolOptions(skip_invalid=config.skip_invalid, max_length=config.max_length)
+    targets = [read_pool([parse_target(place)[0]], tokenizer, alike, progress.note) for place in config.target]
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
     about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}
     if source.chat_template is not None:
         about["chat_template"] = f"sha256:{hashlib.sha256(source.chat_template.encode()).hexdigest()}"
-    return Prepared(config, pool, tokenizer, about, source, device)
+    return Prepared(config, pool, tokenizer, about, source, device, targets)
 
 
 def report_pool(pool: Pool, config: RunConfig, purpose: str, progress: Progress) -> None:

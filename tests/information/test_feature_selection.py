@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from spice_select import select_from_features, select_from_gram
 from spice_select.information import SelectionInputError, lazy_engine, principal_gram, random_draws, random_information
+from spice_select.information.choosing import choose_rows
 from spice_select.information.features import ScaledFeatures, TensorFeatures
-from spice_select.information.from_features import choose_rows
 from spice_select.information.gram_engine import GramEngine
 from spice_select.information.greedy import greedy
 from spice_select.information.lazy_engine import LazyEngine

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from spice_select.information import CostLimit, GroupLimit, Limit, RowLimit, Selection, TensorFeatures
-from spice_select.information.from_features import choose_rows
+from spice_select.information.choosing import choose_rows
 from spice_select.information.gram_engine import GramEngine
 from spice_select.information.greedy import greedy
 from spice_select.information.moments import moments_of

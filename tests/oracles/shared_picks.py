@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from spice_select.distributed.process_group import all_gather_texts, process_group
+from spice_select.information.choosing import choose_rows
 from spice_select.information.features import TensorFeatures
-from spice_select.information.from_features import choose_rows
+from spice_select.information.for_target import choose_for_target, targeted
 from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLimit
 from spice_select.information.moments import moments_of, principal_directions, projected
 from spice_select.information.objective import random_draws
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.information.selection import Selection
+from spice_select.information.target import Target, read_target
 
 
 def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, TensorFeatures | None, int | None]:
@@ -50,7 +52,13 @@ def choose(seed: int, ranks: Ranks) -> tuple[Selection, Tensor]:
         features = projected(features, directions, ranks)
         given = None if given is None else projected(given, directions, ranks)
         known = moments_of(features, ranks)
-    found = choose_rows(known, limit, 0.7, penalty, stop_ratio, given)
+    if seed % 3 == 1:
+        rows = torch.randn(3, features.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        target = Target(rows, share=0.7 if seed % 2 else 1.0, rule="variance" if seed % 4 else "information")
+        pool = targeted(known, read_target(target, features.dim, features.device), given)
+        found = choose_for_target(pool, limit, 0.7, penalty, stop_ratio, 0.9 if seed % 5 == 0 else None)
+    else:
+        found = choose_rows(known, limit, 0.7, penalty, stop_ratio, given)
     generator = torch.Generator().manual_seed(seed)
     by_chance = random_draws(features, limit, found.indices, 0.7, 5, generator, given, ranks)
     return found, by_chance
@@ -67,6 +75,10 @@ def main() -> None:
             for name in ("bound", "ratio"):
                 assert abs(getattr(one.certificate, name) - getattr(other.certificate, name)) < 1e-7, seed
             assert abs(one.curvature - other.curvature) < 1e-6, seed
+            for name in () if one.coverage is None else ("steps", "whole", "random", "conflict"):
+                torch.testing.assert_close(
+                    getattr(one.coverage, name), getattr(other.coverage, name), rtol=0.0, atol=1e-8
+                )
             torch.testing.assert_close(by_chance, expected, rtol=0.0, atol=1e-9)
         gathered = all_gather_texts(ranks, "ü" * ranks.rank)
         assert gathered == ["ü" * rank for rank in range(ranks.size)]

@@ -20,7 +20,7 @@ from oracles.pool_families import FAMILIES, TEMPLATES, tokenizer_of, with_templa
 from oracles.pool_masks import assistant_characters, expected_tokens
 from spice_select.errors import OutputError, PoolError
 from spice_select.files.directory import TOKENS
-from spice_select.output.recipes import Target, trainer_files
+from spice_select.output.recipes import ModelToTrain, trainer_files
 from spice_select.output.summary import SourceShare, Summary
 from spice_select.output.trainers import (
     TRAIN_FILE,
@@ -86,7 +86,7 @@ def summary_of(rows: int) -> Summary:
     return Summary(rows * 10, rows, rows, 0, 0, sources, 1.0, 1.0, None)
 
 
-def files_for(target: Target) -> dict[str, str]:
+def files_for(model: ModelToTrain) -> dict[str, str]:
     """The trainers' files of a run."""
     return trainer_files(target, summary_of(2))
 
@@ -194,7 +194,7 @@ def test_tools_and_arguments_are_json_text() -> None:
 
 @pytest.mark.parametrize("model", ["org/name", 'C:\\models\\it\'s "mine"', "- a: #b", "モデル", "a\nb", "{x}"])
 def test_any_model_name_survives_in_every_file(model: str) -> None:
-    files = files_for(Target(model))
+    files = files_for(ModelToTrain(model))
     assert yaml.safe_load(files["axolotl.yaml"])["base_model"] == model
     assert yaml.safe_load(files["llamafactory.yaml"])["model_name_or_path"] == model
     names = [
@@ -206,7 +206,7 @@ def test_any_model_name_survives_in_every_file(model: str) -> None:
 
 
 def test_the_three_recipes_are_one() -> None:
-    files = files_for(Target("m", 777))
+    files = files_for(ModelToTrain("m", 777))
     axolotl, factory = (yaml.safe_load(files[name]) for name in ("axolotl.yaml", "llamafactory.yaml"))
     calls = {
         keyword.arg: keyword.value.value
@@ -231,7 +231,7 @@ def test_the_three_recipes_are_one() -> None:
 
 
 def test_the_readme_names_every_file() -> None:
-    files = files_for(Target("m"))
+    files = files_for(ModelToTrain("m"))
     for name in {*files, TRAIN_FILE, "selected.jsonl"} - {"README.md"}:
         assert f"`{name}`" in files["README.md"]
 
@@ -244,7 +244,7 @@ def test_the_other_trainers_get_the_selections_tokens(
     tokenizer = chatml_with_tools()
     tokenizer.save_pretrained(tmp_path / "model")
     path = saved(tmp_path, *KINDS.values())
-    for name, text in files_for(Target(str(tmp_path / "model"), 64)).items():
+    for name, text in files_for(ModelToTrain(str(tmp_path / "model"), 64)).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     config = yaml.safe_load((tmp_path / f"{trainer}.yaml").read_text(encoding="utf-8"))
     place = config["tokenized_path"] if trainer == "llamafactory" else config["datasets"][0]["path"]
@@ -294,7 +294,7 @@ def test_trl_trains_on_exactly_the_assistants_tokens(tmp_path: Path, monkeypatch
 
     chats = [KINDS[name] for name in ("single", "multi", "tools", "calls", "context")]
     saved(tmp_path, *chats)
-    (tmp_path / "train_trl.py").write_text(files_for(Target(str(model)))["train_trl.py"], encoding="utf-8")
+    (tmp_path / "train_trl.py").write_text(files_for(ModelToTrain(str(model)))["train_trl.py"], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     trainer = runpy.run_path("train_trl.py")["trainer"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -159,7 +159,9 @@ def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: boo
 
     per_token, tokens, memory = _measure(prepared, proxy, shards, project)
     trained = config.warmup_steps * config.update_batch_size * prepared.pool.total_tokens / count if warm_up else 0.0
-    seconds = {"gradients": per_token * tokens, "proxy training": per_token * trained}
+    target = _target_size(prepared)
+    disk += 2 * config.dim * target.rows + 4 * proxy.parameters * len(prepared.targets)
+    seconds = {"gradients": per_token * (tokens + target.tokens), "proxy training": per_token * trained}
     shard = 3 * 4 * config.dim * size  # features of its batches, the table they form, and its bytes
     return _forecast(prepared, seconds, memory + shard, disk + 2 * config.dim * count + 4 * proxy.parameters)
 
@@ -176,7 +178,9 @@ def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budge
 
     per_token, tokens, memory = _measure(prepared, proxy, [pool.rows for pool in used], multiply)
     room, dtype = int(config.gradient_memory * GIB), proxy.model.dtype
-    held = rows_held(proxy.batches(lengths[used[0].rows].tolist()))
+    target = _target_size(prepared)
+    held = rows_held(proxy.batches(lengths[used[0].rows].tolist())) + target.rows
+    tokens += target.tokens * len(used)  # its gradients are computed with those of each pool
     passes = len(layer_groups(proxy.layers, held, room, dtype))
     unused = sum(pool.quota for pool in cut_cycles(pools, config.update_every)[-1])  # the proxy trains on no last picks
     rows = config.warmup_steps * config.update_batch_size + budget - unused
@@ -184,8 +188,18 @@ def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budge
     seconds = {"gradients": per_token * tokens * passes, "proxy training": per_token * trained}
     state = STATE_BYTES * proxy.parameters
     waiting = min(room, held * proxy.parameters * dtype.itemsize)
-    grams = sum(8 * len(pool.rows) ** 2 for pool in used)
+    grams = sum(8 * (len(pool.rows) + target.rows) ** 2 for pool in used)
     return _forecast(prepared, seconds, memory + waiting + state, disk + 2 * state + grams)
+
+
+class _Size(NamedTuple):
+    rows: int
+    tokens: int
+
+
+def _target_size(prepared: Prepared) -> _Size:
+    pools = prepared.targets
+    return _Size(sum(len(pool.examples) for pool in pools), sum(pool.total_tokens for pool in pools))
 
 
 def _measure(
@@ -237,6 +251,7 @@ def _text_bytes(prepared: Prepared) -> int:
 def _results_bytes(prepared: Prepared, budget: int) -> int:
     """The texts in the checkpoint, the chosen rows twice (as read, and for trainers), tables and the report."""
     pool, texts = prepared.pool, _text_bytes(prepared)
+    texts += sum(_text_bytes(replace(prepared, pool=target)) for target in prepared.targets)
     wanted = prepared.config.budget_tokens
     share = budget / len(pool.examples) if wanted is None else wanted / max(1, pool.trained_tokens)
     lines = 300 * len(pool.examples)  # of scores.parquet, and the checkpoint's record of each row

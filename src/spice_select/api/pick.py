@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spice_select.amounts import parse_target
 from spice_select.api.finish_run import finish_run
 from spice_select.api.gradients import PICK_OPTIONS
 from spice_select.api.result import RunResult
@@ -14,12 +15,13 @@ from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.files.records import file_digest
 from spice_select.information.ranks import Ranks
-from spice_select.output.recipes import Target
+from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.loading import pick_device
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.extraction import open_given
+from spice_select.schedule.targets import open_targets
 from spice_select.schedule.whole_pool import choose_from_store
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.layout import AGAIN, MANIFEST
@@ -56,34 +58,44 @@ def pick(
         store = GradientStore.open(store, pick_device(str(options.get("device", "auto"))))
     with process_group() as ranks:
         if output is None:
-            return _choose(store, options, reporter, watch, ranks)
+            return _choose(store, _pick_config(store, options, reporter), reporter, watch, ranks)
         directory = Path(output)
-        given = [] if options.get("given") is None else [Path(options["given"])]
-        refuse_own_inputs(directory, [], [store.path, *given])
+        config = _pick_config(store, options, reporter)
+        others = [Path(place) for place in (config.given, *target_places(config)) if place is not None]
+        refuse_own_inputs(directory, [], [store.path, *others])
         with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
-            result = replace(_choose(store, options, reporter, watch, ranks), output=directory)
-            # The digest is that of the store's manifest, which lists the digests of all other files.
-            about_store = {"path": str(store.path.resolve()), "sha256": file_digest(store.path / MANIFEST)}
-            identity = {"store": about_store, **result.config.model_dump()}
+            result = replace(_choose(store, config, reporter, watch, ranks), output=directory)
+            about_store, *about_targets = (_about(place) for place in (store.path, *target_places(config)))
+            origin = {"model": store.about["model"], "store": about_store, "target": about_targets}
+            identity = {"store": about_store, "target_stores": about_targets, **config.model_dump()}
             checkpoint = Checkpoint(directory / CHECKPOINT)
             opened.begin(lambda: checkpoint.start(identity), lambda: checkpoint.verify(identity))
             if ranks.rank == 0:
                 checkpoint.save_record(result.records[0])
                 about = store.about
-                target = Target(about["hub_name"], result.config.max_length, about.get("chat_template"))
-                finish_run(result, target, {"model": store.about["model"], "store": about_store}, reporter, watch)
+                model = ModelToTrain(about["hub_name"], result.config.max_length, about.get("chat_template"))
+                finish_run(result, model, origin, reporter, watch)
             barrier(ranks)
     return result
 
 
-def _choose(
-    store: GradientStore, options: dict[str, Any], progress: Progress, watch: Stopwatch, ranks: Ranks
-) -> RunResult:
+def target_places(config: RunConfig) -> list[str]:
+    """The directories of the target stores."""
+    return [parse_target(place)[0] for place in config.target]
+
+
+def _about(store: str | Path) -> dict[str, str]:
+    """A store for the record; the digest is that of its manifest, which lists the digests of all other files."""
+    return {"path": str(Path(store).resolve()), "sha256": file_digest(Path(store) / MANIFEST)}
+
+
+def _choose(store: GradientStore, config: RunConfig, progress: Progress, watch: Stopwatch, ranks: Ranks) -> RunResult:
     with watch.time("reading"):
-        config, listing = _pick_config(store, options, progress), store.listing
-    given = open_given(config, store.identity, str(store.path), store.device)
+        listing = store.listing
+        given = open_given(config, store.identity, str(store.path), store.device)
+        targets = open_targets(config, store.identity, store)
     with watch.time("selection"):
-        record = choose_from_store(store, config, given, progress, ranks)
+        record = choose_from_store(store, config, given, targets, progress, ranks)
     progress.note(f"{len(record.picks):,} picks; {store.bytes_read / 1e6:,.0f} MB of features were read")
     chosen, summary = store.chats(chosen_rows([record])), summarise(listing.lines, [record])
     return RunResult(config, listing, [*chosen], [record], summary, None, watch.seconds)

@@ -9,7 +9,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from spice_select.config import GREEDY, WITHOUT_MODEL, RunConfig
 from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
-from spice_select.output.recipes import Target
+from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
@@ -28,7 +28,7 @@ from spice_select.prepared import Prepared, merged_config, prepare, report_pool
 from spice_select.progress import NoProgress, Progress
 from spice_select.row_tables import write_texts
 from spice_select.schedule.budget import limit_of, lines_at, without_excluded
-from spice_select.schedule.checkpoint import TEXTS, Checkpoint
+from spice_select.schedule.checkpoint import TARGET, TEXTS, Checkpoint
 from spice_select.schedule.choose import choose
 from spice_select.schedule.extraction import open_given
 from spice_select.schedule.identity import run_identity, store_identity
@@ -81,8 +81,8 @@ def _select(
             prepared = prepare(inputs, config, progress)
             budget, given = plan(prepared, progress)
         config, pool, listing = prepared.config, prepared.pool, prepared.pool.listing()
-        own = [file.path for file in pool.files] + [config.chat_template or ""]
-        refuse_own_inputs(directory, own, [] if given is None else [given.path])
+        read = [file.path for read in (pool, *prepared.targets) for file in read.files] + [config.chat_template or ""]
+        refuse_own_inputs(directory, read, [] if given is None else [given.path])
         checkpoint, identity = Checkpoint(directory / CHECKPOINT), run_identity(prepared, ranks.size)
         if opened.state != "new":
             checkpoint.verify(identity)  # before time is spent on the model
@@ -100,8 +100,13 @@ def _select(
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in GREEDY:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
-            target = Target(prepared.hub_name, config.max_length, prepared.source.chat_template)
-            finish_run(result, target, {"model": prepared.about}, progress, watch, page=page)
+                if prepared.targets:
+                    rows = [example for target in prepared.targets for example in target.examples]
+                    write_texts(checkpoint.directory / TARGET, rows)
+            files = [asdict(file) for target in prepared.targets for file in target.files]
+            origin = {"model": prepared.about, "target": files}
+            model = ModelToTrain(prepared.hub_name, config.max_length, prepared.source.chat_template)
+            finish_run(result, model, origin, progress, watch, page=page)
         barrier(ranks)
     return result
 
@@ -120,4 +125,7 @@ def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | N
     tokens = config.budget_tokens
     purpose = f"keeping {budget:,}" if tokens is None else f"keeping about {tokens:,} trained tokens"
     report_pool(pool, config, purpose, progress)
+    for target in prepared.targets:
+        names = ", ".join(file.name for file in target.files)
+        report_pool(target, config, f"the target, {names}", progress)
     return budget, given

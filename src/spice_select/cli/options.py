@@ -16,6 +16,7 @@ Sections = Mapping[str, tuple[str, ...]]
 
 SECTIONS: Sections = {
     "What to choose": ("budget", "method", "preset"),
+    "For what": ("target", "target_rule", "target_share", "stop_coverage", "keep_target_rows"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
     "The schedule": ("pool_size", "update_every", "seed"),
     "One choice among all rows (--pool-size all)": ("quota", "given", "exclude", "dim"),
@@ -30,6 +31,7 @@ REPEATED = {
     "format": ("--format", "[FILE=]NAME", " Of one input: pool.json=alpaca."),
     "columns": ("--column", "[FILE:]FIELD=COLUMN", " Of one input: pool.json:prompt=question."),
     "quota": ("--quota", "SOURCE=SHARE", ""),
+    "target": ("--target", "FILE[=SHARE]", ""),
 }
 """Fields whose option may be given several times: that option, how it is written, what else its help says."""
 

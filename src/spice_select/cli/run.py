@@ -17,6 +17,7 @@ EPILOG = """\b
 Examples:
   spice-select run pool.jsonl --output chosen
   spice-select run math.jsonl.gz chat.parquet --budget 5000 --model ./qwen --output chosen
+  spice-select run pool.jsonl --target task.jsonl --output chosen  rows that help with the task of task.jsonl
   spice-select run pool.jsonl --stop-ratio 0.5 --output chosen     SPICE+: the budget is an upper limit
   spice-select run pool.jsonl --method random --output baseline
   spice-select run --config chosen/run.yaml --output again         repeat a run

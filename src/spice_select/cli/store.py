@@ -24,6 +24,7 @@ Examples:
 """
 PICK: Sections = {
     "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
+    "For what": SECTIONS["For what"],
     "The score": SECTIONS["The score"],
     "Machine": ("device", "parquet"),
 }
@@ -36,6 +37,10 @@ Examples:
 What to add to rows that you train on already:
   spice-select gradients mine.jsonl --proxy-of store --output mine
   spice-select pick store --given mine --budget 1000 --output added
+\b
+What makes the model good at the task of task.jsonl:
+  spice-select gradients task.jsonl --proxy-of store --output target
+  spice-select pick store --target target --budget 5% --output chosen
 """
 
 
@@ -43,7 +48,9 @@ What to add to rows that you train on already:
 @click.argument("pools", nargs=-1, metavar="POOL...")
 @config_options(*(name for names in GRADIENTS.values() for name in names if name != "proxy_of"))
 @click.option(
-    "--proxy-of", metavar="STORE", help="Use the proxy of this store, so that `pick` accepts either store as --given."
+    "--proxy-of",
+    metavar="STORE",
+    help="Use the proxy of this store, so that `pick` accepts one store as --given or --target of the other.",
 )
 @dry_run_option
 @click.option(
@@ -86,7 +93,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 )  # fmt: skip
 @click.option("--method", metavar="|".join(GREEDY), help="spice, or fisher (penalty 0).  [spice]")
 @click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
-@config_options("quota", "given", "exclude", *SECTIONS["The score"], *PICK["Machine"])
+@config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], *PICK["Machine"])
 @click.option("--output", metavar="DIR", help="Directory of the results.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:

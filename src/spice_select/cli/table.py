@@ -12,6 +12,7 @@ from spice_select.cli.printable import printable
 
 if TYPE_CHECKING:
     from spice_select.api.result import RunResult
+    from spice_select.choices import TargetCoverage
     from spice_select.output.summary import Quality, Summary
 
 
@@ -72,18 +73,39 @@ def _figures(result: "RunResult") -> dict[str, str]:
     if summary.not_finite:
         why = "their loss or gradient is not finite: column problem of scores.parquet"
         figures["rows not choosable"] = f"{summary.not_finite:,}; {why}"
+    if summary.leaks:
+        figures["rows left out"] = (
+            f"{summary.leaks:,}, because they equal a target row: column problem of scores.parquet"
+        )
+    if summary.coverage is not None:
+        figures |= _coverage(summary.coverage)
     if summary.quality is not None:
         size = "as many random rows" if result.config.budget_tokens is None else "random rows of as many tokens"
-        figures |= _quality(summary.quality, size)
+        figures |= _quality(summary.quality, size, directed=summary.coverage is not None)
     parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
 
 
-def _quality(quality: "Quality", size: str) -> dict[str, str]:
+def _coverage(coverage: "TargetCoverage") -> dict[str, str]:
+    rows = f"{coverage.rows:,} target row{'s' if coverage.rows > 1 else ''}"
+    figures = {
+        "coverage of the target": f"{coverage.picks:.1%} by the picks, {coverage.whole:.1%} by the whole pool, "
+        f"{coverage.random:.1%} by random rows (mean of {rows})",
+        "target explained": f"{coverage.certificate:.1%} of what the whole pool explains; no choice explains more",
+    }
+    if not coverage.gains:
+        figures["note"] = NO_GAIN
+    return figures
+
+
+NO_GAIN = "choosing by this target gains nothing on this pool: random rows explain nearly as much of it as the picks"
+
+
+def _quality(quality: "Quality", size: str, *, directed: bool) -> dict[str, str]:
     by_chance, everywhere = quality.random_information, quality.all_directions
     ratio = f", {quality.information / by_chance:.2f} times as much" if by_chance > 0 else ""
     best, lowest = f"{quality.certificate:.1%}", f"{quality.lowest_certificate:.1%}"
-    where = "" if everywhere is None else " in the principal directions"
+    where = " towards the target" if directed else "" if everywhere is None else " in the principal directions"
     figures = {
         "among the largest norms": f"{quality.norm_overlap:.0%} of the picks",
         "mean conflict": f"{quality.mean_conflict:.4f}",

@@ -6,10 +6,13 @@ What is imported here is what the rest of the project uses.
 # pyright: reportUnusedImport=false
 
 from spice_select.information.checks import SelectionInputError
+from spice_select.information.choosing import choose_rows
+from spice_select.information.coverage import Coverage
 from spice_select.information.diagnostics import Theorem4, half_life, theorem4
 from spice_select.information.features import FeatureRows, PartOfFeatures, ScaledFeatures, TensorFeatures
-from spice_select.information.from_features import choose_rows, select_from_features
-from spice_select.information.from_gram import select_from_gram, select_in_order
+from spice_select.information.for_target import TargetedPool, choose_for_target, targeted
+from spice_select.information.from_features import select_from_features
+from spice_select.information.from_gram import TargetBlocks, select_from_gram, select_in_order, targeted_gram
 from spice_select.information.gram import (
     Gram,
     Scale,
@@ -25,3 +28,5 @@ from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLim
 from spice_select.information.moments import Moments, moments_of, principal_directions, projected, second_moment
 from spice_select.information.objective import information, random_draws, random_information, subset_information
 from spice_select.information.selection import Selection
+from spice_select.information.similar import close_pairs
+from spice_select.information.target import CheckedTarget, Rule, Target, read_target

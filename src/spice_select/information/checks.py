@@ -46,11 +46,11 @@ def read_matrix(values: MatrixLike, name: str, shape: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=native, order="C"))
 
 
-def read_features(features: MatrixLike) -> Tensor:
-    """Check the form of n x d features and return them as a tensor, in their own type and place."""
-    raw = read_matrix(features, "features", "n x d")
+def read_features(features: MatrixLike, name: str = "features") -> Tensor:
+    """Check the form of n x d features, and return them as a tensor, in their own type and place."""
+    raw = read_matrix(features, name, "n x d")
     if raw.ndim != 2 or 0 in raw.shape:
-        raise SelectionInputError(f"features have shape {tuple(raw.shape)}; pass n x d numbers, one row per example.")
+        raise SelectionInputError(f"{name} have shape {tuple(raw.shape)}; pass n x d numbers, one row per example.")
     return raw
 
 

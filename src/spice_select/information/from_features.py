@@ -1,45 +1,36 @@
-"""Choosing among n rows given as features, one vector of d dimensions a row: exact, without an n x n matrix.
+"""Choosing among n rows given as features, one vector of d dimensions a row.
 
-Contract: the picks, gains and conflicts of `select_from_gram(features @ features.T, ...)`, in memory of d (k + d)
-values and a few a row. Features are read as often as needed and never copied whole.
-
-    selection = select_from_features(gradients, budget=1000, alpha=1.0)
+selection = select_from_features(gradients, budget=1000, alpha=1.0)
+selection = select_from_features(gradients, budget=1000, alpha=1.0, target=gradients_of_what_to_learn)
 """
 
-from collections.abc import Callable, Sequence
-
-import torch
-
-from spice_select.information.certificate import eigenvalue_bound
-from spice_select.information.checks import (
-    MatrixLike,
-    SelectionInputError,
-    read_alpha,
-    read_budget,
-    read_features,
-    read_penalty,
-    read_stop_ratio,
-)
-from spice_select.information.features import FeatureRows, TensorFeatures, own_blocks
-from spice_select.information.greedy import Trace, greedy
-from spice_select.information.lazy_engine import LazyEngine
-from spice_select.information.limits import CostLimit, Limit, RowLimit
-from spice_select.information.mean_direction import MeanDirection
-from spice_select.information.moments import Moments, moments_of
-from spice_select.information.selection import AllRows, Selection, record
-
-_EVERY_PREFIX = 1 << 21
-"""The certificate takes the tightest bound of all prefixes of the picks where n d and n k are at most this."""
+from spice_select.information.checks import MatrixLike, read_budget, read_features
+from spice_select.information.choosing import choose_rows
+from spice_select.information.features import FeatureRows, TensorFeatures
+from spice_select.information.for_target import as_target, choose_for_target, targeted
+from spice_select.information.limits import RowLimit
+from spice_select.information.moments import moments_of
+from spice_select.information.selection import Selection
+from spice_select.information.target import Target, read_target
 
 
 def select_from_features(
-    features: MatrixLike | FeatureRows, budget: int, alpha: float, penalty: float = 0.1, stop_ratio: float | None = None
+    features: MatrixLike | FeatureRows,
+    budget: int,
+    alpha: float,
+    penalty: float = 0.1,
+    stop_ratio: float | None = None,
+    target: MatrixLike | Target | None = None,
 ) -> Selection:
     """Pick up to `budget` rows greedily by score = gain - penalty * conflict (the paper's algorithm 1).
 
     Ties go to the lower index; scores that differ by rounding alone are ties. The certificate, the curvature and the
     values of rows that were not picked take up to a few times as long as the picks: they are computed from `features`
     when they are first read.
+
+    With a `target`, rows are picked for it, by default by posterior variance, which uses no penalty. A gain counts the
+    less, the more the row points against the target (docs/numbers.md). The selection's quantities are those of directed
+    features, and its `coverage` says how much of each target row is explained.
 
     Args:
         features: n x d per-sample gradients, or their projections (tensor, array or nested lists; any real dtype), or
@@ -48,6 +39,7 @@ def select_from_features(
         alpha: absolute, applied to features as given.
         penalty: as in `select_from_gram`.
         stop_ratio: as in `select_from_gram`.
+        target: t x d gradients of what the model should learn, scaled like `features`, or a `Target` of them.
 
     Raises:
         SelectionInputError: an argument cannot be used; the message says which, where, and what to do.
@@ -55,88 +47,7 @@ def select_from_features(
     """
     rows = features if isinstance(features, FeatureRows) else TensorFeatures(read_features(features))
     limit = RowLimit(read_budget(budget, rows.rows, "features hold"))
-    return choose_rows(moments_of(rows), limit, alpha, penalty, stop_ratio)
-
-
-def choose_rows(
-    moments: Moments,
-    limit: Limit,
-    alpha: float,
-    penalty: float,
-    stop_ratio: float | None,
-    given: FeatureRows | None = None,
-    on_pick: Callable[[int], None] = lambda _: None,
-) -> Selection:
-    """As `select_from_features`, for the rows of these moments, under any limit, and by all processes that share them.
-
-    With `given` rows in S from the start, information is what the picks add to them: U(given + S) - U(given); the
-    certificate bounds what any other picks could add, and `base` stays D_x(empty). Within a budget of cost, the best
-    single row comes first if its score exceeds that of all picks by score per cost, and the whole is no worse for it.
-
-    Raises `SelectionInputError` if alpha, penalty or stop_ratio cannot be used, or the given rows have another d.
-    """
-    features, strength = moments.features, read_alpha(alpha, moments.squared_norms)
-    weight, ratio = read_penalty(penalty), read_stop_ratio(stop_ratio)
-    reach = strength * float(moments.squared_norms.max())
-    if given is not None:
-        if given.dim != features.dim:
-            raise SelectionInputError(f"the given rows have {given.dim} dimensions, the features {features.dim}.")
-        norms = moments_of(given, what="given row").squared_norms
-        reach = max(reach, read_alpha(alpha, norms, "given row") * float(norms.max()))
-    engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
-    trace = greedy(engine, limit, ratio, on_pick=on_pick)
-    if isinstance(limit, CostLimit) and not trace.stopped_early:
-        row, score = _best_single(moments, limit, strength, weight, given)
-        if score > trace.total_score(weight):
-            engine = LazyEngine(moments, strength, weight, limit.most, limit.weights, given)
-            again = greedy(engine, limit, ratio, [row])
-            trace = max(trace, again, key=lambda found: found.total_score(weight))
-    base = torch.log1p(strength * moments.squared_norms)
-
-    def all_rows() -> AllRows:
-        return _all_rows(moments, trace, limit, strength, given)
-
-    selection = record(trace, base, limit, weight, reach, limit.guarantee, all_rows)
-    if moments.ranks.size > 1:
-        _ = selection.certificate  # computed now, while all processes are here
-    return selection
-
-
-def _best_single(
-    moments: Moments, limit: CostLimit, alpha: float, penalty: float, given: FeatureRows | None
-) -> tuple[int, float]:
-    """The row of the highest score that the budget buys, the cheapest of several, and its score."""
-    direction, nothing = MeanDirection(moments.features.dim, moments.features.device), moments.features.block(0, 0)
-    for _, block in () if given is None else own_blocks(given):
-        direction.add(block)
-    (_, gains), *_ = moments.gains(nothing, [0], alpha, given)
-    conflicts = direction.conflicts(moments.products(direction.sum), moments.squared_norms.sqrt())
-    costs = limit.costs.to(gains.device)
-    scores = (gains - penalty * conflicts).masked_fill(costs > limit.budget, -torch.inf)
-    best = float(scores.max())
-    alike = (scores >= best - 1e-12 * abs(best)).nonzero().squeeze(1)
-    return int(alike[costs[alike].argmin()]), best
-
-
-def _all_rows(moments: Moments, trace: Trace, limit: Limit, alpha: float, given: FeatureRows | None) -> AllRows:
-    features, count = moments.features, len(trace.picks)
-    selected = features.take(torch.tensor(trace.rows, dtype=torch.int64, device=features.device))
-    direction = MeanDirection(features.dim, features.device)
-    for _, block in () if given is None else own_blocks(given):
-        direction.add(block)
-    direction.add(selected)
-    # Within one cost another selection may hold more rows than this one.
-    most = count if limit.weights is None else limit.most
-    return AllRows(
-        moments.gains(selected, _prefixes(features, limit, count, given), alpha, given),
-        direction.conflicts(moments.products(direction.sum), moments.squared_norms.sqrt()),
-        eigenvalue_bound(moments.eigenvalues(), alpha, most),
-        moments.last_gains(alpha, given),
-    )
-
-
-def _prefixes(features: FeatureRows, limit: Limit, count: int, given: FeatureRows | None) -> Sequence[int]:
-    """Numbers of picks at which the certificate is evaluated: all, or 0, budget / 64, / 16, / 4, and the last."""
-    if given is None and features.rows * max(features.dim, limit.most) <= _EVERY_PREFIX:
-        return range(count + 1)
-    return sorted({0, *(most for shift in (6, 4, 2) if (most := limit.most >> shift) < count), count})
+    if target is None:
+        return choose_rows(moments_of(rows), limit, alpha, penalty, stop_ratio)
+    checked = read_target(as_target(target), rows.dim, rows.device)
+    return choose_for_target(targeted(moments_of(rows), checked), limit, alpha, penalty, stop_ratio)

@@ -56,6 +56,10 @@ class Gram:
         """|g|^2 of every row, [m]."""
         return self.matrix.diagonal()
 
+    def part(self, rows: int) -> "Gram":
+        """The matrix of the first `rows` rows."""
+        return Gram(self.matrix[:rows, :rows], self.tolerance)
+
     @cached_property
     def spectrum(self) -> Spectrum:
         """The eigendecomposition of the matrix.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spice_select.information.certificate import Certificate, certify, total_curvature
+from spice_select.information.coverage import Coverage
 from spice_select.information.greedy import Trace
 from spice_select.information.limits import Limit
 
@@ -44,6 +45,7 @@ class Selection:
         base: [m] D_x(empty), in nats.
         information: U(S), in nats: the sum of the picks' gains.
         stopped_early: whether the early stop, not the budget, ended the selection.
+        coverage: of each target row, where rows were picked for a target.
 
     """
 
@@ -54,6 +56,7 @@ class Selection:
     _penalty: float = field(repr=False)
     _guarantee: Callable[[float], float] | None = field(repr=False)
     _measure: Callable[[], _Measures] = field(repr=False)
+    coverage: Coverage | None = None
 
     @cached_property
     def _measures(self) -> _Measures:

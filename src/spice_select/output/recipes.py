@@ -23,22 +23,22 @@ _ROWS = 4  # on a device at once
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ModelToTrain:
     """The model to fine-tune: its hub name or path, and the tokens of a row that are kept.
 
     `chat_template` is the text of the template that stands in for its tokenizer's, if one does.
     """
 
-    model: str
+    name: str
     max_length: int = 2048
     chat_template: str | None = None
 
 
-def trainer_files(target: Target, summary: Summary) -> dict[str, str]:
+def trainer_files(model: ModelToTrain, summary: Summary) -> dict[str, str]:
     """Name and text of every file that goes beside `train.parquet`."""
     recipe = Recipe()
     values = {
-        "target": target, "recipe": recipe, "summary": summary, "data": TRAIN_FILE, "tokens": TOKENS,
+        "model": model, "recipe": recipe, "summary": summary, "data": TRAIN_FILE, "tokens": TOKENS,
         "chat_template": CHAT_TEMPLATE,
         "rows": _ROWS, "accumulation": recipe.batch_size // _ROWS,
     }  # fmt: skip
@@ -49,7 +49,7 @@ def trainer_files(target: Target, summary: Summary) -> dict[str, str]:
     templates.filters |= {"json": json.dumps, "yaml": _yaml}
     names = ("README.md", "axolotl.yaml", "llamafactory.yaml", "make_tokens.py", "train_trl.py")
     files = {name: templates.get_template(f"{name}.jinja").render(values) for name in names}
-    return files if target.chat_template is None else {**files, CHAT_TEMPLATE: target.chat_template}
+    return files if model.chat_template is None else {**files, CHAT_TEMPLATE: model.chat_template}
 
 
 def _yaml(entry: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ Columns, format version 1:
     base, gain, epsilon, conflict, score at the moment of the pick; for the rest, at the end of their pool; nats
     tokens, trained_tokens
     problem                              why the row could not be chosen; null for all others
+    target_conflict                      how far the row points against the target; null without one
 The measured columns are null where no gradient was computed (method random, and pools without a quota).
 """
 
@@ -32,7 +33,8 @@ SCHEMA = pa.schema(
     [("index", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("location", pa.string()),
      ("pool", pa.int32()), ("rank", pa.int32()), ("picked", pa.bool_()),
      *((name, pa.float64()) for name in MEASURED),
-     ("tokens", pa.int32()), ("trained_tokens", pa.int32()), ("problem", pa.string())],
+     ("tokens", pa.int32()), ("trained_tokens", pa.int32()), ("problem", pa.string()),
+     ("target_conflict", pa.float64())],
     metadata={"spice_select.format_version": "1"},
 )  # fmt: skip
 
@@ -51,15 +53,17 @@ def scores_table(lines: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Tab
 
 def _parts(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.Table]:
     pools, ranks = np.full((2, len(lines)), -1, np.int32)  # -1 and NaN stand for null
-    measured = {name: np.full(len(lines), np.nan) for name in MEASURED}
-    problems = {bad.row: bad.reason for record in records for bad in record.bad}
+    measured = {name: np.full(len(lines), np.nan) for name in (*MEASURED, "target_conflict")}
+    problems = {row.row: row.reason for record in records for row in (*record.bad, *record.leaks)}
     for record in records:
         rows = np.array(record.rows, np.int64)
         pools[record.all_rows] = record.pool
         ranks[rows[record.picks]] = np.arange(len(record.picks))
         if record.measures is not None:
-            for name, column in measured.items():
-                column[rows] = getattr(record.measures, name)
+            for name in MEASURED:
+                measured[name][rows] = getattr(record.measures, name)
+        if record.target is not None:
+            measured["target_conflict"][rows] = record.target.conflict
     for part, table in line_tables(lines):
         columns = {
             **dict(zip(table.column_names, table.columns, strict=True)),

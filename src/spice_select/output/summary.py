@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spice_select.choices import AllDirections, PoolRecord, all_directions
+from spice_select.choices import AllDirections, PoolRecord, TargetCoverage, all_directions, target_coverage
 from spice_select.pool.types import Line
 
 
@@ -40,7 +40,11 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run in figures; `not_finite` counts rows whose loss or gradient is not finite."""
+    """A finished run in figures.
+
+    `not_finite` counts rows whose loss or gradient is not finite, `leaks` those left out because they equal a target
+    row; `coverage` is None without a target.
+    """
 
     rows: int
     budget: int
@@ -51,6 +55,8 @@ class Summary:
     median_tokens: float
     kept_median_tokens: float
     quality: Quality | None
+    coverage: TargetCoverage | None
+    leaks: int
 
 
 def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
@@ -68,6 +74,8 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
         median_tokens=statistics.median(lengths),
         kept_median_tokens=statistics.median(kept_lengths) if kept_lengths else 0.0,
         quality=_quality(records),
+        coverage=target_coverage(records),
+        leaks=sum(len(record.leaks) for record in records),
     )
 
 

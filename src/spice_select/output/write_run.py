@@ -19,7 +19,7 @@ from spice_select.files.atomic import replacing, write_text
 from spice_select.files.directory import FORMAT, MANIFEST, SCORES
 from spice_select.files.records import write_json
 from spice_select.files.versions import versions
-from spice_select.output.recipes import Target, trainer_files
+from spice_select.output.recipes import ModelToTrain, trainer_files
 from spice_select.output.scores import write_scores
 from spice_select.output.summary import Summary
 from spice_select.output.trainers import TRAIN_FILE, training_row, training_table
@@ -42,7 +42,7 @@ def write_run(
     chosen: Sequence[Chat],
     records: Sequence[PoolRecord],
     summary: Summary,
-    target: Target,
+    model: ModelToTrain,
     watch: Stopwatch,
     origin: Mapping[str, Any],
 ) -> None:
@@ -59,7 +59,7 @@ def write_run(
             write_jsonl(directory / "rejected.jsonl", map(_rejected, pool.rejected))
         write_scores(directory / SCORES, pool.lines, records)
         write_training_table(directory / TRAIN_FILE, chosen)
-        for name, text in trainer_files(target, summary).items():
+        for name, text in trainer_files(model, summary).items():
             write_text(directory / name, text)
         write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
     totals = {"tokens": pool.total_tokens, "trained_tokens": pool.trained_tokens, "truncated": pool.truncated,
@@ -110,9 +110,15 @@ def _rejected(row: Rejection) -> dict[str, Any]:
 
 
 def _pool(record: PoolRecord) -> dict[str, Any]:
-    counts = {"pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "quota": record.quota,
-              "picked": len(record.picks), "stopped_early": record.stopped_early,
-              "seconds": round(record.seconds, 3)}  # fmt: skip
+    counts: dict[str, Any] = {
+        "pool": record.pool, "rows": len(record.rows), "not_finite": len(record.bad), "leaks": len(record.leaks),
+        "quota": record.quota, "picked": len(record.picks), "stopped_early": record.stopped_early,
+        "seconds": round(record.seconds, 3),
+    }  # fmt: skip
+    if record.target is not None:
+        target = record.target
+        means = {name: target.mean(getattr(target, name)) for name in ("picks", "whole", "random")}
+        counts["coverage"] = {**means, "certificate": target.certificate}
     if record.measures is None:
         return counts
     everywhere = record.measures.all_directions

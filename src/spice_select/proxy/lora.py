@@ -117,7 +117,8 @@ def merge(proxy: Proxy) -> None:
     bfloat16 weights are left alone: B A is smaller than their spacing, and would be rounded away.
     """
     for layer in _mergeable(proxy):
-        layer.merge()
+        if not layer.merged:
+            layer.merge()
 
 
 @contextmanager

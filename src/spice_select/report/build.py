@@ -16,12 +16,13 @@ from spice_select.information import SelectionInputError
 from spice_select.progress import Progress
 from spice_select.report.audit import audit_of
 from spice_select.report.composition import LANGUAGE_ROWS, composition_of, diversity_of, embedding_diversity
-from spice_select.report.content import Audit, SelectionReport, Theory
+from spice_select.report.content import Audit, SelectionReport, TargetStory, Theory
 from spice_select.report.drawing import write_figures
 from spice_select.report.figures import report_plots
 from spice_select.report.finished_run import FinishedRun, open_run
 from spice_select.report.page import page
 from spice_select.report.row_stories import Turns, stories_of, turns_of
+from spice_select.report.target_story import served_by, target_story_of
 from spice_select.report.theory import RANDOM_ROWS, theory_of
 from spice_select.schedule.bad_rows import NAMED
 
@@ -40,6 +41,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     notes = [*run.missing, *_left_out(run)]
     progress.note("report: information and conflict")
     theory = theory_of(run, notes)
+    target = target_story_of(run, notes)
     progress.note("report: composition and diversity of the picks")
     texts = _sample_of_texts(run, notes)
     composition = composition_of(run.lines, run.records, {row: text.response for row, text in texts.items()})
@@ -52,14 +54,15 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     texts |= turns_of(run, [row for row in rows if row not in texts])
     return SelectionReport(
         title=directory.resolve().name,
-        facts=_facts(run, theory),
+        facts=[*_facts(run, theory), *_covered(target)],
         notes=notes,
         theory=theory,
         composition=composition,
         diversity=diversity,
-        rows=stories_of(run, rows, texts, _longest_text(rows, texts)),
+        rows=stories_of(run, rows, texts, _longest_text(rows, texts), served_by(run)),
         all_rows=len(run.lines),
         audit=audit,
+        target=target,
     )
 
 
@@ -92,12 +95,16 @@ def close_with_page(directory: Path, progress: Progress) -> None:
 
 
 def _left_out(run: FinishedRun) -> list[str]:
-    bad = [row for record in run.records for row in record.bad]
-    if not bad:
-        return []
-    named = ", ".join(row.id for row in bad[:NAMED])
-    more = f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
-    return [f"{len(bad):,} rows could not be chosen, because their loss or gradient is not finite: {named}{more}."]
+    notes: list[str] = []
+    for rows, why in (
+        ([row for record in run.records for row in record.bad], "their loss or gradient is not finite"),
+        ([row for record in run.records for row in record.leaks], "they equal a target row"),
+    ):
+        if rows:
+            named = ", ".join(row.id for row in rows[:NAMED])
+            more = f" and {len(rows) - NAMED:,} more" if len(rows) > NAMED else ""
+            notes.append(f"{len(rows):,} rows could not be chosen, because {why}: {named}{more}.")
+    return notes
 
 
 def _sample_of_texts(run: FinishedRun, notes: list[str]) -> dict[int, Turns]:
@@ -137,6 +144,13 @@ def _shuffled(rows: Sequence[int], seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(np.array(rows, dtype=np.int64)).tolist()
 
 
+def _covered(target: TargetStory | None) -> list[tuple[str, str, str]]:
+    if target is None:
+        return []
+    beside = f"by the whole pool {target.whole:.1%}, by random rows {target.random:.1%}; mean of {target.rows:,} rows"
+    return [("coverage of the target", f"{target.picks:.1%}", beside)]
+
+
 def _facts(run: FinishedRun, theory: Theory | None) -> list[tuple[str, str, str]]:
     config, tokens = run.config, run.lines.trained_tokens
     kept = tokens[run.picked]
@@ -149,7 +163,8 @@ def _facts(run: FinishedRun, theory: Theory | None) -> list[tuple[str, str, str]
     ]
     if theory is None:
         return facts
-    where = ", in the principal directions" if theory.all_directions is not None else ""
+    cut = "towards the target" if run.config.target else "in the principal directions"
+    where = f", {cut}" if theory.all_directions is not None else ""
     best = f"of the information that any choice of the same size and quota could reach in the same pools{where}"
     facts.append(("certificate", f"at least {theory.certificate:.1%}", best))
     chance = next((rival.information for rival in theory.rivals if rival.name == RANDOM_ROWS), 0.0)

@@ -104,6 +104,14 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """A target row that a pick serves."""
+
+    id: str
+    share: float  # of the target row's gradient energy that the pick explains beside the picks before it
+
+
+@dataclass(frozen=True, slots=True)
 class RowStory:
     """Why a row was kept or not; the five quantities are None without gradients."""
 
@@ -119,6 +127,7 @@ class RowStory:
     norm: float | None  # of the unscaled gradient
     overlaps: Sequence[Neighbour]  # other picks with the highest positive cosines, highest first
     opposes: Sequence[Neighbour]  # other picks with the lowest negative cosines, lowest first
+    serves: Sequence[Served] = ()  # with a target, the target rows that it serves most
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,35 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetRow:
+    """A row of the target with its coverages, means over candidate pools."""
+
+    id: str
+    location: str
+    prompt: str
+    response: str
+    picks: float
+    whole: float
+    random: float
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStory:
+    """How well the picks cover the target."""
+
+    rule: str
+    rows: int  # of the target
+    picks: float  # mean coverage by the picks, as the next two
+    whole: float
+    random: float
+    certificate: float  # variance that the picks explain over what the whole pool does
+    gains: bool  # whether choosing by this target is worth it on this pool
+    curve: Curve  # mean coverage after so many picks
+    worst: Sequence[TargetRow]  # served worst first
+    unlike: Sequence[TargetRow]  # those that the whole pool covers less than half as much as the average target row
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionReport:
     """Everything that the page of a run says."""
 
@@ -173,6 +211,7 @@ class SelectionReport:
     rows: Sequence[RowStory]  # that can be looked up in the page, in the pool's order
     all_rows: int  # usable rows of the pool
     audit: Audit | None  # None where no gradient was computed
+    target: TargetStory | None = None  # None where rows were not chosen for a target
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spice_select.choices import PoolRecord
 from spice_select.errors import ConfigError
 from spice_select.report import drawing
-from spice_select.report.content import Comparison, Curve, PoolPart, Rival, SelectionReport, Theory
+from spice_select.report.content import Comparison, Curve, PoolPart, Rival, SelectionReport, TargetStory, Theory
 from spice_select.report.drawing import Plot, short_name
 from spice_select.report.theory import curve
 
@@ -28,6 +28,8 @@ def report_plots(report: SelectionReport) -> list[Plot]:
         plots += [_gain(theory), _conflict(theory)]
     if theory is not None and theory.rivals:
         plots.append(_information([Rival("these picks", *[theory.compared] * 3), *theory.rivals]))
+    if report.target is not None and report.target.curve.picks:
+        plots.append(_coverage(report.target))
     if len(parts.lengths) > 1:
         plots.append(_kept(parts.lengths, "lengths", "trained tokens"))
     if len(parts.sources) > 1:
@@ -131,6 +133,28 @@ def _information(bars: Sequence[Rival]) -> Plot:
     picks, *rivals = [f"{short_name(bar.name)} {bar.information:,.4g}" for bar in bars]
     alt = f"Bar chart of information in nats: {picks}, against {', '.join(rivals)}."
     return Plot("information", "Information against other choices", alt, 1.1 + 0.4 * len(bars), draw)
+
+
+def _coverage(target: TargetStory) -> Plot:
+    """Mean coverage by number of picks, with what the whole pool and random rows reach."""
+    curve = target.curve
+
+    def draw(axes: Any) -> None:
+        drawing.line(axes, curve, 0, "picks")
+        drawing.band(axes, curve, 0)
+        axes.axhline(target.whole, color="C1", linestyle="--", label=f"whole pool: {target.whole:.1%}")
+        axes.axhline(target.random, color="C2", linestyle=":", label=f"random rows: {target.random:.1%}")
+        axes.set_ylim(0, 1.05 * max(target.whole, *curve.mean, 1e-3))
+        axes.set_xlabel("picks")
+        axes.set_ylabel("mean coverage of the target")
+        drawing.legend(axes)
+
+    alt = (
+        f"Line chart. The mean coverage of the target goes from {curve.mean[0]:.1%} after {curve.picks[0]:,} "
+        f"{'pick' if curve.picks[0] == 1 else 'picks'} to {curve.mean[-1]:.1%} after {curve.picks[-1]:,}. The whole "
+        f"pool reaches {target.whole:.1%}, random rows of the same number {target.random:.1%}."
+    )
+    return Plot("coverage", "How much of the target the picks cover", alt, 3.2, draw)
 
 
 def _kept(parts: Sequence[PoolPart], name: str, by: str) -> Plot:

@@ -3,8 +3,8 @@
 run = open_run(Path("chosen"))
 for pool in run.pools: pool.record, pool.scaled, pool.uncut
 
-The scaled gradients are rebuilt by `scaled_gram_of`, `cut_gram_of` and `scaled_pool`, which the choice itself calls;
-no other module of the report calls `schedule` for them.
+The scaled gradients are rebuilt by `scaled_gram_of`, `cut_gram_of`, `targeted_pool` and `scaled_pool`, which the choice
+itself calls; no other module of the report calls `schedule` for them.
 """
 
 # pyarrow ships no annotations
@@ -41,11 +41,13 @@ from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
 from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.schedule.budget import limit_of, lines_at
-from spice_select.schedule.checkpoint import STORE, TEXTS, Checkpoint
-from spice_select.schedule.pick_in_pool import cut_gram_of, scaled_gram_of
+from spice_select.schedule.checkpoint import STORE, TARGET, TEXTS, Checkpoint, target_stores
+from spice_select.schedule.pick_in_pool import cut_gram_of, scaled_gram_of, targeted_pool
 from spice_select.schedule.whole_pool import scaled_pool
 from spice_select.store.layout import MANIFEST as STORE_MANIFEST
 from spice_select.store.reading import GradientStore
+
+_TARGET_LOST = "Run the selection again."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +83,7 @@ class FinishedRun:
     lines: Rows[Line]  # one for every usable row
     records: list[PoolRecord]  # one for every candidate pool
     store: GradientStore | None  # that the run chose from, if any
+    targets: list[GradientStore]  # of what it chose for, where it chose from a store
     missing: list[str]  # why gradients or texts are not available, each a sentence
 
     @cached_property
@@ -95,7 +98,7 @@ class FinishedRun:
         assert record.measures is not None
         limit = limit_of(config, lines_at(self.lines, record.rows))
         given = None if config.given is None else GradientStore.open(config.given, store.device)
-        seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, NoProgress())
+        seen = scaled_pool(store, self.lines, record.rows, limit.most, config, given, self.targets, NoProgress())
         uncut, before = seen.uncut or (seen.features, seen.given)
         norms = seen.moments.squared_norms
         return PoolGradients(record, record.measures, seen.features, norms, uncut, seen.given, before, limit)
@@ -107,14 +110,34 @@ class FinishedRun:
             return None
         lengths: list[int] = self.lines.trained_tokens[record.rows].tolist()
         try:
-            whole = scaled_gram_of(gram, lengths, self.config)
-            seen = cut_gram_of(whole, record.quota, self.config)
-            scaled, uncut = TensorFeatures(gram_features(seen)), TensorFeatures(gram_features(whole))
+            if record.target is None:
+                whole = scaled_gram_of(gram, lengths, self.config)
+                seen = cut_gram_of(whole, record.quota, self.config)
+                scaled, norms = TensorFeatures(gram_features(seen)), seen.squared_norms
+            else:
+                weights = torch.tensor(record.target.weights, dtype=torch.float64)
+                joint = scaled_gram_of(gram, [*lengths, *self._target_lengths], self.config)
+                whole, aimed = joint.part(len(lengths)), targeted_pool(joint, len(lengths), weights, self.config)
+                scaled, norms = aimed.moments.features, aimed.moments.squared_norms
+            uncut = TensorFeatures(gram_features(whole))
         except SelectionInputError as error:
             path = checkpoint.gram_path(record.pool)
             raise OutputError(f"{path}: is damaged ({error}); delete it to go on without it.") from None
         limit = RowLimit(len(record.picks))
-        return PoolGradients(record, record.measures, scaled, seen.squared_norms, uncut, None, None, limit)
+        return PoolGradients(record, record.measures, scaled, norms, uncut, None, None, limit)
+
+    @cached_property
+    def _target_lengths(self) -> list[int]:
+        return read_lines(self.directory / CHECKPOINT / TARGET, _TARGET_LOST).trained_tokens.tolist()
+
+    def target_chats(self) -> list[StoredChat] | None:
+        """All target rows with their texts; None where they are missing."""
+        if self.targets:
+            return [chat for store in self.targets for chat in store.chats(range(store.rows))]
+        path = self.directory / CHECKPOINT / TARGET
+        if self.store is not None or not path.exists():
+            return None
+        return read_texts(path, range(len(read_lines(path, _TARGET_LOST))), _TARGET_LOST)
 
     @property
     def picked(self) -> list[int]:
@@ -148,13 +171,13 @@ def open_run(directory: Path) -> FinishedRun:
                 "hold).\nRun the selection again."
             )
     missing: list[str] = []
-    store = _open_store(directory, manifest, config, missing)
+    store, targets = _open_stores(directory, manifest, config, missing) or (None, [])
     gone = sum(not checkpoint.gram_path(record.pool).exists() for record in records if record.picks)
     if gone and store is None and not missing and config.method not in WITHOUT_GRADIENTS:
         missing.append(f"The Gram matrices of {gone} of {len(records)} candidate pools are missing ({CHECKPOINT}/).")
     if store is None and not (checkpoint.directory / TEXTS).exists():
         missing.append(f"The texts of the rows are missing ({CHECKPOINT}/{TEXTS}).")
-    return FinishedRun(directory, config, lines, records, store, missing)
+    return FinishedRun(directory, config, lines, records, store, targets, missing)
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -168,22 +191,29 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return content
 
 
-def _open_store(
+def _open_stores(
     directory: Path, manifest: dict[str, Any], config: RunConfig, missing: list[str]
-) -> GradientStore | None:
-    """The store that a choice among all rows was made from; where it cannot be read, `missing` says why."""
+) -> tuple[GradientStore, list[GradientStore]] | None:
+    """The store that a choice among all rows was made from, and those of its targets.
+
+    Where one cannot be read, `missing` says why.
+    """
     if config.pool_size != "all" or config.method not in GREEDY:
         return None
-    named: object = manifest.get("store", {"path": str(directory / CHECKPOINT / STORE), "sha256": None})
+    own = [{"path": str(directory / CHECKPOINT / name), "sha256": None}
+           for name in (STORE, *target_stores(len(config.target)))]  # fmt: skip
     try:
-        named = cast("dict[str, Any]", named)
-        place = Path(named["path"])
-        if named["sha256"] not in (None, file_digest(place / STORE_MANIFEST)):
-            raise OutputError(f"{place}: has changed since the choice.")
+        stores = [manifest["store"], *manifest.get("target", [])] if "store" in manifest else own
+        stores = cast("list[dict[str, Any]]", stores)
+        for named in stores:
+            place = Path(named["path"])
+            if named["sha256"] not in (None, file_digest(place / STORE_MANIFEST)):
+                raise OutputError(f"{place}: has changed since the choice.")
         if config.given is not None:
             GradientStore.open(config.given)
-        return GradientStore.open(place)
+        store, *targets = [GradientStore.open(named["path"]) for named in stores]
     except (OutputError, ConfigError, OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         missing.append(f"The gradients cannot be read: {reason}")
         return None
+    return store, targets

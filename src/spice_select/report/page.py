@@ -15,7 +15,7 @@ from typing import Any, cast
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from spice_select.report.content import Comparison, RowStory, SelectionReport
+from spice_select.report.content import Comparison, RowStory, SelectionReport, TargetRow
 from spice_select.report.drawing import page_images
 from spice_select.report.figures import comparison_plots, report_plots
 
@@ -101,7 +101,7 @@ def _ratio(part: float | None, whole: float | None) -> str:
     return f"{part / whole:.2f}\N{MULTIPLICATION SIGN}" if part is not None and whole else "\N{EN DASH}"
 
 
-def _excerpt(row: RowStory) -> str:
+def _excerpt(row: RowStory | TargetRow) -> str:
     """The beginning of a row's answer, or of its prompt where it has none, in one line."""
     text = " ".join((row.response.strip() or row.prompt)[: 2 * _EXCERPT].split())
     return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"

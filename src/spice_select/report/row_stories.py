@@ -9,7 +9,7 @@ from torch import Tensor
 from spice_select.information.diversity import unit_rows
 from spice_select.pool.messages import Conversation, Message
 from spice_select.pool.types import Line
-from spice_select.report.content import Neighbour, RowStory
+from spice_select.report.content import Neighbour, RowStory, Served
 from spice_select.report.finished_run import FinishedRun, PoolGradients
 
 NEIGHBOURS = 3  # picks that are named as nearest, and as most opposed
@@ -30,18 +30,24 @@ class Turns(NamedTuple):
 def turns_of(run: FinishedRun, rows: Sequence[int]) -> dict[int, Turns]:
     """Texts of rows by number; empty where the run kept none."""
     chats = run.texts(rows) if rows else None
-    return {row: _turns(chat.conversation) for row, chat in zip(rows, chats or [], strict=bool(chats))}
+    return {row: conversation_turns(chat.conversation) for row, chat in zip(rows, chats or [], strict=bool(chats))}
 
 
-def _turns(chat: Conversation) -> Turns:
+def conversation_turns(chat: Conversation) -> Turns:
+    """The text of a chat."""
     trained = chat.trained_turns()
     last = trained[-1] if trained else len(chat.messages)
     before = [f"{message['role']}: {_content(message)}" for message in chat.messages[:last]]
     return Turns("\n\n".join(before), "\n\n".join(_content(chat.messages[turn]) for turn in trained))
 
 
-def stories_of(run: FinishedRun, rows: Sequence[int], texts: Mapping[int, Turns], most: int) -> list[RowStory]:
-    """The story of each of `rows`, with texts of at most `most` characters each, empty where they are unknown."""
+def stories_of(
+    run: FinishedRun, rows: Sequence[int], texts: Mapping[int, Turns], most: int, serves: Mapping[int, Sequence[Served]]
+) -> list[RowStory]:
+    """The story of each of `rows`, with texts of at most `most` characters each, empty where they are unknown.
+
+    `serves` are the target rows that each pick serves.
+    """
     wanted, near = set(rows), neighbours_of(rows, run.pools, run.lines)
     places = {row: (record, i) for record in run.records for i, row in enumerate(record.rows) if row in wanted}
     ranks = {row: rank for record in run.records for rank, row in enumerate(record.picked_rows)}
@@ -54,13 +60,14 @@ def stories_of(run: FinishedRun, rows: Sequence[int], texts: Mapping[int, Turns]
         stories.append(
             RowStory(
                 line=run.lines[row],
-                prompt=_short(text.prompt, most),
-                response=_short(text.response, most),
+                prompt=short(text.prompt, most),
+                response=short(text.response, most),
                 pool=None if record is None else record.pool,
                 rank=ranks.get(row),
                 **{name: getattr(measures, name)[place] if measures else None for name in _MEASURES},
                 overlaps=overlaps,
                 opposes=opposes,
+                serves=serves.get(row, ()),
             )
         )
     return stories
@@ -104,5 +111,6 @@ def _content(message: Message) -> str:
     return content if isinstance(content, str) else str(message.get("tool_calls", ""))
 
 
-def _short(text: str, most: int) -> str:
+def short(text: str, most: int) -> str:
+    """A text, shortened to `most` characters where it is longer."""
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"

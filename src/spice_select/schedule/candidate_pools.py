@@ -28,12 +28,13 @@ from spice_select.pool.examples import Example
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.bad_rows import refuse_empty_choice, stop_or_report
+from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.proxy_training import TRAINING_REMEDY, update, warm_up
+from spice_select.schedule.targets import report_leaks
 from spice_select.stopwatch import Stopwatch
 
 ROW_TOO_LARGE = "A single row does not fit: lower --max-length, or choose another --model."
@@ -48,18 +49,21 @@ def choose_in_candidate_pools(
     progress: Progress,
     watch: Stopwatch,
     ranks: Ranks = ALONE,
+    target: Sequence[Example] = (),
+    weights: Tensor | None = None,
 ) -> list[PoolRecord]:
     """Choose `budget` of `examples` pool by pool, training `proxy` in between; returns one record per pool, in order.
 
-    With a stop ratio the budget is a cap. Finished pools found in `checkpoint` are not computed again. Several
-    processes work in one checkpoint directory and return the same records. Raises `ModelError` if a loss or gradient
-    is not finite and `config` says to stop there, or no row can be used.
+    The gradients of the `target` rows [t], with their `weights`, are computed with those of each pool. With a stop
+    ratio the budget is a cap. Finished pools found in `checkpoint` are not computed again. Several processes work in
+    one checkpoint directory and return the same records. Raises `ModelError` if a loss or gradient is not finite and
+    `config` says to stop there, or no row can be used.
     """
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     records = {record.pool: record for record in _gather(checkpoint.records().values(), ranks)[0]}
-    sized = with_token_budget(proxy, config, examples, checkpoint.directory)
+    sized = with_token_budget(proxy, config, [*examples, *target] if target else examples, checkpoint.directory)
     optimizer = ProxyOptimizer(sized, config.learning_rate, config.lr_warmup_steps)
-    run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records)
+    run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records, target, weights)
     run.report_start(len(pools))
     cycles = cut_cycles(pools, config.update_every)
     for number, cycle in enumerate(cycles):
@@ -84,6 +88,8 @@ class _Run:
     watch: Stopwatch
     ranks: Ranks
     records: dict[int, PoolRecord]
+    target: Sequence[Example]
+    weights: Tensor | None
     proxy_at: int | None = None  # the cycle at whose start the proxy in memory stands
     unused_picks: list[int] = field(default_factory=list[int])  # picks since the last update
     held: HeldGradients = field(default_factory=HeldGradients)
@@ -158,9 +164,14 @@ class _Run:
             with explain_out_of_memory(TRAINING_REMEDY), self.watch.time("gradients"):
                 gram = self._gram(rows, report_passes=pool.index == 0)
             seconds = time.perf_counter() - start
+            nothing = bad_rows(self.target, gram.diagonal()[len(rows) :])
+            stop_or_report(nothing, self.config, self.progress, "of the target count for nothing")
             with self.watch.time("selection"):
-                record, usable = pick_among_usable(pool, gram, rows, self.config, seconds)
+                record, usable = pick_among_usable(
+                    pool, gram, rows, self.config, seconds, self.target, self.weights
+                )  # fmt: skip
             stop_or_report(record.bad, self.config, self.progress)  # before anything is kept
+            report_leaks(record.leaks, self.config, self.progress)
             self.checkpoint.save_gram(pool.index, usable)
         else:
             record = PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None)
@@ -168,17 +179,20 @@ class _Run:
         self.checkpoint.save_record(record)
         self.records[pool.index] = record
 
-    def _gram(self, rows: Sequence[Example], *, report_passes: bool) -> Tensor:
-        """Gram matrix [m, m] float64 of the gradients of `rows`; batches shrink when a GPU's memory does not suffice.
+    def _gram(self, pool: Sequence[Example], *, report_passes: bool) -> Tensor:
+        """Gram matrix [m + t, m + t] float64 of the gradients of the pool's rows and the target's.
 
-        Raises `ModelError` if a single row exceeds the GPU's memory.
+        Batches shrink when a GPU's memory does not suffice. Raises `ModelError` if a single row exceeds it.
         """
+        rows = [*pool, *self.target]
         lengths = [len(row.input_ids) for row in rows]
         memory = int(self.config.gradient_memory * GIB)
         counted: set[int] = set()
 
         def advance(batch: Sequence[int]) -> None:
-            new = set(batch) - counted  # a batch passes several times when memory is short
+            new = {
+                place for place in batch if place < len(pool)
+            } - counted  # a batch passes several times when memory is short
             counted.update(new)
             self.progress.advance(len(new), sum(lengths[i] for i in new))
 

@@ -3,9 +3,10 @@
 Layout of `<output>/checkpoint/`, format version 1:
     identity.json              options, data and model hashes; those of a resumed run must be the same
     pool-000012.json           one finished candidate pool (`PoolRecord`), and a digest of the run it belongs to
-    gram-000012.safetensors    its rows' unscaled gradients: their Gram matrix `gram` [m, m] float64
+    gram-000012.safetensors    its rows' unscaled gradients, and the target's: their Gram matrix `gram` [m, m] float64
     texts.parquet              all rows with their texts, written at the end
-    gradients/                 with pool_size all: a gradient store
+    target.parquet             the target's rows likewise
+    gradients/                 with pool_size all: a gradient store; of the targets, target-0/, target-1/ ...
     token_budget.json          tokens of a pass, where they were measured
     proxy-000003.safetensors   LoRA factors and AdamW moments at the start of cycle 3; metadata: optimizer steps
 Every file appears whole or not at all. Only the newest proxy is kept.
@@ -34,6 +35,8 @@ STORE = "gradients"
 """Where a run over all rows keeps its gradient store."""
 TEXTS = "texts.parquet"
 """Where a run without a store keeps its rows with their texts."""
+TARGET = "target.parquet"
+"""Where it keeps its target rows with their texts."""
 
 OVERWRITE = "Start again with --overwrite."
 _RECORD = TypeAdapter(PoolRecord)
@@ -148,6 +151,11 @@ class Checkpoint:
         return [(int(match[1]), path) for match, path in matches if match]
 
 
+def target_stores(count: int) -> list[str]:
+    """Where a run over all rows keeps the stores of its targets."""
+    return [f"target-{place}" for place in range(count)]
+
+
 def _dump(data: dict[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False)
 
@@ -163,4 +171,11 @@ def _checked(content: dict[str, Any]) -> PoolRecord:
         per_row = (measures.norm, measures.gain, measures.base, measures.epsilon, measures.conflict, measures.score)
         if any(len(values) != len(record.rows) for values in per_row):
             raise ValueError("its measures do not have one value per row")
+    target = record.target
+    if target is not None:
+        each = (target.start, target.picks, target.whole, target.random)
+        if any(len(values) != len(target.weights) for values in each) or len(target.conflict) != len(record.rows):
+            raise ValueError("its coverage does not have one value per target row")
+        if len(target.serves) != len(record.picks) or len(target.counts) != len(target.curve):
+            raise ValueError("its coverage does not fit its picks")
     return record

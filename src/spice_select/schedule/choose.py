@@ -1,5 +1,7 @@
 """The choice of a run: by candidate pools, from a store of all rows, or by rank, as the options say."""
 
+from dataclasses import replace
+
 from spice_select.choices import PoolRecord
 from spice_select.config import WITHOUT_GRADIENTS
 from spice_select.files.directory import refuse_links
@@ -8,9 +10,10 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.candidate_pools import choose_in_candidate_pools
-from spice_select.schedule.checkpoint import STORE, Checkpoint
+from spice_select.schedule.checkpoint import STORE, Checkpoint, target_stores
 from spice_select.schedule.extraction import extract_gradients
 from spice_select.schedule.ranking import choose_by_rank
+from spice_select.schedule.targets import target_weights
 from spice_select.schedule.whole_pool import choose_from_store
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.reading import GradientStore
@@ -37,13 +40,21 @@ def choose(
             return choose_by_rank(examples, config, proxy, checkpoint, progress)
     assert proxy is not None
     if config.pool_size != "all":
-        return choose_in_candidate_pools(examples, budget, config, proxy, checkpoint, progress, watch, ranks)
-    refuse_links(checkpoint.directory, STORE)
-    place = checkpoint.directory / STORE
-    extract_gradients(prepared, proxy, place, progress, watch, given)
+        rows = [example for target in prepared.targets for example in target.examples]
+        weights = target_weights(config, [len(target.examples) for target in prepared.targets]) if rows else None
+        return choose_in_candidate_pools(
+            examples, budget, config, proxy, checkpoint, progress, watch, ranks, rows, weights
+        )  # fmt: skip
+    places = [checkpoint.directory / name for name in (STORE, *target_stores(len(prepared.targets)))]
+    for place in places:
+        refuse_links(checkpoint.directory, place.name)
+    extract_gradients(prepared, proxy, places[0], progress, watch, given)
+    store, targets = GradientStore.open(places[0], prepared.device), list[GradientStore]()
+    for pool, place in zip(prepared.targets, places[1:], strict=True):
+        extract_gradients(replace(prepared, pool=pool), proxy, place, progress, watch, store)
+        targets.append(GradientStore.open(place, prepared.device))
     with watch.time("selection"):
-        store = GradientStore.open(place, prepared.device)
-        record = choose_from_store(store, config, given, progress, ranks)
+        record = choose_from_store(store, config, given, targets, progress, ranks)
     if ranks.rank == 0:
         checkpoint.save_record(record)
     return [record]

@@ -35,6 +35,8 @@ def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
         decisive["exclude"] = file_digest(Path(config.exclude))
     if config.given is not None:
         decisive["given"] = file_digest(Path(config.given) / MANIFEST)
+    if prepared.targets:
+        decisive["target_data"] = [file.sha256 for target in prepared.targets for file in target.files]
     return {**decisive, "data": _digests(prepared), **_environment(prepared)}
 
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 import torch
 
-from spice_select.choices import AllDirections, PoolRecord, measures_of
+from spice_select.choices import AllDirections, PoolRecord, measures_of, target_measures_of
 from spice_select.config import RunConfig
-from spice_select.errors import ConfigError, ModelError
+from spice_select.errors import ModelError
 from spice_select.information import (
     FeatureRows,
     Limit,
     Moments,
     PartOfFeatures,
     ScaledFeatures,
+    Selection,
     SelectionInputError,
+    TargetedPool,
+    choose_for_target,
     choose_rows,
     gradient_scales,
     moments_of,
@@ -22,14 +25,23 @@ from spice_select.information import (
     principal_rank,
     projected,
     random_draws,
+    read_target,
     second_moment,
     subset_information,
+    targeted,
 )
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, lines_at
-from spice_select.schedule.extraction import proxy_bytes
+from spice_select.schedule.targets import (
+    leaks_in_store,
+    refuse_other_proxy,
+    report_leaks,
+    stop_coverage,
+    target_of,
+    target_weights,
+)
 from spice_select.store.reading import GradientStore
 
 LITTLE_WORK = 2e10
@@ -40,11 +52,17 @@ STORE_DRAWS = 4
 
 
 def choose_from_store(
-    store: GradientStore, config: RunConfig, given: GradientStore | None, progress: Progress, ranks: Ranks = ALONE
+    store: GradientStore,
+    config: RunConfig,
+    given: GradientStore | None,
+    targets: Sequence[GradientStore],
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> PoolRecord:
     """Choose among all rows of a store that have a finite gradient and are not excluded, within budget and quota.
 
-    Several processes read a range of rows each and return the same choice.
+    `targets` are stores of what rows are chosen for, one for each target of `config`; rows that equal one of theirs
+    are left out, unless `config` keeps them. Several processes read a range of rows each and return the same choice.
 
     Raises:
         ConfigError: budget, quota, excluded ids or given rows do not fit the store.
@@ -53,14 +71,15 @@ def choose_from_store(
     """
     lines = store.listing.lines
     kept, bad = choosable(config, lines, store.squared_norms(), progress)
+    leaks = leaks_in_store(store, kept, targets, ranks)
+    report_leaks(leaks, config, progress)
+    leaks = [] if config.keep_target_rows else leaks
+    kept = sorted({*kept} - {row.row for row in leaks}) if leaks else kept
     limit = limit_of(config, lines_at(lines, kept))
     try:
-        pool = scaled_pool(store, lines, kept, limit.most, config, given, progress, ranks)
-        penalty = 0.0 if config.method == "fisher" else config.penalty
+        pool = scaled_pool(store, lines, kept, limit.most, config, given, targets, progress, ranks)
         progress.begin("choosing", limit.most, limit.most)
-        selection = choose_rows(
-            pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given, lambda _: progress.advance(1, 1)
-        )  # fmt: skip
+        selection = _select(pool, limit, config, progress)
         picks = len(selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
         by_chance = random_draws(
@@ -73,14 +92,30 @@ def choose_from_store(
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
     measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()), everywhere)
     quota = picks if config.budget_tokens is not None else limit.most
-    return PoolRecord(0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad)
+    covered = None if selection.coverage is None else target_measures_of(selection.coverage, config.target_rule)
+    return PoolRecord(
+        0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad, covered, leaks
+    )  # fmt: skip
+
+
+def _select(pool: "ScaledPool", limit: Limit, config: RunConfig, progress: Progress) -> Selection:
+    penalty = 0.0 if config.method == "fisher" else config.penalty
+
+    def on_pick(_: int) -> None:
+        progress.advance(1, 1)
+
+    if pool.targeted is None:
+        return choose_rows(pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given, on_pick)
+    stops = config.stop_ratio, stop_coverage(config)
+    return choose_for_target(pool.targeted, limit, pool.alpha, penalty, *stops, config.seed, on_pick)
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledPool:
     """Rows of a store for a choice: scaled, in their principal directions; `given` rows likewise; absolute alpha.
 
-    `uncut` are the rows, and the given ones, in all directions; None where the choice is made in all.
+    `uncut` are the rows, and the given ones, in all directions; None where the choice is made in all. With a target,
+    rows are directed by it, as `targeted` holds them.
     """
 
     features: FeatureRows
@@ -88,6 +123,7 @@ class ScaledPool:
     given: FeatureRows | None
     alpha: float
     uncut: tuple[FeatureRows, FeatureRows | None] | None
+    targeted: TargetedPool | None
 
 
 def scaled_pool(
@@ -97,6 +133,7 @@ def scaled_pool(
     most: int,
     config: RunConfig,
     given: GradientStore | None,
+    targets: Sequence[GradientStore],
     progress: Progress,
     ranks: Ranks = ALONE,
 ) -> ScaledPool:
@@ -104,11 +141,8 @@ def scaled_pool(
 
     Raises `SelectionInputError` where a value is not finite, `ConfigError` where `given` comes from another proxy.
     """
-    if given is not None and proxy_bytes(given) != proxy_bytes(store):
-        raise ConfigError(
-            f"given {given.path}: its proxy was warmed up on other rows than that of {store.path}.\n"
-            f"Compute it again, in another directory, with --proxy-of {store.path}."
-        )
+    if given is not None:
+        refuse_other_proxy(given, store, "given")
     own = _scaled_rows(store, lines, config)
     places = torch.tensor(kept, device=store.device)
     features: FeatureRows = own if len(kept) == store.rows else PartOfFeatures(own, places)
@@ -116,20 +150,35 @@ def scaled_pool(
     progress.note(f"reading {features.rows:,} rows of {features.dim:,} dimensions")
     moments = moments_of(features, ranks)
     rank = principal_rank(most) if config.rank == "auto" else config.rank
-    uncut = None
-    if rank != "all" and rank < min(features.rows, features.dim):
+    uncut, aimed = None, _targeted(moments, before, targets, config)
+    length = moments.squared_norms.mean()
+    if aimed is not None:
+        uncut, moments, before = (features, before), aimed.moments, aimed.given
+        features = moments.features
+    elif rank != "all" and rank < min(features.rows, features.dim):
         uncut, directions = (features, before), principal_directions(moments, rank)
         features = projected(features, directions, ranks)
         before = None if before is None else projected(before, directions, ranks)
         moments = moments_of(features, ranks)
+        length = moments.squared_norms.mean()
     elif most * 2 >= features.dim:
         progress.note(
             f"up to {most:,} picks from gradients of {features.dim:,} dimensions: information saturates when there "
             "are more than half as many picks as dimensions. A store with a larger --dim avoids that."
         )
-    mean = float(ranks.broadcast(moments.squared_norms.mean(), 0))
+    mean = float(ranks.broadcast(length, 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
-    return ScaledPool(features, moments, before, alpha, uncut)
+    return ScaledPool(features, moments, before, alpha, uncut, aimed)
+
+
+def _targeted(
+    moments: Moments, given: FeatureRows | None, targets: Sequence[GradientStore], config: RunConfig
+) -> TargetedPool | None:
+    if not targets:
+        return None
+    rows = torch.cat([_scaled_rows(store, store.listing.lines, config).block(0, store.rows) for store in targets])
+    target = target_of(config, rows, target_weights(config, [store.rows for store in targets]))
+    return targeted(moments, read_target(target, moments.features.dim, moments.features.device), given)
 
 
 def _in_all_directions(

@@ -1,0 +1,125 @@
+"""Choosing rows for a target, by posterior variance or by directed information, and what they cover of it.
+
+Contract: the picks of either rule in float64, by any number of processes that share the rows. The selection's
+quantities (gains, U, certificate) are those of directed features whatever the rule. A gain counts times
+1 - conflict^4, with the target's conflict: information and variance do not see the sign of a gradient, so without this
+factor a row that points against the target would be worth as much as its opposite. The power leaves rows alone whose
+cosine is no more than noise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spice_select.information.checks import MatrixLike, read_alpha, read_stop_ratio
+from spice_select.information.choosing import choose_rows, favoured
+from spice_select.information.coverage import Coverage, coverage_of_moment, random_coverage, steps_of, whole_coverage
+from spice_select.information.features import FeatureRows, TensorFeatures
+from spice_select.information.greedy import greedy
+from spice_select.information.limits import Limit
+from spice_select.information.moments import Moments, moments_of, second_moment
+from spice_select.information.selection import Selection
+from spice_select.information.target import CheckedTarget, Target, TargetView, target_view
+from spice_select.information.variance import VarianceEngine
+
+DRAWS = 4
+"""Random subsets over which their coverage is averaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class TargetedPool:
+    """A pool's rows, and given ones, in all directions and directed by a target."""
+
+    target: CheckedTarget
+    uncut: Moments
+    uncut_given: FeatureRows | None
+    view: TargetView
+    moments: Moments  # of the directed features
+    given: TensorFeatures | None
+
+
+def as_target(target: MatrixLike | Target) -> Target:
+    """A target of equal weights where only its rows are given."""
+    return target if isinstance(target, Target) else Target(target)
+
+
+def targeted(moments: Moments, target: CheckedTarget, given: FeatureRows | None = None) -> TargetedPool:
+    """Direct the rows of `moments`, and `given` ones, by a target."""
+    view = target_view(moments, target)
+    before = None if given is None else view.directed(view.seen(given, moments.ranks))
+    return TargetedPool(target, moments, given, view, moments_of(view.directed(view.rows), moments.ranks), before)
+
+
+def choose_for_target(
+    pool: TargetedPool,
+    limit: Limit,
+    alpha: float,
+    penalty: float,
+    stop_ratio: float | None,
+    stop_coverage: float | None = None,
+    seed: int = 0,
+    on_pick: Callable[[int], None] = lambda _: None,
+) -> Selection:
+    """Pick for the target of a pool until the limit; the selection has its `coverage`.
+
+    `alpha` applies to all directions and to the directed features, whose mean square is the same. By variance,
+    `stop_ratio` compares shares of the variance, and `penalty` has no effect on the picks. `stop_coverage`: end with
+    the first pick at which the mean coverage reaches this share of the whole pool's. `seed` draws the random rows.
+
+    Raises `SelectionInputError` as `choose_rows`.
+    """
+    favour = _favour(pool)
+    if pool.target.rule == "variance":
+        order, stopped = _by_variance(pool, limit, alpha, read_stop_ratio(stop_ratio), on_pick)
+        within = limit.as_large(order) if stopped else limit
+        selection = choose_rows(pool.moments, within, alpha, penalty, None, pool.given, order=order)
+        selection = replace(selection, stopped_early=stopped)
+    else:
+        selection = choose_rows(pool.moments, limit, alpha, penalty, stop_ratio, pool.given, on_pick, favour)
+    coverage = _coverage(pool, selection.indices, limit, alpha, seed)
+    if stop_coverage is not None:
+        count = coverage.picks_for(stop_coverage)
+        if count < len(selection.indices):
+            order = selection.indices[:count]
+            selection = choose_rows(
+                pool.moments, limit.as_large(order), alpha, penalty, None, pool.given, order=order
+            )  # fmt: skip
+            selection = replace(selection, stopped_early=True)
+            coverage = _coverage(pool, order, limit, alpha, seed)
+    return replace(selection, coverage=coverage)
+
+
+def _favour(pool: TargetedPool) -> Tensor:
+    """The factors on gains, [n] in (0, 1]: a row that is exactly opposed ties with one that adds nothing."""
+    return (1.0 - pool.view.conflict.pow(4)).clamp(min=1e-15)
+
+
+def _by_variance(
+    pool: TargetedPool, limit: Limit, alpha: float, stop_ratio: float | None, on_pick: Callable[[int], None]
+) -> tuple[list[int], bool]:
+    """The picks by posterior variance, and whether the early stop ended them."""
+    view, ranks = pool.view, pool.uncut.ranks
+    strength = read_alpha(alpha, pool.uncut.squared_norms)
+    rows, before = view.with_noise(view.rows, pool.uncut.squared_norms, strength), None
+    if pool.uncut_given is not None:
+        norms = moments_of(pool.uncut_given, ranks).squared_norms
+        before = second_moment(view.with_noise(view.seen(pool.uncut_given, ranks), norms, strength))
+    weights = favoured(limit.weights, _favour(pool))
+    engine = VarianceEngine(rows, view.metric, strength, weights, before, ranks)
+    trace = greedy(engine, limit, stop_ratio, on_pick=on_pick)
+    return trace.rows, trace.stopped_early
+
+
+def _coverage(pool: TargetedPool, picks: list[int], limit: Limit, alpha: float, seed: int) -> Coverage:
+    moments, rows = pool.uncut, pool.target.rows
+    before = None if pool.uncut_given is None else second_moment(pool.uncut_given)
+    start = torch.zeros_like(rows[:, 0]) if before is None else coverage_of_moment(before, rows, alpha)
+    chosen = moments.features.take(torch.tensor(picks, dtype=torch.int64, device=rows.device))
+    by_chance = random_coverage(
+        moments, rows, limit, picks, alpha, DRAWS, torch.Generator().manual_seed(seed), before
+    )  # fmt: skip
+    parts = (pool.target.weights, rows.square().sum(dim=1), start, steps_of(chosen, rows, alpha, before))
+    whole = whole_coverage(moments, rows, alpha, before)
+    return Coverage(*(part.cpu() for part in (*parts, whole, by_chance, pool.view.conflict)))

@@ -1,0 +1,115 @@
+"""What rows are chosen for: target rows with their weights, from stores or among a pool's gradients; and leaks.
+
+A leak is a row of the pool that equals a target row: its gradient has a cosine above `SAME`, and its text is the same
+up to case and white space.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from spice_select.amounts import parse_share, parse_target
+from spice_select.choices import BadRow
+from spice_select.config import RunConfig
+from spice_select.errors import ConfigError
+from spice_select.information import FeatureRows, PartOfFeatures, Target, close_pairs
+from spice_select.information.ranks import ALONE, Ranks
+from spice_select.pool.examples import Example
+from spice_select.pool.types import Line
+from spice_select.progress import Progress
+from spice_select.row_tables import Chat
+from spice_select.schedule.bad_rows import NAMED, bad_row
+from spice_select.schedule.extraction import proxy_bytes, refuse_incomparable
+from spice_select.store.reading import GradientStore
+
+SAME = 0.98
+"""Cosine from which two gradients count as the same."""
+
+
+def target_weights(config: RunConfig, counts: Sequence[int]) -> Tensor:
+    """Weights [t] of target rows, of which each target of `config` has so many: by the shares, or all equal."""
+    shares = [parse_target(place)[1] for place in config.target]
+    parts = [
+        torch.full((count,), 1.0 if share is None else share / count, dtype=torch.float64)
+        for share, count in zip(shares, counts, strict=True)
+    ]
+    return torch.cat(parts) / torch.cat(parts).sum()
+
+
+def target_of(config: RunConfig, rows: Tensor, weights: Tensor) -> Target:
+    """Target rows [t, d], scaled like the pool's, with what `config` says of them."""
+    rank = {"auto": None, "all": len(rows)}.get(str(config.rank), config.rank)
+    assert not isinstance(rank, str)
+    return Target(rows, weights, parse_share(config.target_share), config.target_rule, rank)
+
+
+def stop_coverage(config: RunConfig) -> float | None:
+    """The share of the whole pool's coverage at which to stop, if any."""
+    return None if config.stop_coverage is None else parse_share(config.stop_coverage)
+
+
+def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientStore) -> list[GradientStore]:
+    """The stores that `config` names as targets of a choice from the store `of`, which has this identity.
+
+    Raises `ConfigError` where one was made with other options or another proxy.
+    """
+    stores = [GradientStore.open(parse_target(place)[0], of.device) for place in config.target]
+    for store in stores:
+        refuse_incomparable(store, identity, "target", str(of.path))
+        refuse_other_proxy(store, of, "target")
+    return stores
+
+
+def refuse_other_proxy(store: GradientStore, of: GradientStore, option: str) -> None:
+    """Raise `ConfigError` where the gradients of two stores are not of the same proxy."""
+    if proxy_bytes(store) != proxy_bytes(of):
+        raise ConfigError(
+            f"{option} {store.path}: its proxy was warmed up on other rows than that of {of.path}.\n"
+            f"Compute it again, in another directory, with --proxy-of {of.path}."
+        )
+
+
+def leaks_in_store(
+    store: GradientStore, kept: Sequence[int], targets: Sequence[GradientStore], ranks: Ranks = ALONE
+) -> list[BadRow]:
+    """Those of the rows `kept` of a store that equal a target row."""
+    rows: FeatureRows = store if len(kept) == store.rows else PartOfFeatures(store, torch.tensor(kept))
+    lines, found = store.listing.lines, dict[int, BadRow]()
+    for target in targets:
+        for place, other in close_pairs(rows, target.block(0, target.rows), SAME, ranks):
+            row = kept[place]
+            if row not in found and (leak := _leak(lines[row], *store.chats([row]), *target.chats([other]))):
+                found[row] = leak
+    return list(found.values())
+
+
+def leaks_in_gram(gram: Tensor, rows: Sequence[Example], target: Sequence[Example]) -> list[BadRow]:
+    """Those of the first m rows of a Gram matrix [m + t, m + t] that equal one of the others, those of the target."""
+    norms = gram.diagonal().clamp(min=0).sqrt()
+    lengths = torch.outer(norms[: len(rows)], norms[len(rows) :])
+    near = (gram[: len(rows), len(rows) :] >= SAME * lengths) & (lengths > 0)
+    found = dict[int, BadRow]()
+    for place, other in cast("list[list[int]]", near.nonzero().tolist()):
+        if place not in found and (leak := _leak(rows[place], rows[place], target[other])):
+            found[place] = leak
+    return list(found.values())
+
+
+def report_leaks(leaks: Sequence[BadRow], config: RunConfig, progress: Progress) -> None:
+    """Say which rows equal a target row, and whether they are left out."""
+    if leaks:
+        named = ", ".join(f"{row.location} ({row.reason})" for row in leaks[:NAMED])
+        more = f" and {len(leaks) - NAMED:,} more" if len(leaks) > NAMED else ""
+        done = "are kept" if config.keep_target_rows else "are left out (--keep-target-rows keeps them)"
+        progress.note(f"rows of the pool that equal a target row {done}: {named}{more}")
+
+
+def _leak(row: Example | Line, text: Chat, target: Chat) -> BadRow | None:
+    return bad_row(row, f"equals target row {target.id}") if _plain(text) == _plain(target) else None
+
+
+def _plain(chat: Chat) -> str:
+    said = (f"{message['role']} {message.get('content') or ''}" for message in chat.conversation.messages)
+    return " ".join(" ".join(said).casefold().split())
