@@ -1,16 +1,16 @@
 """The one schema of a run: YAML, command line and Python all end in a validated `RunConfig`."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from spice_select.amounts import parse_budget, parse_quota, parse_share, parse_target
-from spice_select.errors import ConfigError, shown
+from spice_select.errors import ConfigError
 from spice_select.file_options import FileOptions
+from spice_select.validation import refuse_unknown, validated
 
 Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
@@ -26,8 +26,6 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
-
-Schema = TypeVar("Schema", bound=BaseModel)
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
@@ -167,7 +165,7 @@ class RunConfig(BaseModel):
         if not isinstance(values, dict):
             return values
         given = cast(dict[str, Any], values)
-        _refuse_unknown(RunConfig, given, "RunConfig")
+        refuse_unknown(RunConfig, given, "RunConfig")
         return _with_preset(given)
 
     @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
@@ -296,29 +294,5 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
     return validated(RunConfig, {**_with_preset(file_values), **_with_preset(given)}, origin)
 
 
-def validated(schema: type[Schema], values: Mapping[str, Any], origin: str) -> Schema:
-    """`values` over the defaults of `schema`.
-
-    Raises `ConfigError`, which names the key, what is wrong with it, and the nearest valid key for an unknown one.
-    """
-    _refuse_unknown(schema, values, origin)
-    try:
-        return schema(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:  # two options that do not go together
-            raise ConfigError(f"{origin}: {message}.") from None
-        raise ConfigError(f"{origin}: {first['loc'][0]}: {message} (got {shown(first['input'])}).") from None
-
-
 def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**PRESETS.get(str(values.get("preset")), {}), **values}
-
-
-def _refuse_unknown(schema: type[BaseModel], values: Mapping[str, Any], origin: str) -> None:
-    for key in values:
-        if key not in schema.model_fields:
-            close = difflib.get_close_matches(str(key), schema.model_fields, n=1, cutoff=0.4)
-            hint = f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(schema.model_fields)}"
-            raise ConfigError(f"{origin}: unknown key '{key}'; {hint}.")

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spice_select.config import validated
+from spice_select.validation import validated
 
 
 class Recipe(BaseModel):

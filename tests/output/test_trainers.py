@@ -83,12 +83,12 @@ def table_of(*chats: Conversation) -> pa.Table:
 def summary_of(rows: int) -> Summary:
     """A run that kept `rows` rows of ten times as many."""
     sources = [SourceShare("made", rows * 10, rows, 1, 1)]
-    return Summary(rows * 10, rows, rows, 0, 0, sources, 1.0, 1.0, None)
+    return Summary(rows * 10, rows, rows, 0, 0, sources, 1.0, 1.0, None, None, 0)
 
 
 def files_for(model: ModelToTrain) -> dict[str, str]:
     """The trainers' files of a run."""
-    return trainer_files(target, summary_of(2))
+    return trainer_files(model, summary_of(2))
 
 
 def saved(directory: Path, *chats: Conversation) -> Path:
