@@ -32,8 +32,8 @@ def peers(repeats: int) -> None:
         machine(CPU),
         "",
         f"n = {rows:,}, d = {dim:,}, k = {picks}, {targets} target rows, unit rows in float32, alpha 1; pairs: "
-        f"{repeats}. Load of the machine at the end: {os.getloadavg()[0]:.1f}. Ours calculates in float64, and its time "
-        "holds the coverage of the target too. Variance: mean posterior variance of the target rows in all "
+        f"{repeats}. Load of the machine at the end: {os.getloadavg()[0]:.1f}. Ours calculates in float64, and its "
+        "time holds the coverage of the target too. Variance: mean posterior variance of the target rows in all "
         "dimensions, in float64; activeft may pick a row twice, and `distinct` counts each once.",
         "",
         "| arm | median s | over ours | memory added, MB | variance | distinct rows | picks shared with ours |",
