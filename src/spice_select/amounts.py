@@ -2,7 +2,8 @@
 
 import math
 from decimal import Decimal, InvalidOperation
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
 
 
 def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], float]:
@@ -92,9 +93,28 @@ def parse_share(text: str) -> float:
     return share
 
 
+def read_share(value: object) -> str:
+    """A user's share as text. Raises as `parse_share`."""
+    parse_share(str(value))
+    return str(value)
+
+
 def parse_target(text: str) -> tuple[str, float | None]:
     """The place of a target and its share: 'math.jsonl=70%', or 'math.jsonl' with None."""
     place, _, share = text.rpartition("=")
     if place and share.endswith("%"):
         return place, parse_share(share)
     return text, None
+
+
+def read_targets(value: object) -> list[str]:
+    """The targets of a user: one place or several, all with shares that make 100 %, or none. Raises `ValueError`."""
+    several = [value] if isinstance(value, str | Path) else value
+    if not isinstance(several, list | tuple):
+        raise ValueError("must be a file or a list of files")
+    places = [str(item) for item in cast("list[object]", several)]
+    shares = [parse_target(place)[1] for place in places]
+    known = [share for share in shares if share is not None]
+    if known and (len(known) < len(shares) or abs(sum(known) - 1) > 1e-6):
+        raise ValueError("give every target a share, 100% in total, or none")
+    return places

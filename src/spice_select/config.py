@@ -1,13 +1,12 @@
 """The one schema of a run: YAML, command line and Python all end in a validated `RunConfig`."""
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from spice_select.amounts import parse_budget, parse_quota, parse_share, parse_target
+from spice_select.amounts import parse_budget, parse_quota, read_share, read_targets
 from spice_select.errors import ConfigError
 from spice_select.file_options import FileOptions
 from spice_select.validation import refuse_unknown, validated
@@ -21,6 +20,7 @@ WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
 Scale = Literal["none", "sqrt-length", "geometric", "unit"]
 TargetRule = Literal["variance", "information"]
+Share = Annotated[str, BeforeValidator(read_share)]
 AlphaMode = Literal["relative", "absolute"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -67,20 +67,12 @@ class RunConfig(BaseModel):
     )
 
     # for what
-    target: list[str] = Field(
-        [],
-        description="Examples of what the model should learn: a file as POOL, for pick a gradient store. Several with "
-        "shares: math.jsonl=70%.",
+    target: Annotated[list[str], BeforeValidator(read_targets)] = Field(
+        [], description="Examples of what to become good at: a file as POOL; for pick a gradient store; a.jsonl=70%."
     )
-    target_rule: TargetRule = Field(
-        "variance",
-        description="Pick what explains most of the target's variance, or directed information (log-det along it).",
-    )
-    target_share: str = Field("100%", description="Share of the target in what is chosen for; the rest is the pool.")
-    stop_coverage: str | None = Field(
-        None,
-        description="Stop when the picks cover this share of what the whole pool covers of the target, e.g. 95%.",
-    )
+    target_rule: TargetRule = Field("variance", description="Explain the target's variance, or directed information.")
+    target_share: Share = Field("100%", description="Share of the target in what is chosen for; the rest is the pool.")
+    stop_coverage: Share | None = Field(None, description="Stop at this share of the whole pool's coverage, e.g. 95%.")
     keep_target_rows: bool = Field(False, description="Let rows that equal a target row be picked.")
 
     # the score
@@ -182,26 +174,6 @@ class RunConfig(BaseModel):
         parse_budget(text)
         return text
 
-    @field_validator("target", mode="before")
-    @classmethod
-    def _target_can_be_read(cls, value: object) -> list[str]:
-        several = [value] if isinstance(value, str | Path) else value
-        if not isinstance(several, list | tuple):
-            raise ValueError("must be a file or a list of files")
-        places = [str(item) for item in cast(Iterable[object], several)]
-        shares = [parse_target(place)[1] for place in places]
-        known = [share for share in shares if share is not None]
-        if known and (len(known) < len(shares) or abs(sum(known) - 1) > 1e-6):
-            raise ValueError("give every target a share, 100% in total, or none")
-        return places
-
-    @field_validator("target_share", "stop_coverage", mode="before")
-    @classmethod
-    def _share_can_be_read(cls, value: object) -> str | None:
-        if value is not None:
-            parse_share(str(value))
-        return None if value is None else str(value)
-
     @field_validator("layers")
     @classmethod
     def _layers_can_be_read(cls, value: str) -> str:
@@ -237,9 +209,11 @@ class RunConfig(BaseModel):
             ),
             (self.target and not greedy, f"target goes with the methods {both}, not with {self.method}"),
             *(
-                (not self.target and getattr(self, key) != field.default, f"{key} goes with target")
-                for key, field in RunConfig.model_fields.items()
-                if key in ("target_rule", "target_share", "stop_coverage", "keep_target_rows")
+                (
+                    not self.target and getattr(self, key) != RunConfig.model_fields[key].default,
+                    f"{key} goes with target",
+                )
+                for key in ("target_rule", "target_share", "stop_coverage", "keep_target_rows")
             ),
             (self.stop_coverage and self.stop_ratio, "stop_coverage and stop_ratio exclude each other"),
             (self.stop_coverage and self.quota, "quota and stop_coverage exclude each other: a stop breaks shares"),

@@ -8,11 +8,22 @@ import torch
 
 from oracles.forked import spice
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
-from spice_select import GradientStore, compute_gradients, forecast, pick, select, select_from_features
+from spice_select import (
+    GradientStore,
+    Recipe,
+    compute_gradients,
+    evaluate,
+    finetune,
+    forecast,
+    pick,
+    select,
+    select_from_features,
+)
 from spice_select.choices import PoolRecord, target_coverage, target_measures_of
 from spice_select.config import resolve
 from spice_select.errors import ConfigError, OutputError
 from spice_select.information import Target
+from spice_select.progress import NoProgress
 
 FAST = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
 POOLS = {"lora_rank": 2, "warmup_steps": 1, "pool_size": 30, "update_every": 2, "budget": "12"}
@@ -198,3 +209,25 @@ def test_a_pool_without_anything_like_the_target_says_so(kinds, gains):
     measures = target_measures_of(found.coverage, "variance")
     record = PoolRecord(0, list(range(200)), found.indices, 20, False, 0.0, None, target=measures)
     assert target_coverage([record]).gains is gains
+
+
+@pytest.mark.slow
+def test_evaluation_on_the_target_itself_is_warned_of(stores, folder, tiny_model, tmp_path):
+    """The fine-tuned model remembers what its rows were chosen for; other rows bring no warning."""
+    pytest.importorskip("trl")
+    pick(stores / "store", target=stores / "mine", budget="4", output=tmp_path / "chosen")
+    finetune(tmp_path / "chosen", model=tiny_model, output=tmp_path / "tuned", recipe=Recipe(epochs=1.0, batch_size=4))
+    for name, warned in (("mine", True), ("pool", False)):
+        notes = Notes()
+        evaluate(tmp_path / "tuned", folder / f"{name}.jsonl", progress=notes)
+        assert any("is the target" in note for note in notes.said) is warned
+
+
+class Notes(NoProgress):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)

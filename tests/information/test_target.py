@@ -107,7 +107,7 @@ def test_coverage_is_its_definition_and_only_grows(vectors, alpha, seed, with_gi
     moment = None if before is None else torch.from_numpy(before.T @ before)
     rows, wanted = tensors(vectors, targets)
     start = oracle.coverage(vectors, targets, [], alpha, before)
-    steps = steps_of(rows, wanted, alpha, moment).numpy()
+    steps = steps_of(TensorFeatures(rows), wanted, alpha, moment).numpy()
     assert (steps >= 0).all()
     for count in range(len(vectors) + 1):
         expected = oracle.coverage(vectors, targets, range(count), alpha, before)
@@ -126,7 +126,7 @@ def test_coverage_in_blocks_of_many_rows():
     generator = torch.Generator().manual_seed(3)
     rows = torch.randn(1300, 20, generator=generator, dtype=torch.float64)
     targets = torch.randn(4, 20, generator=generator, dtype=torch.float64)
-    reached = steps_of(rows, targets, 0.3).cumsum(0)
+    reached = steps_of(TensorFeatures(rows), targets, 0.3).cumsum(0)
     for count in (1, 511, 512, 513, 1300):
         expected = oracle.coverage(rows.numpy(), targets.numpy(), range(count), 0.3)
         np.testing.assert_allclose(reached[count - 1].numpy(), expected, atol=1e-9)

@@ -65,7 +65,10 @@ def pick(
         refuse_own_inputs(directory, [], [store.path, *others])
         with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
             result = replace(_choose(store, config, reporter, watch, ranks), output=directory)
-            about_store, *about_targets = (_about(place) for place in (store.path, *target_places(config)))
+            about_store = _about(store.path)
+            about_targets = [
+                {**_about(place), "data": GradientStore.open(place).identity["data"]} for place in target_places(config)
+            ]
             origin = {"model": store.about["model"], "store": about_store, "target": about_targets}
             identity = {"store": about_store, "target_stores": about_targets, **config.model_dump()}
             checkpoint = Checkpoint(directory / CHECKPOINT)

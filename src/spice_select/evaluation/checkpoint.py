@@ -120,6 +120,13 @@ def _base_of(directory: Path) -> tuple[str, str | None, str]:
     return base, revision if isinstance(revision, str) else None, f"'{key}' in {path}"
 
 
+def target_digests(checkpoint: str | Path) -> list[str]:
+    """The sha256 of the files that a checkpoint's training rows were chosen for, where it says so."""
+    path = Path(checkpoint).expanduser() / FINETUNE
+    found = read_object(path).get("target") if path.is_file() else None
+    return [str(digest) for digest in cast("list[Any]", found)] if isinstance(found, list) else []
+
+
 def _merge(adapter: loading.ModelSource, config: PeftConfig, model: "PreTrainedModel") -> "PreTrainedModel":
     with _adapter_errors(adapter.name):
         adapted = PeftModel(model, config)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.evaluation.bootstrap import RESAMPLES
-from spice_select.evaluation.checkpoint import LoadedModel, find_checkpoint, load_weights
+from spice_select.evaluation.checkpoint import LoadedModel, find_checkpoint, load_weights, target_digests
 from spice_select.evaluation.heldout import HeldoutLoss, heldout_loss, limited
 from spice_select.file_options import FileOptions
 from spice_select.pool.examples import PoolInput, PoolOptions, SourceFile, read_pool
@@ -83,7 +83,15 @@ def evaluate(
     reporter.note(f"loading {checkpoint}")
     found = find_checkpoint(checkpoint, revision=revision, trust_remote_code=trust_remote_code)
     loaded = load_weights(found, where, dtype)
-    return evaluate_model(loaded, data, reading, limit_per_source, token_budget, resamples, seed, reporter)
+    result = evaluate_model(loaded, data, reading, limit_per_source, token_budget, resamples, seed, reporter)
+    chosen_for = set(target_digests(checkpoint))
+    for file in result.files:
+        if file.sha256 in chosen_for:
+            reporter.note(
+                f"warning: {file.name} is the target that the training rows were chosen for; "
+                "its loss says little about other rows. Evaluate on rows that were no target."
+            )
+    return result
 
 
 def evaluate_model(

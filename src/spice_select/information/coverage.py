@@ -66,20 +66,21 @@ class Coverage:
         return min(1.0, float(variance @ (self.picks - self.start)) / whole) if whole > 0 else 1.0
 
 
-def steps_of(rows: Tensor, targets: Tensor, alpha: float, before: Tensor | None = None) -> Tensor:
-    """What each of `rows` [k, d], in order, adds to the coverage of `targets` [t, d]: [k, t].
+def steps_of(rows: FeatureRows, targets: Tensor, alpha: float, before: Tensor | None = None) -> Tensor:
+    """What each of `rows`, in order, adds to the coverage of `targets` [t, d]: [k, t].
 
     `before` [d, d] is the sum of g g^T over rows that are there from the start.
     """
-    if before is None and len(rows) <= rows.shape[1]:
+    if before is None and rows.rows <= rows.dim:
         # Row i of L^-1 concerns the rows up to i alone, so one factor holds all prefixes.
-        factor = shifted_cholesky(alpha * (rows @ rows.T))
-        found = cast(Tensor, torch.linalg.solve_triangular(factor, alpha**0.5 * (rows @ targets.T), upper=False))
+        block = rows.block(0, rows.rows)
+        factor = shifted_cholesky(alpha * (block @ block.T))
+        found = cast(Tensor, torch.linalg.solve_triangular(factor, alpha**0.5 * (block @ targets.T), upper=False))
         return _shares(found.square(), targets)
-    inverse = _inverse(before, alpha, rows)
+    inverse = _inverse(before, alpha, targets)
     parts = [targets.new_zeros(0, len(targets))]
-    for first in range(0, len(rows), _BLOCK):
-        block = rows[first : first + _BLOCK]
+    for first in range(0, rows.rows, _BLOCK):
+        block = rows.block(first, min(first + _BLOCK, rows.rows))
         images = block @ inverse  # M g of each row, [b, d]
         factor = shifted_cholesky(alpha * (images @ block.T))
         w = alpha**0.5 * cast(Tensor, torch.linalg.solve_triangular(factor, images, upper=False))
@@ -93,7 +94,7 @@ def coverage_by(
 ) -> Tensor:
     """Coverage of `targets` [t, d] by all rows of `features`, and by rows whose sum of g g^T is `before`: [t]."""
     if before is None and features.rows <= features.dim:
-        return steps_of(features.block(0, features.rows), targets, alpha).sum(dim=0)
+        return steps_of(features, targets, alpha).sum(dim=0)
     moment = second_moment(features, ranks)
     return coverage_of_moment(moment if before is None else moment + before, targets, alpha)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from spice_select.information.checks import MatrixLike, read_alpha, read_stop_ratio
 from spice_select.information.choosing import choose_rows, favoured
 from spice_select.information.coverage import Coverage, coverage_of_moment, random_coverage, steps_of, whole_coverage
-from spice_select.information.features import FeatureRows, TensorFeatures
+from spice_select.information.features import FeatureRows, PartOfFeatures, TensorFeatures
 from spice_select.information.greedy import greedy
 from spice_select.information.limits import Limit
 from spice_select.information.moments import Moments, moments_of, second_moment
@@ -116,7 +116,7 @@ def _coverage(pool: TargetedPool, picks: list[int], limit: Limit, alpha: float, 
     moments, rows = pool.uncut, pool.target.rows
     before = None if pool.uncut_given is None else second_moment(pool.uncut_given)
     start = torch.zeros_like(rows[:, 0]) if before is None else coverage_of_moment(before, rows, alpha)
-    chosen = moments.features.take(torch.tensor(picks, dtype=torch.int64, device=rows.device))
+    chosen = PartOfFeatures(moments.features, torch.tensor(picks, dtype=torch.int64, device=rows.device))
     by_chance = random_coverage(
         moments, rows, limit, picks, alpha, DRAWS, torch.Generator().manual_seed(seed), before
     )  # fmt: skip

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.config_file import load_yaml
 from spice_select.errors import ConfigError, PoolError
-from spice_select.files.directory import CHAT_TEMPLATE
+from spice_select.files.directory import CHAT_TEMPLATE, MANIFEST
+from spice_select.files.records import read_json
 from spice_select.output.trainers import IGNORED, TRAIN_FILE, training_dataset
 from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
 from spice_select.pool.sources import as_list
@@ -48,6 +49,15 @@ class TrainingRows:
         """Targets of the loss in one pass."""
         labels = cast("list[list[int]]", self.dataset["labels"])
         return sum(label != IGNORED for row in labels for label in row)
+
+
+def target_digests(data: Data) -> list[str]:
+    """The sha256 of the files that the rows of a run's directory were chosen for; none for other data."""
+    directory = run_directory(data)
+    if directory is None or not (directory / MANIFEST).is_file():
+        return []
+    targets: list[dict[str, Any]] = read_json(directory / MANIFEST, "Run the selection again.").get("target", [])
+    return [digest for target in targets for digest in target.get("data", [target["sha256"]])]
 
 
 def run_directory(data: Data) -> Path | None:

@@ -20,7 +20,7 @@ from spice_select.files.versions import versions
 from spice_select.progress import NoProgress, Progress
 from spice_select.training import checkpoint
 from spice_select.training.callback import Steps
-from spice_select.training.data import Data
+from spice_select.training.data import Data, target_digests
 from spice_select.training.plan import TrainingOptions, TrainingPlan, plan_training, read_rows
 from spice_select.training.trainer import load_adapted, train
 
@@ -91,6 +91,7 @@ def _record(result: FinetuneResult, plan: TrainingPlan) -> dict[str, object]:
         "revision": plan.base_revision,
         "dtype": plan.config.dtype,
         "recipe": plan.recipe.model_dump(),
+        "target": target_digests(plan.data),
         **figures,
         "versions": {**versions(), "trl": importlib.metadata.version("trl")},
     }
