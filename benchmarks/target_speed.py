@@ -63,15 +63,15 @@ def large(scratch: Path) -> None:
         "opening to the last pick; coverage of the picks, the whole pool and four random draws is computed afterwards, "
         "in all dimensions. Memory is what was added beside the mapped file.",
         "",
-        "| rule | threads | load | picks s | of that survey and projection | memory added, MB |",
-        "| --- | --: | --: | --: | --: | --: |",
+        "| rule | threads | load | seconds | of that survey and projection | processor seconds | memory added, MB |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for rule in ("information", "variance"):
         one = run("target_store.py", store, rule, 256, 10_000, "picks")
         load = os.getloadavg()[0]
         lines.append(
             f"| {rule} | {one['threads']} | {load:.1f} | {one['seconds']:.0f} | {one['seen']:.0f} | "
-            f"{one['bytes'] / 1e6:,.0f} |"
+            f"{one['processor']:.0f} | {one['bytes'] / 1e6:,.0f} |"
         )
     write_section("Choice for a target from a large store", "target_speed.py", lines)
 
