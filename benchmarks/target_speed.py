@@ -59,8 +59,8 @@ def cut() -> None:
     lines = [
         machine(CPU),
         "",
-        f"n = {rows:,}, d = {dim:,}, k = {picks}, {targets} target rows as beside activeft, seen in all directions and in "
-        "128 of them.",
+        f"n = {rows:,}, d = {dim:,}, k = {picks}, {targets} target rows as beside activeft, seen in all directions "
+        "and in 128 of them.",
         "",
         "| seen in | variance | picks shared |",
         "| --- | --: | --: |",

@@ -65,7 +65,8 @@ def test_variance_picks_are_those_of_the_dense_oracle(problem, alpha, with_given
     pool = pool_for(vectors, Target(targets, weights, share, "variance", rank), before)
     found = choose_for_target(pool, RowLimit(budget), alpha, 0.1, None)
     np.testing.assert_allclose(found.coverage.conflict.numpy(), against, atol=1e-6)
-    assert found.indices == oracle.greedy(vectors, a, against, budget, alpha, before)
+    expected = oracle.greedy(vectors, a, against, budget, alpha, before)
+    assert len(found.indices) == budget and found.indices[: len(expected)] == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,7 +78,8 @@ def test_directed_picks_are_those_of_the_dense_oracle(problem, alpha, seed):
     a = oracle.metric(vectors, targets, weights, share, rank)
     expected = oracle.directed_greedy(vectors, a, oracle.conflicts(vectors, targets, weights, a), budget, alpha)
     target = Target(targets, weights, share, "information", rank)
-    assert select_from_features(vectors, budget, alpha, 0.0, target=target).indices == expected
+    found = select_from_features(vectors, budget, alpha, 0.0, target=target).indices
+    assert len(found) == budget and found[: len(expected)] == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -205,7 +207,8 @@ def test_many_picks_do_not_drift():
     weights = np.ones(3)
     a = oracle.metric(vectors, targets, weights, 1.0, None)
     expected = oracle.greedy(vectors, a, oracle.conflicts(vectors, targets, weights, a), 265, 1.0)
-    assert select_from_features(vectors, 265, 1.0, target=targets).indices == expected
+    assert len(expected) > 256
+    assert select_from_features(vectors, 265, 1.0, target=targets).indices[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("rule", ["variance", "information"])
