@@ -197,7 +197,9 @@ def test_order_and_rotation_do_not_matter(problem, seed, rule):
     one = select_from_features(vectors, 2, 1.0, target=Target(targets, weights, share, rule, rank))
     moved = Target(targets[asked] @ turn, weights[asked], share, rule, rank)
     other = select_from_features(vectors[rows] @ turn, 2, 1.0, target=moved)
-    assert one.indices == [int(rows[row]) for row in other.indices]
+    opposed = [place for place, row in enumerate(one.indices) if one.coverage.conflict[row] > 0.999]  # all tie
+    sure = min(opposed, default=2)
+    assert one.indices[:sure] == [int(rows[row]) for row in other.indices[:sure]]
 
 
 def test_many_picks_do_not_drift():
