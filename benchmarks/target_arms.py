@@ -31,6 +31,14 @@ def ours(rows: Tensor, targets: Tensor, picks: int) -> list[int]:
     return select_from_features(rows, picks, 1.0, target=targets).indices
 
 
+def ours_cut(rows: Tensor, targets: Tensor, picks: int) -> list[int]:
+    """As in a pool too large to be seen in all directions."""
+    from spice_select.information import target
+
+    target.EXACT = 0
+    return ours(rows, targets, picks)
+
+
 def activeft(rows: Tensor, targets: Tensor, picks: int, *, lazy: bool = False) -> list[int]:
     from activeft.acquisition_functions.lazy_vtl import LazyVTL
     from activeft.acquisition_functions.vtl import VTL
@@ -44,6 +52,7 @@ def activeft(rows: Tensor, targets: Tensor, picks: int, *, lazy: bool = False) -
 
 ARMS = {
     "ours": ours,
+    "ours, cut": ours_cut,
     "activeft VTL": activeft,
     "activeft LazyVTL": lambda rows, targets, picks: activeft(rows, targets, picks, lazy=True),
 }

@@ -21,6 +21,9 @@ from spice_select.report.content import (
     Rival,
     RowStory,
     SelectionReport,
+    Served,
+    TargetRow,
+    TargetStory,
     Theory,
 )
 
@@ -80,7 +83,20 @@ def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, s
         rows=rows,
         all_rows=all_rows,
         audit=_audit(rows, words),
+        target=_target(words),
     )
+
+
+def _target(words: "Words") -> TargetStory:
+    """A target of which some rows are served badly, on a pool where choosing by it gains nothing."""
+    rows = [
+        TargetRow(words(f"task-{i}"), words("task.jsonl, row 1"), words(QUESTIONS[i % 5]), words(ANSWERS[i % 5]),
+                  0.05 * i, 0.1 * i, 0.02 * i)
+        for i in range(1, 7)
+    ]  # fmt: skip
+    picks, means = list(range(1, 37)), [0.4 * (1 - math.exp(-i / 9)) for i in range(1, 37)]
+    curve = Curve(picks, means, [0.9 * mean for mean in means], [1.1 * mean for mean in means])
+    return TargetStory("variance", 30, 0.39, 0.62, 0.21, 0.7, False, curve, rows, rows[:2])
 
 
 def empty_report() -> SelectionReport:
@@ -150,6 +166,7 @@ def _row(index: int, count: int, words: Words, sources: int) -> RowStory:
         norm=0.5 + chance.random(),
         overlaps=[Neighbour(other, f"row-{other}", 0.9 - 0.2 * place) for place, other in enumerate(others)],
         opposes=[Neighbour(count + 7, words("elsewhere"), -0.21)] if index % 4 == 0 else [],
+        serves=[Served(words("task-3"), 0.041)] if picked else [],
     )
 
 

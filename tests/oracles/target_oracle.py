@@ -1,6 +1,7 @@
 """Choosing for a target from its definitions, on dense vectors in numpy: obviously correct, and slow.
 
-Nothing is updated: every inverse, metric and cosine is computed anew. `vectors` are [n, P], `targets` [t, P].
+Nothing is updated: every inverse, metric and cosine is computed anew. Picks end where only opposed rows are left.
+`vectors` are [n, P], `targets` [t, P].
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from oracles import selection_oracle
 
 Vectors = np.ndarray
+_NOTHING = 1e-8  # rows of lower scores are all opposed or add nothing: rounding orders them, and no pick is stated
 
 
 def shrunk(vectors: Vectors, subset: Sequence[int], alpha: float, given: Vectors | None = None) -> np.ndarray:
@@ -57,6 +59,8 @@ def greedy(
         scores = np.full(len(vectors), -np.inf)
         for row in set(range(len(vectors))) - set(picks):
             scores[row] = (before - variance(vectors, a, [*picks, row], alpha, given)) / start * (1 - against[row] ** 4)
+        if scores.max() < _NOTHING:
+            break
         picks.append(int(np.flatnonzero(scores >= scores.max() - 1e-12)[0]))
     return picks
 
@@ -72,7 +76,9 @@ def directed_greedy(vectors: Vectors, a: np.ndarray, against: np.ndarray, budget
         scores = np.full(len(vectors), -np.inf)
         for row in set(range(len(vectors))) - set(picks):
             scores[row] = selection_oracle.gain(directed, row, picks, alpha) * (1 - against[row] ** 4)
-        picks.append(int(np.flatnonzero(scores >= scores.max() - 1e-9)[0]))
+        if scores.max() < _NOTHING:
+            break
+        picks.append(int(np.flatnonzero(scores >= scores.max() - 1e-12)[0]))
     return picks
 
 

@@ -235,7 +235,7 @@ def test_without_javascript_all_but_the_search_is_there(browser, addresses) -> N
     """The search is hidden; figures, tables, rows and the audit are shown."""
     with opened(browser, addresses["usual"], java_script_enabled=False) as seen:
         assert not seen.page.locator("#finder").is_visible()
-        assert seen.page.locator("figure img[alt]").count() == 5
+        assert seen.page.locator("figure img[alt]").count() == 6
         assert seen.page.locator("#rows summary:visible").count() == 60
         assert seen.page.get_by_role("region", name="Rows most opposed to the picks").is_visible()
         assert seen.faults == []

@@ -22,8 +22,8 @@ from spice_select.report.drawing import page_images, write_figures
 from spice_select.report.figures import report_plots
 from spice_select.report.page import page
 
-FIGURES = ("gain", "conflict", "information", "lengths", "sources")
-SHOWN = ("gain", "conflict", "information", "sources", "lengths")
+FIGURES = ("gain", "conflict", "information", "coverage", "lengths", "sources")
+SHOWN = ("gain", "conflict", "information", "coverage", "sources", "lengths")
 """In the order of the page."""
 VOID = {"meta", "link", "input", "br", "img", "hr", "source"}
 IMAGE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+=*")
@@ -185,7 +185,7 @@ def test_parts_that_are_not_known_are_absent() -> None:
     ids = Parsed(page(empty_report())).values("id")
     assert not {"quality", "audit", "languages-table", "diversity-table"} & set(ids)
     assert report_plots(empty_report()) == report_plots(bare_report()) == []
-    without = dataclasses.replace(full_report(), theory=None)
+    without = dataclasses.replace(full_report(), theory=None, target=None)
     assert [plot.name for plot in report_plots(without)] == ["lengths", "sources"]
     assert "quality" not in Parsed(page(without)).values("id")
 
@@ -200,7 +200,7 @@ def test_the_page_says_how_many_rows_it_holds() -> None:
 def test_a_list_that_is_cut_says_of_how_many() -> None:
     """The oracle's page lists 4 of 2,345 conflicts, and all of the other lists."""
     text = Parsed(page(full_report(60, 60))).text
-    assert "The 4 worst of 2,345." in text and text.count("worst of") == 1
+    assert "The 4 worst of 2,345." in text and "The 6 worst of 30." in text and text.count("worst of") == 2
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path) -> None:

@@ -55,8 +55,8 @@ class Summary:
     median_tokens: float
     kept_median_tokens: float
     quality: Quality | None
-    coverage: TargetCoverage | None
-    leaks: int
+    coverage: TargetCoverage | None = None
+    leaks: int = 0
 
 
 def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
