@@ -39,6 +39,14 @@ def ours_cut(rows: Tensor, targets: Tensor, picks: int) -> list[int]:
     return ours(rows, targets, picks)
 
 
+def ours_unsigned(rows: Tensor, targets: Tensor, picks: int) -> list[int]:
+    """The rule of variance alone: rows that point against the target count as much as those along it."""
+    from spice_select.information import for_target
+
+    for_target._favour = lambda pool: torch.ones_like(pool.view.conflict)
+    return ours(rows, targets, picks)
+
+
 def activeft(rows: Tensor, targets: Tensor, picks: int, *, lazy: bool = False) -> list[int]:
     from activeft.acquisition_functions.lazy_vtl import LazyVTL
     from activeft.acquisition_functions.vtl import VTL
@@ -53,6 +61,7 @@ def activeft(rows: Tensor, targets: Tensor, picks: int, *, lazy: bool = False) -
 ARMS = {
     "ours": ours,
     "ours, cut": ours_cut,
+    "ours, signs ignored": ours_unsigned,
     "activeft VTL": activeft,
     "activeft LazyVTL": lambda rows, targets, picks: activeft(rows, targets, picks, lazy=True),
 }

@@ -18,7 +18,7 @@ from greedy_speed import run
 
 from report import machine, spread, write_section
 
-ARMS = ("ours", "activeft VTL")
+ARMS = ("ours", "ours, signs ignored", "activeft VTL")
 SIZES = (5000, 1024, 500, 16)
 CPU = torch.device("cpu")
 

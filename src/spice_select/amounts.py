@@ -112,7 +112,12 @@ def read_targets(value: object) -> list[str]:
     several = [value] if isinstance(value, str | Path) else value
     if not isinstance(several, list | tuple):
         raise ValueError("must be a file or a list of files")
-    places = [str(item) for item in cast("list[object]", several)]
+    items = cast("list[object]", several)
+    if not all(isinstance(item, str | Path) and str(item).strip() for item in items):
+        raise ValueError("each must name a file; write rows in memory to a .jsonl first")
+    places = [str(item) for item in items]
+    if len({parse_target(place)[0] for place in places}) < len(places):
+        raise ValueError("name each target once")
     shares = [parse_target(place)[1] for place in places]
     known = [share for share in shares if share is not None]
     if known and (len(known) < len(shares) or abs(sum(known) - 1) > 1e-6):

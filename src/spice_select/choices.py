@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar, cast
 
+import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
@@ -213,7 +214,7 @@ def target_measures_of(coverage: Coverage, rule: str) -> TargetMeasures:
     """The record of a `Coverage`."""
     steps = coverage.steps
     most = min(SERVED, steps.shape[1])
-    best = steps.topk(most, dim=1)
+    best = torch.where(coverage.along, steps, 0.0).topk(most, dim=1)  # a row that a pick opposes is not served
     pairs = zip(
         cast("list[list[int]]", best.indices.tolist()), cast("list[list[float]]", best.values.tolist()), strict=True
     )
@@ -236,8 +237,8 @@ class TargetCoverage:
     """Mean coverage of the target's rows by the picks, by all rows and by as many random rows; the mean over pools.
 
     `certificate` is the target's variance that the picks explain over what the whole pool does, the mean over pools.
-    `gains` is false where random rows cover nearly as much: more than a quarter of what the picks do, which are less
-    than a third of the way from random rows to the whole pool.
+    `gains` is false where picks cover little more than random rows do: beyond the given rows, these cover at least a
+    quarter of what the picks cover, which are at most a third of the way from random rows to the whole pool.
     """
 
     rows: int
@@ -257,5 +258,6 @@ def target_coverage(records: Sequence[PoolRecord]) -> TargetCoverage | None:
         fmean(target.mean(getattr(target, name)) for target in found) for name in ("picks", "whole", "random")
     )
     certificate = fmean(target.certificate for target in found)
-    gains = 4 * by_chance < picks or picks - by_chance > (whole - by_chance) / 3
+    start = fmean(target.mean(target.start) for target in found)
+    gains = 4 * (by_chance - start) < picks - start or picks - by_chance > (whole - by_chance) / 3
     return TargetCoverage(len(found[0].weights), picks, whole, by_chance, certificate, gains)

@@ -90,7 +90,7 @@ class RunConfig(BaseModel):
     rank: PositiveInt | Literal["auto", "all"] = Field(
         "auto",
         description="Principal gradient directions in which information is measured; auto: half as many as picks of "
-        "a pool, at most 16.",
+        "a pool, at most 16. With a target, the eigenpairs of it that count; auto: up to 64.",
     )
     alpha: float = Field(1.0, gt=0, description="Strength of information; see --alpha-mode.")
     alpha_mode: AlphaMode = Field(

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from spice_select.amounts import parse_target
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
+from spice_select.pool.sources import options_meant
 from spice_select.progress import Progress
 from spice_select.proxy import loading
 from spice_select.proxy.embedded import HUB_NAME
@@ -69,10 +70,18 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     source = loading.model_source(config, progress.note)
     device = loading.pick_device(config.device)
     tokenizer = loading.load_tokenizer(source)
-    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, config.per_file)
+    places, common = [parse_target(place)[0] for place in config.target], config.per_file
+    own = [options_meant(common, [place]) for place in places]
+    others = {name: one for name, one in common.items() if not any(name in found for found in own)}
+    mixed = {**others, **options_meant(common, inputs)} if any(own) else common
+    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, mixed)
     pool = read_pool(inputs, tokenizer, options, progress.note)
-    alike = PoolOptions(skip_invalid=config.skip_invalid, max_length=config.max_length)
-    targets = [read_pool([parse_target(place)[0]], tokenizer, alike, progress.note) for place in config.target]
+    targets = [
+        read_pool(
+            [place], tokenizer, PoolOptions(None, {}, config.skip_invalid, config.max_length, found), progress.note
+        )
+        for place, found in zip(places, own, strict=True)
+    ]
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
     about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}
     if source.chat_template is not None:

@@ -166,6 +166,28 @@ def test_a_forecast_counts_the_target(folder, tiny_model):
     assert aimed.disk > alone.disk and aimed.rows == alone.rows
 
 
+@pytest.mark.parametrize("form", [[], ["--pool-size", "all", "--dim", "64"]])
+def test_a_target_that_is_the_pool_leaves_nothing_to_choose(tiny_model, tmp_path, form):
+    rows = write_jsonl(tmp_path / "few.jsonl", chat_rows(12))
+    common = [rows, "--model", tiny_model, "--target", rows, "--lora-rank", "2", "--warmup-steps", "0", *form]
+    done = spice("run", *common, "--budget", "3", "--output", tmp_path / "out")
+    assert done.returncode == 2 and "all 12 rows of the pool equal a target row" in done.stderr, done.stderr
+
+
+def test_a_file_is_no_target_of_a_pick_and_the_message_says_what_is(stores, folder):
+    with pytest.raises(ConfigError, match=r"is a file.*\n.*gradients .*mine.jsonl --proxy-of .*store --output DIR"):
+        pick(stores / "store", target=folder / "mine.jsonl", budget="3")
+
+
+def test_a_target_may_have_columns_of_its_own(folder, tiny_model, tmp_path):
+    own = write_jsonl(tmp_path / "own.jsonl", [{"ask": f"sum {n}", "say": str(n)} for n in range(4)])
+    reading = ["--format", "own.jsonl=prompt-completion", "--column", "own.jsonl:prompt=ask",
+               "--column", "own.jsonl:completion=say"]  # fmt: skip
+    common = ["--model", tiny_model, "--lora-rank", "2", "--warmup-steps", "0", "--pool-size", "30", "--budget", "6"]
+    done = spice("run", folder / "pool.jsonl", "--target", own, *reading, *common, "--output", tmp_path / "out")
+    assert done.returncode == 0 and "mean of 4 target rows" in done.stdout, done.stderr
+
+
 def test_stores_that_do_not_match(stores, folder, tiny_model, tmp_path):
     """Another proxy, other options, no store."""
     compute_gradients(folder / "mine.jsonl", model=tiny_model, output=tmp_path / "own", **FAST)
@@ -185,6 +207,9 @@ def test_stores_that_do_not_match(stores, folder, tiny_model, tmp_path):
         ({"target": ["a=70%", "b=40%"]}, "100% in total"),
         ({"target": ["a=0%"]}, "not a share"),
         ({"target": 3}, "file or a list"),
+        ({"target": ""}, "must name a file"),
+        ({"target": [{"messages": []}]}, "must name a file"),
+        ({"target": ["a", "a"]}, "each target once"),
         ({"target": "a", "target_share": "120%"}, "not a share"),
         ({"target_share": "50%"}, "goes with target"),
         ({"stop_coverage": "95%"}, "goes with target"),

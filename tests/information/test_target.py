@@ -278,6 +278,30 @@ def test_fewer_rows_than_dimensions_are_seen_whole(rule):
     torch.testing.assert_close(few.coverage.steps, many.coverage.steps)
 
 
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_given_rows_of_many_dimensions_are_seen_whole(seed):
+    """What given rows share outside the pool and the target is no noise of each."""
+    rng = np.random.default_rng(seed)
+    vectors, targets = rng.standard_normal((12, 300)), rng.standard_normal((2, 300))
+    shared = 3 * rng.standard_normal(300)
+    before = rng.standard_normal((4, 300)) + shared
+    a = oracle.metric(vectors, targets, np.ones(2), 1.0, None)
+    found = choose_for_target(pool_for(vectors, Target(targets), before), RowLimit(6), 0.02, 0.1, None)
+    expected = oracle.greedy(vectors, a, oracle.conflicts(vectors, targets, np.ones(2), a), 6, 0.02, before)
+    assert found.indices == expected
+
+
+def test_a_row_orthogonal_to_the_target_has_no_conflict():
+    rng = np.random.default_rng(3)
+    vectors, target = rng.standard_normal((30, 400)), np.zeros((1, 400))
+    target[0, 0] = 1.0
+    vectors[:10, 0] = 0.0
+    turned = np.linalg.qr(rng.standard_normal((400, 400)))[0]
+    pool = pool_for(vectors @ turned, Target(target @ turned))
+    assert not pool.view.conflict[:10].any()
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -288,6 +312,7 @@ def test_fewer_rows_than_dimensions_are_seen_whole(rule):
         (Target(np.ones((2, 3)), [1.0, -1.0]), ">= 0"),
         (Target(np.ones((2, 3)), share=0.0), "share"),
         (Target(np.ones((2, 3)), rule="other"), "rule"),
+        (Target(np.ones((2, 3)), rank=0), "rank"),
     ],
 )
 def test_targets_that_cannot_be_used(target, message):

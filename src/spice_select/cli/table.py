@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from spice_select.amounts import parse_share
 from spice_select.cli.printable import printable
 
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ def _total(lines: Sequence[tuple[str, tuple[int, int, int, int]]]) -> tuple[int,
 def _figures(result: "RunResult") -> dict[str, str]:
     summary, seconds = result.summary, sum(result.seconds.values())
     stops = ""
-    if result.config.stop_ratio is not None:
+    if result.config.stop_coverage is not None and summary.coverage is not None:
+        share, covered = result.config.stop_coverage, summary.coverage
+        enough = covered.picks >= parse_share(share) * covered.whole
+        stops = f" ({'they' if enough else 'too few to'} cover {share} of what the whole pool does)"
+    elif result.config.stop_ratio is not None:
         stops = f" (cap {summary.budget:,}; {summary.early_stops:,} of {len(result.records):,} pools stopped early)"
     figures = {
         "rows kept": f"{summary.kept:,} of {summary.rows:,}{stops}",
@@ -91,14 +96,16 @@ def _coverage(coverage: "TargetCoverage") -> dict[str, str]:
     figures = {
         "coverage of the target": f"{coverage.picks:.1%} by the picks, {coverage.whole:.1%} by the whole pool, "
         f"{coverage.random:.1%} by random rows (mean of {rows})",
-        "target explained": f"{coverage.certificate:.1%} of what the whole pool explains; no choice explains more",
+        "target explained": f"{coverage.certificate:.1%} of what the whole pool explains, "
+        "which is the most that any choice can",
     }
     if not coverage.gains:
-        figures["note"] = NO_GAIN
+        beyond = max(coverage.whole - coverage.random, 1e-12)
+        figures["note"] = (
+            "this pool may hold little that is like the target: of what all of it covers beyond random rows, the picks "
+            f"reach {(coverage.picks - coverage.random) / beyond:.0%}, so choosing by it may gain nothing"
+        )
     return figures
-
-
-NO_GAIN = "choosing by this target gains nothing on this pool: random rows explain nearly as much of it as the picks"
 
 
 def _quality(quality: "Quality", size: str, *, directed: bool) -> dict[str, str]:

@@ -32,6 +32,7 @@ class Coverage:
         whole: [t] by all rows that could be picked.
         random: [t] by random rows that amount to as much as the picks, the mean of several draws.
         conflict: [n] of every row with the target, max(0, -cos(g~, sum of w_j q~_j)).
+        along: [k, t] whether a pick's gradient points along a target row's, not against it.
 
     """
 
@@ -42,6 +43,7 @@ class Coverage:
     whole: Tensor
     random: Tensor
     conflict: Tensor
+    along: Tensor
 
     @property
     def picks(self) -> Tensor:

@@ -3,8 +3,7 @@
 Contract: the picks of either rule in float64, by any number of processes that share the rows. The selection's
 quantities (gains, U, certificate) are those of directed features whatever the rule. A gain counts times
 1 - conflict^4, with the target's conflict: information and variance do not see the sign of a gradient, so without this
-factor a row that points against the target would be worth as much as its opposite. The power leaves rows alone whose
-cosine is no more than noise.
+factor a row that points against the target would be worth as much as its opposite.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from torch import Tensor
 from spice_select.information.checks import MatrixLike, read_alpha, read_stop_ratio
 from spice_select.information.choosing import choose_rows, favoured
 from spice_select.information.coverage import Coverage, coverage_of_moment, random_coverage, steps_of, whole_coverage
-from spice_select.information.features import FeatureRows, PartOfFeatures, TensorFeatures
+from spice_select.information.features import FeatureRows, PartOfFeatures, TensorFeatures, own_blocks
 from spice_select.information.greedy import greedy
 from spice_select.information.limits import Limit
 from spice_select.information.moments import Moments, moments_of, second_moment
@@ -47,7 +46,7 @@ def as_target(target: MatrixLike | Target) -> Target:
 
 def targeted(moments: Moments, target: CheckedTarget, given: FeatureRows | None = None) -> TargetedPool:
     """Direct the rows of `moments`, and `given` ones, by a target."""
-    view = target_view(moments, target)
+    view = target_view(moments, target, given)
     before = None if given is None else view.directed(view.seen(given, moments.ranks))
     return TargetedPool(target, moments, given, view, moments_of(view.directed(view.rows), moments.ranks), before)
 
@@ -80,7 +79,8 @@ def choose_for_target(
         selection = choose_rows(pool.moments, limit, alpha, penalty, stop_ratio, pool.given, on_pick, favour)
     coverage = _coverage(pool, selection.indices, limit, alpha, seed)
     if stop_coverage is not None:
-        count = coverage.picks_for(stop_coverage)
+        ranks = pool.uncut.ranks  # processors may round differently, and all must stop at the same pick
+        count = int(ranks.broadcast(torch.tensor(coverage.picks_for(stop_coverage)), 0))
         if count < len(selection.indices):
             order = selection.indices[:count]
             selection = choose_rows(
@@ -117,9 +117,10 @@ def _coverage(pool: TargetedPool, picks: list[int], limit: Limit, alpha: float, 
     before = None if pool.uncut_given is None else second_moment(pool.uncut_given)
     start = torch.zeros_like(rows[:, 0]) if before is None else coverage_of_moment(before, rows, alpha)
     chosen = PartOfFeatures(moments.features, torch.tensor(picks, dtype=torch.int64, device=rows.device))
+    along = torch.cat([rows.new_zeros(0, len(rows)), *(block @ rows.T for _, block in own_blocks(chosen))]) > 0
     by_chance = random_coverage(
         moments, rows, limit, picks, alpha, DRAWS, torch.Generator().manual_seed(seed), before
     )  # fmt: skip
     parts = (pool.target.weights, rows.square().sum(dim=1), start, steps_of(chosen, rows, alpha, before))
     whole = whole_coverage(moments, rows, alpha, before)
-    return Coverage(*(part.cpu() for part in (*parts, whole, by_chance, pool.view.conflict)))
+    return Coverage(*(part.cpu() for part in (*parts, whole, by_chance, pool.view.conflict, along)))

@@ -39,6 +39,7 @@ TARGET_DIRECTIONS = CUT // 2
 """The most eigenpairs of the target that are kept without a `rank`."""
 
 _NEGLIGIBLE = 1e-12  # of the largest eigenvalue: below it all is rounding
+_ROUNDING = 1e-9  # of a row's length
 _SAMPLE = 8192  # rows from which the pool's leading directions are found
 _ITERATIONS = 4
 
@@ -94,6 +95,8 @@ def read_target(target: Target, dim: int, device: torch.device) -> CheckedTarget
         raise SelectionInputError(f"share is {target.share!r}; pass a number in (0, 1].")
     if target.rule not in ("variance", "information"):
         raise SelectionInputError(f"rule is {target.rule!r}; choose variance or information.")
+    if target.rank is not None and (type(target.rank) is not int or target.rank < 1):
+        raise SelectionInputError(f"rank is {target.rank!r}; pass a whole number from 1, or None.")
     weights = weights.to(device=device, dtype=torch.float64)
     most = TARGET_DIRECTIONS if target.rank is None else target.rank
     return CheckedTarget(rows, weights / weights.sum(), share, target.rule, min(most, len(rows), dim))
@@ -138,10 +141,13 @@ class TargetView:
         return TensorFeatures(seen.block(0, seen.rows) @ self.root)
 
 
-def target_view(moments: Moments, target: CheckedTarget) -> TargetView:
-    """See the rows of `moments` through the target; they are read once, and some of them once more."""
+def target_view(moments: Moments, target: CheckedTarget, given: FeatureRows | None = None) -> TargetView:
+    """See the rows of `moments` through the target; they are read once, and some of them once more.
+
+    Where nothing is cut, what the `given` rows share with each other is seen, too.
+    """
     values, vectors = _eigenpairs(target)
-    basis = _basis(moments, target.rows, vectors)
+    basis = _basis(moments, target.rows, vectors, given)
     rows = projected(moments.features, basis, moments.ranks)
     total = float(moments.squared_norms.sum())
     own = basis.T @ vectors  # [r, s]
@@ -150,14 +156,20 @@ def target_view(moments: Moments, target: CheckedTarget) -> TargetView:
     if target.share < 1.0 and total > 0:
         metric = metric + (1.0 - target.share) / total * (block.T @ block)
     root = own * (values / values.sum()).sqrt() if target.share == 1.0 else _root(metric)
+    # Eigenvectors of processors that round differently may have other signs.
+    metric, root = moments.ranks.broadcast(metric, 0), moments.ranks.broadcast(root.contiguous(), 0)
     directed = block @ root
     lengths = float(directed.square().sum())
     scale = (total / lengths) ** 0.5 if lengths > 0 else 1.0
     root, directed = scale * root, scale * directed
     mean = target.weights @ (target.rows @ basis @ root)
     norms = cast(Tensor, directed.norm(dim=1))
-    denominators = norms * float(mean @ mean) ** 0.5
-    conflict = torch.where(denominators > 0, -(directed @ mean) / denominators, 0.0).clamp(0.0, 1.0)
+    length = float(mean @ mean) ** 0.5
+    # A row that is orthogonal to the target has rounding alone in its directions.
+    reach = float(root.square().sum()) ** 0.5 * block.square().sum(dim=1).sqrt()
+    known = (norms > _ROUNDING * reach) & (length > 0)
+    opposed = (-(directed @ mean) / (norms * length)).clamp(0.0, 1.0)
+    conflict = torch.where(known, opposed, 0.0)
     return TargetView(basis, rows, metric, root, moments.ranks.broadcast(conflict, 0))
 
 
@@ -170,13 +182,13 @@ def _eigenpairs(target: CheckedTarget) -> tuple[Tensor, Tensor]:
     return values, weighted.T @ vectors / values.sqrt()
 
 
-def _basis(moments: Moments, targets: Tensor, directions: Tensor) -> Tensor:
+def _basis(moments: Moments, targets: Tensor, directions: Tensor, given: FeatureRows | None) -> Tensor:
     """Orthonormal columns [d, r] that span all rows, or the target's `directions` [d, s] and the pool's leading ones.
 
     One process computes them.
     """
     features, ranks = moments.features, moments.ranks
-    size, dim = features.rows, features.dim
+    size, dim = features.rows + (0 if given is None else given.rows), features.dim
     span = min(dim, size + len(targets))
     if dim <= 2 * CUT or (span == dim and size * dim <= EXACT):
         return torch.eye(dim, dtype=torch.float64, device=features.device)
@@ -185,10 +197,11 @@ def _basis(moments: Moments, targets: Tensor, directions: Tensor) -> Tensor:
     basis = directions.new_zeros(dim, width)
     if ranks.rank == 0:
         if whole:
-            found = torch.cat([targets, features.block(0, size)]).T
+            others = [rows.block(0, rows.rows) for rows in (features, given) if rows is not None]
+            found = torch.cat([targets, *others]).T
         else:
-            step = -(-size // _SAMPLE)
-            some = PartOfFeatures(features, torch.arange(0, size, step, device=features.device))
+            step = -(-features.rows // _SAMPLE)
+            some = PartOfFeatures(features, torch.arange(0, features.rows, step, device=features.device))
             directions = directions[:, -CUT // 2 :]
             found = torch.cat([directions, _leading(some, directions, width - directions.shape[1])], dim=1)
         basis = cast(tuple[Tensor, Tensor], torch.linalg.qr(found))[0]

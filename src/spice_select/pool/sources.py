@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from spice_select.errors import PoolError
+from spice_select.file_options import FileOptions
 from spice_select.pool.arrow_rows import dataset_rows, load_folder, load_saved
 from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.readers import READERS, WHOLE, read_jsonl
@@ -81,6 +82,12 @@ def resolve_sources(inputs: Sequence[PoolInput]) -> list[Source]:
     return _named_apart(sources)
 
 
+def options_meant(per_file: Mapping[str, FileOptions], inputs: Sequence[PoolInput]) -> dict[str, FileOptions]:
+    """Those of the options of single inputs whose name means one of `inputs`. Raises as `resolve_sources`."""
+    sources = resolve_sources(inputs) if per_file else []
+    return {name: own for name, own in per_file.items() if any(source.is_meant(name) for source in sources)}
+
+
 def _resolve(item: PoolInput) -> list[Source]:
     if isinstance(item, str | Path):
         return _resolve_name(str(item))
@@ -128,6 +135,8 @@ def _resolve_name(item: str) -> list[Source]:
 def _folder(path: Path, config: str | None, split: str) -> Source:
     if (path / "selected.jsonl").is_file():
         raise PoolError(f"{path}: is the directory of a run.\nName the rows it chose: {path / 'selected.jsonl'}")
+    if (path / "pool.json").is_file() and (path / "manifest.json").is_file():
+        raise PoolError(f"{path}: is a gradient store, which `pick` takes; here name the rows that it was made of.")
     if any((path / name).is_file() for name in _SAVED):
         return Source(
             path.resolve().name, path.name, str(path), None, lambda: dataset_rows(load_saved(path), path.name)

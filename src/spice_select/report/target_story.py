@@ -1,7 +1,10 @@
 """How well the picks of a run cover its target, from the run's records: no gradient is read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
+
+import numpy as np
 
 from spice_select.choices import TargetMeasures, target_coverage
 from spice_select.report.content import Curve, Served, TargetRow, TargetStory
@@ -68,4 +71,11 @@ def _curve(found: Sequence[TargetMeasures]) -> Curve:
     if len(found) == 1:
         only = found[0]
         return Curve(only.counts, only.curve, only.curve, only.curve)
-    return curve([target.curve for target in found if target.curve])
+    counts = max((target.counts for target in found), key=lambda counts: counts[-1:])
+    lines = [
+        [float(np.interp(count, target.counts, target.curve)) for count in counts if count <= target.counts[-1]]
+        for target in found
+        if target.curve
+    ]
+    averaged = curve(lines)
+    return replace(averaged, picks=[counts[place - 1] for place in averaged.picks])

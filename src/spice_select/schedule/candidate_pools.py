@@ -25,6 +25,7 @@ from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, 
 from spice_select.gradients.memory import explain_out_of_memory, out_of_memory
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.pool.examples import Example
+from spice_select.pool.lazy_rows import Rows
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
@@ -34,14 +35,14 @@ from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.proxy_training import TRAINING_REMEDY, update, warm_up
-from spice_select.schedule.targets import report_leaks
+from spice_select.schedule.targets import refuse_only_leaks, report_leaks
 from spice_select.stopwatch import Stopwatch
 
 ROW_TOO_LARGE = "A single row does not fit: lower --max-length, or choose another --model."
 
 
 def choose_in_candidate_pools(
-    examples: Sequence[Example],
+    examples: Rows[Example],
     budget: int,
     config: RunConfig,
     proxy: Proxy,
@@ -61,7 +62,9 @@ def choose_in_candidate_pools(
     """
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     records = {record.pool: record for record in _gather(checkpoint.records().values(), ranks)[0]}
-    sized = with_token_budget(proxy, config, [*examples, *target] if target else examples, checkpoint.directory)
+    longest = max((len(row.input_ids) for row in target), default=0)
+    long_rows = target if longest > int(examples.tokens.max(initial=0)) else examples
+    sized = with_token_budget(proxy, config, long_rows, checkpoint.directory)
     optimizer = ProxyOptimizer(sized, config.learning_rate, config.lr_warmup_steps)
     run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records, target, weights)
     run.report_start(len(pools))
@@ -69,6 +72,9 @@ def choose_in_candidate_pools(
     for number, cycle in enumerate(cycles):
         run.choose_in_cycle(number, cycle, last=number == len(cycles) - 1)
     ordered = [records[pool.index] for pool in pools]
+    refuse_only_leaks(
+        sum(len(record.leaks) for record in ordered), sum(len(record.rows) for record in ordered if record.quota)
+    )
     refuse_empty_choice(ordered)
     return ordered
 

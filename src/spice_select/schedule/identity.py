@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from spice_select.amounts import parse_target
 from spice_select.files.records import file_digest
 from spice_select.files.versions import decisive_versions
 from spice_select.gradients.projection import METHOD
@@ -36,6 +37,7 @@ def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     if config.given is not None:
         decisive["given"] = file_digest(Path(config.given) / MANIFEST)
     if prepared.targets:
+        decisive["target"] = [parse_target(place)[1] for place in config.target]  # where they lie is no matter
         decisive["target_data"] = [file.sha256 for target in prepared.targets for file in target.files]
     return {**decisive, "data": _digests(prepared), **_environment(prepared)}
 

@@ -4,6 +4,7 @@ A leak is a row of the pool that equals a target row: its gradient has a cosine 
 up to case and white space.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -55,7 +56,13 @@ def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientSto
 
     Raises `ConfigError` where one was made with other options or another proxy.
     """
-    stores = [GradientStore.open(parse_target(place)[0], of.device) for place in config.target]
+    places = [parse_target(place)[0] for place in config.target]
+    for place in filter(os.path.isfile, places):
+        raise ConfigError(
+            f"target {place}: is a file, and a choice from a store needs a store of its gradients:\n"
+            f"spice-select gradients {place} --proxy-of {of.path} --output DIR, then --target DIR."
+        )
+    stores = [GradientStore.open(place, of.device) for place in places]
     for store in stores:
         refuse_incomparable(store, identity, "target", str(of.path))
         refuse_other_proxy(store, of, "target")
@@ -78,9 +85,12 @@ def leaks_in_store(
     rows: FeatureRows = store if len(kept) == store.rows else PartOfFeatures(store, torch.tensor(kept))
     lines, found = store.listing.lines, dict[int, BadRow]()
     for target in targets:
-        for place, other in close_pairs(rows, target.block(0, target.rows), SAME, ranks):
-            row = kept[place]
-            if row not in found and (leak := _leak(lines[row], *store.chats([row]), *target.chats([other]))):
+        pairs = [(kept[place], other) for place, other in close_pairs(rows, target.block(0, target.rows), SAME, ranks)]
+        close = sorted({row for row, _ in pairs} - found.keys())
+        texts = dict(zip(close, store.chats(close), strict=True)) if close else {}
+        wanted = target.chats(range(target.rows)) if close else []
+        for row, other in pairs:
+            if row in texts and row not in found and (leak := _leak(lines[row], texts[row], wanted[other])):
                 found[row] = leak
     return list(found.values())
 
@@ -95,6 +105,15 @@ def leaks_in_gram(gram: Tensor, rows: Sequence[Example], target: Sequence[Exampl
         if place not in found and (leak := _leak(rows[place], rows[place], target[other])):
             found[place] = leak
     return list(found.values())
+
+
+def refuse_only_leaks(leaks: int, left: int) -> None:
+    """Raise `ConfigError` where `leaks` rows are left out because they equal a target row, and no others are `left`."""
+    if leaks and not left:
+        raise ConfigError(
+            f"all {leaks:,} rows of the pool equal a target row, so none is left to choose.\n"
+            "Name a target that is not part of the pool, or let them be picked with --keep-target-rows."
+        )
 
 
 def report_leaks(leaks: Sequence[BadRow], config: RunConfig, progress: Progress) -> None:

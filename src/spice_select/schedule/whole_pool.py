@@ -36,6 +36,7 @@ from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, lines_at
 from spice_select.schedule.targets import (
     leaks_in_store,
+    refuse_only_leaks,
     refuse_other_proxy,
     report_leaks,
     stop_coverage,
@@ -75,6 +76,7 @@ def choose_from_store(
     report_leaks(leaks, config, progress)
     leaks = [] if config.keep_target_rows else leaks
     kept = sorted({*kept} - {row.row for row in leaks}) if leaks else kept
+    refuse_only_leaks(len(leaks), len(kept))
     limit = limit_of(config, lines_at(lines, kept))
     try:
         pool = scaled_pool(store, lines, kept, limit.most, config, given, targets, progress, ranks)
