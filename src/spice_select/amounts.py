@@ -89,7 +89,7 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise ValueError(f"'{text}' is not a share; write 80% or 0.8, above 0 and at most 100%")
+        raise ValueError(f"{text[:80]!r} is not a share; write 80% or 0.8, above 0 and at most 100%")
     return share
 
 
