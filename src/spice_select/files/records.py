@@ -16,12 +16,20 @@ _SHOWN = 60  # characters of a value
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """A file's JSON object; raises `OutputError`, which ends with `remedy`, where there is none."""
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
+        content: object = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
     except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read ({error}).\n{remedy}") from None
     if not isinstance(content, dict):
         raise OutputError(f"{path}: is not a JSON object.\n{remedy}")
     return cast(dict[str, Any], content)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys all differ: of a key that damage has doubled JSON's reader would take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def write_json(path: Path, content: object) -> None:
