@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from spice_select.amounts import parse_budget, parse_quota, read_share, read_targets
+from spice_select.amounts import parse_budget, parse_quota, parse_target, read_share, read_targets
 from spice_select.errors import ConfigError
 from spice_select.file_options import FileOptions
 from spice_select.validation import refuse_unknown, validated
@@ -230,6 +230,11 @@ class RunConfig(BaseModel):
     def last_blocks(self) -> int | None:
         """How many of the last transformer blocks have adapters; None for all."""
         return None if self.layers == "all" else int(self.layers.partition(":")[2])
+
+    @property
+    def target_places(self) -> list[str]:
+        """The files, or for a pick the stores, of the targets."""
+        return [parse_target(place)[0] for place in self.target]
 
     @property
     def budget_tokens(self) -> int | None:

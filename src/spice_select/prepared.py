@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from spice_select.amounts import parse_target
 from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
+from spice_select.file_options import FileOptions
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
+from spice_select.pool.problems import one_line
 from spice_select.pool.sources import options_meant
 from spice_select.progress import Progress
 from spice_select.proxy import loading
@@ -66,27 +67,38 @@ def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfi
 
 def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:
     """Read the pool with the model's tokenizer; the model itself is found but not loaded."""
-    progress.note("reading the pool")
     source = loading.model_source(config, progress.note)
     device = loading.pick_device(config.device)
     tokenizer = loading.load_tokenizer(source)
-    places, common = [parse_target(place)[0] for place in config.target], config.per_file
-    own = [options_meant(common, [place]) for place in places]
-    others = {name: one for name, one in common.items() if not any(name in found for found in own)}
-    mixed = {**others, **options_meant(common, inputs)} if any(own) else common
-    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, mixed)
+    targets = _read_targets(config, tokenizer, progress)  # first: a mistake in them shows at once
+    progress.note("reading the pool")
+    per_file = _of_the_pool(config, inputs)
+    options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, per_file)
     pool = read_pool(inputs, tokenizer, options, progress.note)
-    targets = [
-        read_pool(
-            [place], tokenizer, PoolOptions(None, {}, config.skip_invalid, config.max_length, found), progress.note
-        )
-        for place, found in zip(places, own, strict=True)
-    ]
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
     about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}
     if source.chat_template is not None:
         about["chat_template"] = f"sha256:{hashlib.sha256(source.chat_template.encode()).hexdigest()}"
     return Prepared(config, pool, tokenizer, about, source, device, targets)
+
+
+def _read_targets(config: RunConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> list[Pool]:
+    """The rows of each target; of format and columns only what names its file holds for it."""
+    targets: list[Pool] = []
+    for place in config.target_places:
+        progress.note(f"reading the target {one_line(place)}")
+        own = options_meant(config.per_file, [place])
+        options = PoolOptions(None, {}, config.skip_invalid, config.max_length, own)
+        targets.append(read_pool([place], tokenizer, options, progress.note))
+    return targets
+
+
+def _of_the_pool(config: RunConfig, inputs: Sequence[PoolInput]) -> dict[str, FileOptions]:
+    """The options of single inputs without those that mean targets alone."""
+    meant = [options_meant(config.per_file, [place]) for place in config.target_places]
+    of_targets = set[str]().union(*meant)
+    left = {name: own for name, own in config.per_file.items() if name not in of_targets}
+    return left | (options_meant(config.per_file, inputs) if of_targets else {})
 
 
 def report_pool(pool: Pool, config: RunConfig, purpose: str, progress: Progress) -> None:

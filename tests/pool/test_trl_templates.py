@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from oracles.trl_templates import FOLDER, NAMES, SHAPES, model_parts, tokenizer_of, tools_of
+from oracles.trl_templates import FOLDER, NAMES, SHAPES, TOOLS, model_parts, tokenizer_of, tools_of
 from spice_select.errors import TemplateError
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem
@@ -82,7 +83,7 @@ def test_masks_are_those_of_trl_without_what_the_prompt_writes(name):
         marked = {at for start, end in blocks[0] for at in range(start, end)}
         ours = {at for start, end in rendering.spans for at in range(start, end)}
         lacking = "".join(texts[0][at] for at in sorted(ours - marked))
-        assert not lacking.replace("<|tool_response>", ""), (shape, lacking)  # Gemma's stop token after a call
+        assert not lacking.replace("<|tool_response>", ""), (shape, lacking)  # what Gemma's template closes a call with
         extra = "".join(texts[0][at] for at in sorted(marked - ours))
         assert not BEYOND.sub("", extra), (shape, extra)
         compared += 1
@@ -174,3 +175,15 @@ def test_tags_must_show_every_call_in_its_own_turn():
     assert trained(renderer_of(TAGGED), "equal calls")[0].count("get_weather") == 2
     with pytest.raises(RenderProblem, match="leaves out the tool calls of message 2"):
         trained(renderer_of(first), "equal calls")
+
+
+def test_a_template_that_refuses_tools_of_the_smallest_chat_stops_nothing():
+    """Whether tools are written is asked with a chat that this template refuses."""
+    needs_system = "{% if tools and messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    chat = replace(chat_of("system"), tools=TOOLS)
+    tokenizer = copy.deepcopy(tokenizer_of("qwen2_5"))
+    tokenizer.chat_template = needs_system + tokenizer.chat_template
+    renderer = Renderer(tokenizer)
+    assert renderer.render(chat).spans and not renderer.leaves_out_tools(chat)
+    without = renderer_of(KIMI)
+    assert without.leaves_out_tools(chat) and not without.leaves_out_tools(chat_of("plain"))

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spice_select.amounts import parse_target
 from spice_select.api.finish_run import finish_run
 from spice_select.api.gradients import PICK_OPTIONS
 from spice_select.api.result import RunResult
@@ -61,13 +60,13 @@ def pick(
             return _choose(store, _pick_config(store, options, reporter), reporter, watch, ranks)
         directory = Path(output)
         config = _pick_config(store, options, reporter)
-        others = [Path(place) for place in (config.given, *target_places(config)) if place is not None]
+        others = [Path(place) for place in (config.given, *config.target_places) if place is not None]
         refuse_own_inputs(directory, [], [store.path, *others])
         with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
             result = replace(_choose(store, config, reporter, watch, ranks), output=directory)
             about_store = _about(store.path)
             about_targets = [
-                {**_about(place), "data": GradientStore.open(place).identity["data"]} for place in target_places(config)
+                {**_about(place), "data": GradientStore.open(place).identity["data"]} for place in config.target_places
             ]
             origin = {"model": store.about["model"], "store": about_store, "target": about_targets}
             identity = {"store": about_store, "target_stores": about_targets, **config.model_dump()}
@@ -80,11 +79,6 @@ def pick(
                 finish_run(result, model, origin, reporter, watch)
             barrier(ranks)
     return result
-
-
-def target_places(config: RunConfig) -> list[str]:
-    """The directories of the target stores."""
-    return [parse_target(place)[0] for place in config.target]
 
 
 def _about(store: str | Path) -> dict[str, str]:

@@ -111,7 +111,7 @@ def coverage_of_moment(moment: Tensor, targets: Tensor, alpha: float) -> Tensor:
 
 def whole_coverage(moments: Moments, targets: Tensor, alpha: float, before: Tensor | None = None) -> Tensor:
     """As `coverage_by`, for all rows of `moments`, whose second moment is computed once."""
-    if moments.by_rows or moments.features.rows <= moments.features.dim:
+    if moments.features.rows <= moments.features.dim:
         return coverage_by(moments.features, targets, alpha, before, moments.ranks)
     return coverage_of_moment(moments.moment if before is None else moments.moment + before, targets, alpha)
 

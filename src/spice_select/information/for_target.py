@@ -77,7 +77,7 @@ def choose_for_target(
         selection = replace(selection, stopped_early=stopped)
     else:
         selection = choose_rows(pool.moments, limit, alpha, penalty, stop_ratio, pool.given, on_pick, favour)
-    coverage = _coverage(pool, selection.indices, limit, alpha, seed)
+    coverage = _coverage(pool, selection.indices, alpha)
     if stop_coverage is not None:
         ranks = pool.uncut.ranks  # processors may round differently, and all must stop at the same pick
         count = int(ranks.broadcast(torch.tensor(coverage.picks_for(stop_coverage)), 0))
@@ -87,8 +87,12 @@ def choose_for_target(
                 pool.moments, limit.as_large(order), alpha, penalty, None, pool.given, order=order
             )  # fmt: skip
             selection = replace(selection, stopped_early=True)
-            coverage = _coverage(pool, order, limit, alpha, seed)
-    return replace(selection, coverage=coverage)
+            coverage = replace(coverage, steps=coverage.steps[:count], along=coverage.along[:count])
+    by_chance = random_coverage(
+        pool.uncut, pool.target.rows, limit, selection.indices, alpha, DRAWS, torch.Generator().manual_seed(seed),
+        _before(pool),
+    )  # fmt: skip
+    return replace(selection, coverage=replace(coverage, random=by_chance.cpu()))
 
 
 def _favour(pool: TargetedPool) -> Tensor:
@@ -112,15 +116,17 @@ def _by_variance(
     return trace.rows, trace.stopped_early
 
 
-def _coverage(pool: TargetedPool, picks: list[int], limit: Limit, alpha: float, seed: int) -> Coverage:
-    moments, rows = pool.uncut, pool.target.rows
-    before = None if pool.uncut_given is None else second_moment(pool.uncut_given)
+def _before(pool: TargetedPool) -> Tensor | None:
+    """The sum of g g^T over the given rows [d, d], if any."""
+    return None if pool.uncut_given is None else second_moment(pool.uncut_given)
+
+
+def _coverage(pool: TargetedPool, picks: list[int], alpha: float) -> Coverage:
+    """The coverage by picks and by the whole pool; that by random rows is still zero."""
+    moments, rows, before = pool.uncut, pool.target.rows, _before(pool)
     start = torch.zeros_like(rows[:, 0]) if before is None else coverage_of_moment(before, rows, alpha)
     chosen = PartOfFeatures(moments.features, torch.tensor(picks, dtype=torch.int64, device=rows.device))
     along = torch.cat([rows.new_zeros(0, len(rows)), *(block @ rows.T for _, block in own_blocks(chosen))]) > 0
-    by_chance = random_coverage(
-        moments, rows, limit, picks, alpha, DRAWS, torch.Generator().manual_seed(seed), before
-    )  # fmt: skip
     parts = (pool.target.weights, rows.square().sum(dim=1), start, steps_of(chosen, rows, alpha, before))
     whole = whole_coverage(moments, rows, alpha, before)
-    return Coverage(*(part.cpu() for part in (*parts, whole, by_chance, pool.view.conflict, along)))
+    return Coverage(*(part.cpu() for part in (*parts, whole, torch.zeros_like(start), pool.view.conflict, along)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from spice_select.pool.messages import Conversation
 from spice_select.pool.problems import RenderProblem
-from spice_select.pool.sentinels import SENTINEL, WAYS, called, with_sentinels
+from spice_select.pool.sentinels import BY_IDS, BY_NAMES, SENTINEL, called, with_sentinels
 from spice_select.pool.templates import ChatTemplate
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -22,8 +22,7 @@ def tags_show_all(template: ChatTemplate, chat: Conversation) -> bool:
     Raises `RenderProblem` if the rendering lacks a tool call, or the text of a message that is no assistant's.
     """
     shown = [
-        template.render_tagged(replace(chat, messages=with_sentinels(chat.messages, way)))
-        for way in (WAYS[1], WAYS[-1])
+        template.render_tagged(replace(chat, messages=with_sentinels(chat.messages, way))) for way in (BY_NAMES, BY_IDS)
     ]
     calls = called(shown[0][0]) | called(shown[1][0])
     texts = {int(match[1]) for text, _ in shown for match in SENTINEL.finditer(text) if match[2] == "e"}

@@ -48,7 +48,7 @@ class Renderer:
         self._template = ChatTemplate(tokenizer)
         self._skeletons: dict[object, Skeleton] = {}
         self._writes_tools: bool | None = None  # None before a chat offers tools
-        self._tags_fit: dict[object, bool] = {}  # shapes of chats, and whether the template's tags show their turns
+        self._tags_show_all: dict[object, bool] = {}  # by the shape of a chat
         try:
             self._borders = TurnBorders(self._template)
             probe = build_skeleton(self._template, PROBE, self._borders)
@@ -73,18 +73,26 @@ class Renderer:
         tagged = self._by_tags(chat) if self._template.has_generation_tags(chat) else None
         if tagged is None:
             return self._by_structure(chat)
+        return tagged if self._tags_fit(chat) else self._by_structure(chat)
+
+    def _tags_fit(self, chat: Conversation) -> bool:
         shape = _shape(chat)
-        if shape not in self._tags_fit:
-            self._tags_fit[shape] = tags_show_all(self._template, chat)
-        return tagged if self._tags_fit[shape] else self._by_structure(chat)
+        if shape not in self._tags_show_all:
+            if len(self._tags_show_all) >= _CACHED_SHAPES:
+                self._tags_show_all.clear()
+            self._tags_show_all[shape] = tags_show_all(self._template, chat)
+        return self._tags_show_all[shape]
 
     def leaves_out_tools(self, chat: Conversation) -> bool:
-        """Whether the template writes nothing of the tools on offer. Raises `RenderProblem` if it refuses them."""
+        """Whether the template writes nothing of the tools on offer, as the first chat that offers some shows."""
         if chat.tools is None:
             return False
         if self._writes_tools is None:
-            offered = self._template.render(replace(PROBE, tools=chat.tools))
-            self._writes_tools = offered != self._template.render(PROBE)
+            try:
+                offered = self._template.render(replace(PROBE, tools=chat.tools))
+                self._writes_tools = offered != self._template.render(PROBE)
+            except RenderProblem:  # it looks at them, at least
+                self._writes_tools = True
         return not self._writes_tools
 
     def _after_earlier_turn(self) -> str:

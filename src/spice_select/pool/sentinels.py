@@ -24,6 +24,10 @@ WAYS = (
 )  # fmt: skip
 
 
+BY_NAMES, BY_IDS = WAYS[1], WAYS[-1]
+"""The ways that show calls by the names of functions, with all texts, and by their ids, with texts as they may be."""
+
+
 def with_sentinels(messages: Sequence[Message], way: Way) -> list[Message]:
     """The messages with sentinels around their texts and after the names, or ids, of called functions."""
     ids = {

@@ -56,7 +56,7 @@ def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientSto
 
     Raises `ConfigError` where one was made with other options or another proxy.
     """
-    places = [parse_target(place)[0] for place in config.target]
+    places = config.target_places
     for place in filter(os.path.isfile, places):
         raise ConfigError(
             f"target {place}: is a file, and a choice from a store needs a store of its gradients:\n"
