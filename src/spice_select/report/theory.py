@@ -113,7 +113,9 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
             notes.append("The choice was not repeated with penalty 0: with so many rows it would take too long.")
         else:
             free = sum(_without_penalty(pool) for pool in pools)
-            rivals.append(Rival("the same choice with penalty 0", free, free, free))
+            # For a target rows are chosen by another rule, or with a factor on gains, whatever the penalty.
+            name = "a choice by information U alone" if config.target else "the same choice with penalty 0"
+            rivals.append(Rival(name, free, free, free))
     return rivals
 
 
