@@ -7,10 +7,11 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spice_select.config import PRESETS, RunConfig, Scale, resolve
+from spice_select.config import RunConfig, resolve
 from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import ConfigError
 from spice_select.information import Scale as InformationScale
+from spice_select.option_values import IMPLIED, Scale
 
 
 def test_the_papers_defaults():
@@ -90,7 +91,7 @@ def test_the_paper_preset_is_the_literal_formula():
     assert (config.scale, config.rank, config.alpha_mode, config.warmup_steps) == ("none", "all", "absolute", 0)
     assert RunConfig(preset="paper").scale == "none"
     assert resolve({"scale": "unit"}, {"preset": "paper"}).scale == "none", "given on the command line, it wins"
-    assert set(PRESETS["paper"]) <= set(RunConfig.model_fields)
+    assert set(IMPLIED["preset"]["paper"]) <= set(RunConfig.model_fields)
 
 
 @given(

@@ -9,28 +9,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 from spice_select.amounts import parse_budget, parse_quota, parse_target, read_share, read_targets
 from spice_select.errors import ConfigError
 from spice_select.file_options import FileOptions
+from spice_select.option_values import (
+    EMBEDDED_MODEL,
+    GREEDY,
+    WITHOUT_GRADIENTS,
+    AlphaMode,
+    Dtype,
+    Method,
+    Scale,
+    TargetRule,
+    with_implied,
+)
 from spice_select.validation import refuse_unknown, validated
 
-Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
-GREEDY: tuple[Method, ...] = ("spice", "fisher")
-"""Methods that maximise information step by step; only these can stop early."""
-WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
-"""Methods that rank all rows of the pool at once."""
-WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
-"""Methods that run no model at all."""
-Scale = Literal["none", "sqrt-length", "geometric", "unit"]
-TargetRule = Literal["variance", "information"]
 Share = Annotated[str, BeforeValidator(read_share)]
-AlphaMode = Literal["relative", "absolute"]
-Dtype = Literal["auto", "float32", "bfloat16"]
-
-EMBEDDED_MODEL = "smollm2-135m-instruct"
-"""Name of the proxy that comes with the project (no hub needed)."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
-    "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
-}
 
 
 class RunConfig(BaseModel):
@@ -153,12 +145,12 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _preset_and_keys(cls, values: Any) -> Any:
+    def _implied_and_keys(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         given = cast(dict[str, Any], values)
         refuse_unknown(RunConfig, given, "RunConfig")
-        return _with_preset(given)
+        return with_implied(given)
 
     @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
     @classmethod
@@ -270,8 +262,4 @@ def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: st
 
     Raises as `validated`.
     """
-    return validated(RunConfig, {**_with_preset(file_values), **_with_preset(given)}, origin)
-
-
-def _with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {**PRESETS.get(str(values.get("preset")), {}), **values}
+    return validated(RunConfig, {**with_implied(file_values), **with_implied(given)}, origin)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
+from spice_select.config import RunConfig, resolve
 from spice_select.file_options import FileOptions
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.pool.problems import one_line
 from spice_select.pool.sources import options_meant

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from oracles.evaluation_oracle import oracle_losses, rewrite, save_adapter, unmerged
 from oracles.runs import read_jsonl
-from spice_select.config import EMBEDDED_MODEL
 from spice_select.errors import ConfigError, ModelError
 from spice_select.evaluation.checkpoint import find_checkpoint, load_weights
 from spice_select.evaluation.heldout import row_losses
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.pool.examples import read_pool
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from oracles.information_pools import generic_pools, gram_of, pools
 from oracles.method_oracle import cosine_to_mean, greedy_dpp
-from spice_select.config import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, Method
 from spice_select.methods import GRADIENT_METHODS, ORDERS, RowFacts, take_tokens
 from spice_select.methods.ifd import difficulty
+from spice_select.option_values import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, Method
 
 
 def gram(vectors: np.ndarray) -> torch.Tensor:

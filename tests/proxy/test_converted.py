@@ -8,8 +8,9 @@ import shutil
 import pytest
 import torch
 
-from spice_select.config import EMBEDDED_MODEL, RunConfig
+from spice_select.config import RunConfig
 from spice_select.files.atomic import TEMPORARY_PATTERN
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.proxy.embedded import GGUF_NAME, RECORD, converted_model, copy_folder, embedded_model_file
 from spice_select.proxy.loading import ModelSource, load_model, load_tokenizer, model_fingerprint, model_source
 

@@ -368,7 +368,8 @@ def test_bfloat16_weights_train_float32_adapters(pool, tiny_model, reference, tm
 @pytest.mark.slow
 def test_the_embedded_model_trains_from_its_own_loss_under_its_public_name(tmp_path):
     """No model named and no run: the embedded one, with the loss that selection sees, named as others find it."""
-    from spice_select.config import EMBEDDED_MODEL, RunConfig
+    from spice_select.config import RunConfig
+    from spice_select.option_values import EMBEDDED_MODEL
     from spice_select.proxy.embedded import HUB_NAME
     from spice_select.proxy.loading import load_model, load_tokenizer, model_source
 

@@ -20,11 +20,12 @@ import torch
 from spice_select.amounts import GIB
 from spice_select.api.gradients import prepare_store
 from spice_select.api.select import plan
-from spice_select.config import WITHOUT_GRADIENTS, WITHOUT_MODEL, RunConfig
+from spice_select.config import RunConfig
 from spice_select.files.directory import PAGE_BYTES
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.gradients.projection import Projection, project_rows
+from spice_select.option_values import WITHOUT_GRADIENTS, WITHOUT_MODEL
 from spice_select.pool.examples import Example, PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare

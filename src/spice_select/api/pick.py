@@ -8,12 +8,13 @@ from spice_select.api.finish_run import finish_run
 from spice_select.api.gradients import PICK_OPTIONS
 from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
-from spice_select.config import GREEDY, PRESETS, RunConfig, resolve
+from spice_select.config import RunConfig, resolve
 from spice_select.distributed.process_group import barrier, process_group
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.files.records import file_digest
 from spice_select.information.ranks import Ranks
+from spice_select.option_values import GREEDY, IMPLIED
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.progress import NoProgress, Progress
@@ -113,7 +114,7 @@ def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progre
     if not isinstance(made, dict):
         raise OutputError(f"{store.path}: pool.json has no config.\n{AGAIN}")
     kept: dict[str, Any] = {key: value for key, value in made.items() if key not in PICK_OPTIONS}  # pyright: ignore[reportUnknownVariableType]
-    preset = PRESETS.get(str(options.get("preset")), {})
+    preset = IMPLIED["preset"].get(str(options.get("preset")), {})
     chosen = {key: value for key, value in preset.items() if key in PICK_OPTIONS}
     if any(kept.get(key) != value for key, value in preset.items() if key not in chosen):
         progress.note(f"preset {options['preset']}: the store's proxy was warmed up for {kept['warmup_steps']} steps")

@@ -16,10 +16,11 @@ from typing import Any
 from spice_select.api.finish_run import finish_run
 from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
-from spice_select.config import GREEDY, WITHOUT_MODEL, RunConfig
+from spice_select.config import RunConfig
 from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
+from spice_select.option_values import GREEDY, WITHOUT_MODEL
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput

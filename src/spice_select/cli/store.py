@@ -7,8 +7,9 @@ import click
 
 from spice_select.cli.options import SECTIONS, Sections, config_options, dry_run_option, given_options, sectioned
 from spice_select.cli.printable import printable
-from spice_select.config import GREEDY, resolve
+from spice_select.config import resolve
 from spice_select.distributed.launch import is_main_process
+from spice_select.option_values import GREEDY
 
 GRADIENTS: Sections = {
     "The gradients": ("dim", "seed", "proxy_of"),

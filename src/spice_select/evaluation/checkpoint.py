@@ -15,9 +15,10 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import AutoConfig
 
-from spice_select.config import EMBEDDED_MODEL, resolve
+from spice_select.config import resolve
 from spice_select.errors import ConfigError, ModelError
 from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.proxy import loading
 from spice_select.proxy.weights import ADAPTER, read_object, refuse_pickled_adapter
 

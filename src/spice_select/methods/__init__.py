@@ -2,7 +2,7 @@
 
 `GRADIENT_METHODS` pick inside one candidate pool from its Gram matrix [m, m] of unscaled gradients; `ORDERS` rank all
 rows of the pool at once from what is known of each row alone. A new method is a function, a line here, its name in
-`config.Method` and, if it is an order, in `config.WITHOUT_GRADIENTS`.
+`option_values.Method` and, if it is an order, in `option_values.WITHOUT_GRADIENTS`.
 """
 
 from collections.abc import Callable

@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from transformers.utils import peft_utils
 
-from spice_select.config import EMBEDDED_MODEL, RunConfig
+from spice_select.config import RunConfig
 from spice_select.distributed.launch import local_rank, process_count
 from spice_select.errors import ModelError
 from spice_select.files.records import file_digest
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.proxy.chat_template import read_chat_template
 from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
 from spice_select.proxy.padding import refuse_padding_dependent

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from spice_select.choices import Measures, PoolRecord
-from spice_select.config import GREEDY, WITHOUT_GRADIENTS, RunConfig
+from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
 from spice_select.files.records import file_digest, read_json
@@ -36,6 +36,7 @@ from spice_select.information import (
     second_moment,
     subset_information,
 )
+from spice_select.option_values import GREEDY, WITHOUT_GRADIENTS
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from spice_select.choices import PoolRecord
-from spice_select.config import WITHOUT_GRADIENTS
 from spice_select.files.directory import refuse_links
 from spice_select.information.ranks import Ranks
+from spice_select.option_values import WITHOUT_GRADIENTS
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy

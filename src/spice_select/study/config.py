@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from spice_select.config import EMBEDDED_MODEL, WITHOUT_GRADIENTS, RunConfig, resolve
+from spice_select.config import RunConfig, resolve
 from spice_select.config_file import read_yaml
 from spice_select.errors import ConfigError
 from spice_select.methods import GRADIENT_METHODS
+from spice_select.option_values import EMBEDDED_MODEL, WITHOUT_GRADIENTS
 from spice_select.pool.problems import one_line
 from spice_select.recipe import Recipe
 

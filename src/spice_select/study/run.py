@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from spice_select.api.select import select
-from spice_select.config import WITHOUT_GRADIENTS, RunConfig
+from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, OutputError
 from spice_select.evaluation.evaluate import evaluate
 from spice_select.evaluation.heldout import limited
@@ -33,6 +33,7 @@ from spice_select.files.atomic import TEMPORARY_PATTERN, write_text
 from spice_select.files.directory import refuse_links, sweep_folders
 from spice_select.files.locks import LOCK, sole_writer
 from spice_select.files.records import differences, write_json
+from spice_select.option_values import WITHOUT_GRADIENTS
 from spice_select.output.trainers import TRAIN_FILE
 from spice_select.output.write_run import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.pool.examples import Pool, PoolOptions, read_pool

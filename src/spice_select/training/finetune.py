@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
-from spice_select.config import EMBEDDED_MODEL
 from spice_select.distributed.launch import is_main_process
 from spice_select.files.directory import ensure_writable
 from spice_select.files.locks import sole_writer
 from spice_select.files.versions import versions
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.progress import NoProgress, Progress
 from spice_select.training import checkpoint
 from spice_select.training.callback import Steps

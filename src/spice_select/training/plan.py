@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from spice_select.config import EMBEDDED_MODEL, RunConfig, resolve
+from spice_select.config import RunConfig, resolve
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, SpiceSelectError
 from spice_select.file_options import FileOptions
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.pool.examples import PoolOptions
 from spice_select.pool.sources import as_list
 from spice_select.progress import Progress

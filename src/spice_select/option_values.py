@@ -1,0 +1,35 @@
+"""The values that options of a run can take, what each method needs, and what a choice of one implies for others."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
+GREEDY: tuple[Method, ...] = ("spice", "fisher")
+"""Methods that maximise information step by step; only these can stop early."""
+WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
+"""Methods that rank all rows of the pool at once."""
+WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
+"""Methods that run no model at all."""
+Scale = Literal["none", "sqrt-length", "geometric", "unit"]
+TargetRule = Literal["variance", "information"]
+AlphaMode = Literal["relative", "absolute"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+"""Name of the proxy that comes with the project (no hub needed)."""
+
+IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
+    "preset": {
+        # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
+        "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
+    },
+}
+"""Option -> its value -> the values of other options that it implies where these are not given."""
+
+
+def with_implied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of options, and what they imply."""
+    implied: dict[str, Any] = {}
+    for option, meanings in IMPLIED.items():
+        implied |= meanings.get(str(values.get(option)), {})
+    return {**implied, **values}
