@@ -11,7 +11,9 @@ from spice_select.errors import ConfigError
 from spice_select.file_options import FileOptions
 from spice_select.option_values import (
     EMBEDDED_MODEL,
+    FROM_STORE,
     GREEDY,
+    TARGETED,
     WITHOUT_GRADIENTS,
     AlphaMode,
     Dtype,
@@ -40,7 +42,8 @@ class RunConfig(BaseModel):
     method: Method = Field(
         "spice",
         description="spice; fisher (penalty 0); the baselines norm (largest gradients), dpp (diverse directions), "
-        "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random.",
+        "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random; "
+        "with --target, among all rows: less (most along it), rds (its rows take turns), tsds (optimal transport).",
     )
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
@@ -184,11 +187,17 @@ class RunConfig(BaseModel):
     def _options_fit_the_method(self) -> "RunConfig":
         greedy, everything, tokens = self.method in GREEDY, self.pool_size == "all", self.budget_tokens is not None
         ranked, both, others = self.method in WITHOUT_GRADIENTS, " and ".join(GREEDY), ", ".join(WITHOUT_GRADIENTS)
+        aimed, stored, all_stored = self.method in TARGETED, self.method in FROM_STORE, ", ".join(FROM_STORE)
         conflicts = [
             (self.stop_ratio and not greedy, f"stop_ratio belongs to the methods {both}, not to {self.method}"),
             (
-                everything and not (greedy or ranked),
-                f"pool_size all goes with {', '.join(GREEDY)}, {others}; for {self.method} give a number of rows",
+                everything and not (stored or ranked),
+                f"pool_size all goes with {', '.join(FROM_STORE)}, {others}; for {self.method} give a number of rows",
+            ),
+            (aimed and not everything, f"{self.method} chooses among all rows; leave pool_size out, or give all"),
+            (
+                aimed and not self.target,
+                f"{self.method} needs a target: name examples of what to become good at (--target)",
             ),
             (
                 tokens and not (ranked or everything),
@@ -196,10 +205,22 @@ class RunConfig(BaseModel):
                 f"{self.method} in candidate pools takes rows",
             ),
             *(
-                (getattr(self, key) and not (everything and greedy), f"{key} goes with pool_size all and {both}")
-                for key in ("quota", "given", "exclude")
+                (getattr(self, key) and not (everything and stored), f"{key} goes with pool_size all and {names}")
+                for key, names in (("quota", all_stored), ("exclude", all_stored), ("given", both))
             ),
-            (self.target and not greedy, f"target goes with the methods {both}, not with {self.method}"),
+            (self.given and aimed, f"given goes with the methods {both}, not with {self.method}"),
+            (self.target and not stored, f"target goes with the methods {all_stored}, not with {self.method}"),
+            *(
+                (
+                    aimed and getattr(self, key) != RunConfig.model_fields[key].default,
+                    f"{key} goes with the methods {both}, not with {self.method}",
+                )
+                for key in ("target_rule", "target_share", "stop_coverage")
+            ),
+            (
+                aimed and any(parse_target(place)[1] is not None for place in self.target),
+                f"shares of targets go with the methods {both}; {self.method} treats targets alike",
+            ),
             *(
                 (
                     not self.target and getattr(self, key) != RunConfig.model_fields[key].default,

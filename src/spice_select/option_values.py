@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random"]
+Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random", "less", "rds", "tsds"]
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
 """Methods that maximise information step by step; only these can stop early."""
+TARGETED: tuple[Method, ...] = ("less", "rds", "tsds")
+"""Methods that need a target and choose among all rows of a store."""
+FROM_STORE: tuple[Method, ...] = (*GREEDY, *TARGETED)
+"""Methods that can choose among all rows of a store."""
 WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
 """Methods that rank all rows of the pool at once."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
@@ -19,6 +23,7 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
 
 IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
+    "method": {method: {"pool_size": "all"} for method in TARGETED},
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
         "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},

@@ -14,7 +14,7 @@ from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.files.records import file_digest
 from spice_select.information.ranks import Ranks
-from spice_select.option_values import GREEDY, IMPLIED
+from spice_select.option_values import FROM_STORE, IMPLIED
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.progress import NoProgress, Progress
@@ -100,9 +100,9 @@ def _choose(store: GradientStore, config: RunConfig, progress: Progress, watch: 
 
 
 def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progress) -> RunConfig:
-    if options.get("method", "spice") not in GREEDY:
+    if options.get("method", "spice") not in FROM_STORE:
         raise ConfigError(
-            f"method {options['method']}: pick chooses by {' and '.join(GREEDY)}; for other methods use "
+            f"method {options['method']}: pick chooses by {', '.join(FROM_STORE)}; for other methods use "
             "`spice-select run POOL --method ...`."
         )
     for key in options:

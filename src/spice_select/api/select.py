@@ -20,7 +20,7 @@ from spice_select.config import RunConfig
 from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
-from spice_select.option_values import GREEDY, WITHOUT_MODEL
+from spice_select.option_values import FROM_STORE, WITHOUT_MODEL
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
@@ -99,7 +99,7 @@ def _select(
         summary = summarise(listing.lines, records)
         result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
         if opened.state != "complete" and ranks.rank == 0:
-            if config.pool_size != "all" or config.method not in GREEDY:
+            if config.pool_size != "all" or config.method not in FROM_STORE:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
                 if prepared.targets:
                     rows = [example for target in prepared.targets for example in target.examples]
@@ -119,7 +119,7 @@ def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | N
     """
     config, pool = prepared.config, prepared.pool
     budget, given = config.budget_rows(len(pool.examples), pool.trained_tokens), None
-    if config.pool_size == "all" and config.method in GREEDY:
+    if config.pool_size == "all" and config.method in FROM_STORE:
         lines = pool.listing().lines
         budget = limit_of(config, lines_at(lines, without_excluded(config, lines, NoProgress()))).most
         given = open_given(config, store_identity(prepared), "the pool", prepared.device)

@@ -9,7 +9,7 @@ from spice_select.cli.options import SECTIONS, Sections, config_options, dry_run
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
 from spice_select.distributed.launch import is_main_process
-from spice_select.option_values import GREEDY
+from spice_select.option_values import FROM_STORE
 
 GRADIENTS: Sections = {
     "The gradients": ("dim", "seed", "proxy_of"),
@@ -92,7 +92,11 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     help="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500; or trained tokens ('20000tok', "
     "'2Mtok'), which are an upper limit: rows then compete by score per token. Excluded rows do not count.  [10%]",
 )  # fmt: skip
-@click.option("--method", metavar="|".join(GREEDY), help="spice, or fisher (penalty 0).  [spice]")
+@click.option(
+    "--method", metavar="|".join(FROM_STORE),
+    help="spice; fisher (penalty 0); with --target the baselines less (rows most along it), rds (its rows take turns), "
+    "tsds (optimal transport).  [spice]",
+)  # fmt: skip
 @click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
 @config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], *PICK["Machine"])
 @click.option("--output", metavar="DIR", help="Directory of the results.  [STORE's name with -selected]")

@@ -6,7 +6,7 @@ quantities (gains, U, certificate) are those of directed features whatever the r
 factor a row that points against the target would be worth as much as its opposite.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,18 +60,21 @@ def choose_for_target(
     stop_coverage: float | None = None,
     seed: int = 0,
     on_pick: Callable[[int], None] = lambda _: None,
+    order: Sequence[int] = (),
 ) -> Selection:
     """Pick for the target of a pool until the limit; the selection has its `coverage`.
 
     `alpha` applies to all directions and to the directed features, whose mean square is the same. By variance,
     `stop_ratio` compares shares of the variance, and `penalty` has no effect on the picks. `stop_coverage`: end with
     the first pick at which the mean coverage reaches this share of the whole pool's. `seed` draws the random rows.
+    `order` are the picks of another method within the limit: they are measured, and the target's rule is not used.
 
     Raises `SelectionInputError` as `choose_rows`.
     """
-    favour = _favour(pool)
-    if pool.target.rule == "variance":
+    favour, stopped = _favour(pool), False
+    if not order and pool.target.rule == "variance":
         order, stopped = _by_variance(pool, limit, alpha, read_stop_ratio(stop_ratio), on_pick)
+    if order:
         within = limit.as_large(order) if stopped else limit
         selection = choose_rows(pool.moments, within, alpha, penalty, None, pool.given, order=order)
         selection = replace(selection, stopped_early=stopped)

@@ -36,7 +36,7 @@ from spice_select.information import (
     second_moment,
     subset_information,
 )
-from spice_select.option_values import GREEDY, WITHOUT_GRADIENTS
+from spice_select.option_values import FROM_STORE, WITHOUT_GRADIENTS
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
@@ -199,7 +199,7 @@ def _open_stores(
 
     Where one cannot be read, `missing` says why.
     """
-    if config.pool_size != "all" or config.method not in GREEDY:
+    if config.pool_size != "all" or config.method not in FROM_STORE:
         return None
     own = [{"path": str(directory / CHECKPOINT / name), "sha256": None}
            for name in (STORE, *target_stores(len(config.target)))]  # fmt: skip

@@ -31,6 +31,8 @@ from spice_select.information import (
     targeted,
 )
 from spice_select.information.ranks import ALONE, Ranks
+from spice_select.methods import FOR_TARGET, Aim
+from spice_select.option_values import TARGETED
 from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, lines_at
@@ -81,7 +83,8 @@ def choose_from_store(
     try:
         pool = scaled_pool(store, lines, kept, limit.most, config, given, targets, progress, ranks)
         progress.begin("choosing", limit.most, limit.most)
-        selection = _select(pool, limit, config, progress)
+        order = _order(pool, [store.rows for store in targets], limit, config, progress)
+        selection = _select(pool, limit, config, progress, order)
         picks = len(selection.indices)
         generator = torch.Generator().manual_seed(config.seed)
         by_chance = random_draws(
@@ -94,13 +97,25 @@ def choose_from_store(
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
     measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()), everywhere)
     quota = picks if config.budget_tokens is not None else limit.most
-    covered = None if selection.coverage is None else target_measures_of(selection.coverage, config.target_rule)
+    rule = config.method if config.method in TARGETED else config.target_rule
+    covered = None if selection.coverage is None else target_measures_of(selection.coverage, rule)
     return PoolRecord(
         0, kept, list(selection.indices), quota, selection.stopped_early, 0.0, measures, bad, covered, leaks
     )  # fmt: skip
 
 
-def _select(pool: "ScaledPool", limit: Limit, config: RunConfig, progress: Progress) -> Selection:
+def _order(pool: "ScaledPool", counts: Sequence[int], limit: Limit, config: RunConfig, progress: Progress) -> list[int]:
+    """The picks of a method with a rule of its own for targets of so many rows; none for the others."""
+    if pool.targeted is None or config.method not in TARGETED:
+        return []
+    rows, whole = torch.split(pool.targeted.target.rows, [*counts]), pool.targeted.uncut
+    aim = Aim(
+        whole.features, rows, limit, config.seed, whole.ranks, lambda _: progress.advance(1, 1), progress.note
+    )  # fmt: skip
+    return FOR_TARGET[config.method](aim)
+
+
+def _select(pool: "ScaledPool", limit: Limit, config: RunConfig, progress: Progress, order: Sequence[int]) -> Selection:
     penalty = 0.0 if config.method == "fisher" else config.penalty
 
     def on_pick(_: int) -> None:
@@ -109,7 +124,7 @@ def _select(pool: "ScaledPool", limit: Limit, config: RunConfig, progress: Progr
     if pool.targeted is None:
         return choose_rows(pool.moments, limit, pool.alpha, penalty, config.stop_ratio, pool.given, on_pick)
     stops = config.stop_ratio, stop_coverage(config)
-    return choose_for_target(pool.targeted, limit, pool.alpha, penalty, *stops, config.seed, on_pick)
+    return choose_for_target(pool.targeted, limit, pool.alpha, penalty, *stops, config.seed, on_pick, order)
 
 
 @dataclass(frozen=True, slots=True)
