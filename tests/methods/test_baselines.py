@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from oracles.information_pools import generic_pools, gram_of, pools
 from oracles.method_oracle import cosine_to_mean, greedy_dpp
-from spice_select.methods import GRADIENT_METHODS, ORDERS, RowFacts, take_tokens
+from spice_select.methods import FOR_TARGET, GRADIENT_METHODS, ORDERS, RowFacts, take_tokens
 from spice_select.methods.ifd import difficulty
-from spice_select.option_values import GREEDY, WITHOUT_GRADIENTS, WITHOUT_MODEL, Method
+from spice_select.option_values import GREEDY, TARGETED, WITHOUT_GRADIENTS, WITHOUT_MODEL, Method
 
 
 def gram(vectors: np.ndarray) -> torch.Tensor:
@@ -19,12 +19,13 @@ def gram(vectors: np.ndarray) -> torch.Tensor:
 
 
 def test_every_method_of_the_configuration_exists() -> None:
-    """The names users may give are the greedy ones and exactly those of the two registries.
+    """The names users may give are the greedy ones and exactly those of the three registries.
 
     A method without gradients is one that ranks all rows at once: by its place in a registry it runs as what it is.
     """
-    assert set(Method.__args__) == {*GREEDY, *GRADIENT_METHODS, *ORDERS}
-    assert len(Method.__args__) == len(GREEDY) + len(GRADIENT_METHODS) + len(ORDERS)
+    assert set(Method.__args__) == {*GREEDY, *GRADIENT_METHODS, *ORDERS, *FOR_TARGET}
+    assert len(Method.__args__) == len(GREEDY) + len(GRADIENT_METHODS) + len(ORDERS) + len(FOR_TARGET)
+    assert set(TARGETED) == set(FOR_TARGET)
     assert set(WITHOUT_GRADIENTS) == set(ORDERS)
     assert set(WITHOUT_MODEL) <= set(WITHOUT_GRADIENTS)
 

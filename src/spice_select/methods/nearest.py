@@ -82,8 +82,8 @@ def best_rows(aim: Aim, score: Score, most: int, closed: Tensor | None = None) -
         if sum(part.shape[1] for part in keys) >= 2 * count:
             keys, scores = ([part] for part in _highest(torch.cat(keys, 1), torch.cat(scores, 1), count))
     own = _highest(torch.cat(keys, 1), torch.cat(scores, 1), count)
-    gathered = (ranks.all_gather(part.T.contiguous()).T for part in own)
-    ordered, found = _highest(*gathered, count)
+    theirs, values = (ranks.all_gather(part.T.contiguous()).T for part in own)
+    ordered, found = _highest(theirs, values, count)
     return _ROWS - 1 - ordered % _ROWS, found
 
 
