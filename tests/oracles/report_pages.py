@@ -26,6 +26,7 @@ from spice_select.report.content import (
     TargetStory,
     Theory,
 )
+from spice_select.report.target_story import RULES
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",
@@ -96,7 +97,7 @@ def _target(words: "Words") -> TargetStory:
     ]  # fmt: skip
     picks, means = list(range(1, 37)), [0.4 * (1 - math.exp(-i / 9)) for i in range(1, 37)]
     curve = Curve(picks, means, [0.9 * mean for mean in means], [1.1 * mean for mean in means])
-    return TargetStory("variance", 30, 0.39, 0.62, 0.21, 0.7, False, curve, rows, rows[:2])
+    return TargetStory(RULES["variance"], True, 30, 0.39, 0.62, 0.21, 0.7, False, curve, rows, rows[:2])
 
 
 def empty_report() -> SelectionReport:

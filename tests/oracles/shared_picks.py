@@ -18,6 +18,8 @@ from spice_select.information.objective import random_draws
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.information.selection import Selection
 from spice_select.information.target import Target, read_target
+from spice_select.methods import FOR_TARGET, Aim
+from spice_select.option_values import TARGETED
 
 
 def problem(seed: int) -> tuple[TensorFeatures, Limit, float, float | None, TensorFeatures | None, int | None]:
@@ -56,7 +58,9 @@ def choose(seed: int, ranks: Ranks) -> tuple[Selection, Tensor]:
         rows = torch.randn(3, features.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         target = Target(rows, share=0.7 if seed % 2 else 1.0, rule="variance" if seed % 4 else "information")
         pool = targeted(known, read_target(target, features.dim, features.device), given)
-        found = choose_for_target(pool, limit, 0.7, penalty, stop_ratio, 0.9 if seed % 5 == 0 else None)
+        aim = Aim(features, [rows[:2], rows[2:]], limit, seed, ranks)
+        order = FOR_TARGET[TARGETED[seed // 3 % 3]](aim) if seed % 6 == 1 else []
+        found = choose_for_target(pool, limit, 0.7, penalty, stop_ratio, 0.9 if seed % 5 == 0 else None, order=order)
     else:
         found = choose_rows(known, limit, 0.7, penalty, stop_ratio, given)
     generator = torch.Generator().manual_seed(seed)

@@ -104,6 +104,8 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
     """Choose among all rows of STORE at once, exactly, by gradient information with a conflict penalty (SPICE).
 
+    Other methods, and choices for a target, are options.
+
     STORE was made by `gradients`; neither the pool's files nor the model are needed. DIR will hold the same files as
     the directory of a run.
     """

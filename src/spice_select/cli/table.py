@@ -10,6 +10,7 @@ from rich.text import Text
 
 from spice_select.amounts import parse_share
 from spice_select.cli.printable import printable
+from spice_select.option_values import TARGETED
 
 if TYPE_CHECKING:
     from spice_select.api.result import RunResult
@@ -83,6 +84,10 @@ def _figures(result: "RunResult") -> dict[str, str]:
             f"{summary.leaks:,}, because they equal a target row: column problem of scores.parquet"
         )
     if summary.coverage is not None:
+        if result.config.method in TARGETED:
+            figures["method"] = (
+                f"{result.config.method}; the figures below measure its picks, no guarantee holds for them"
+            )
         figures |= _coverage(summary.coverage)
     if summary.quality is not None:
         size = "as many random rows" if result.config.budget_tokens is None else "random rows of as many tokens"

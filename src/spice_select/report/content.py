@@ -186,7 +186,8 @@ class TargetRow:
 class TargetStory:
     """How well the picks cover the target."""
 
-    rule: str
+    rule: str  # by which rows were picked, a sentence
+    directed: bool  # whether the choice itself counts the target's directions
     rows: int  # of the target
     picks: float  # mean coverage by the picks, as the next two
     whole: float

@@ -7,12 +7,21 @@ from statistics import fmean
 import numpy as np
 
 from spice_select.choices import TargetMeasures, target_coverage
+from spice_select.option_values import TARGETED
 from spice_select.report.content import Curve, Served, TargetRow, TargetStory
 from spice_select.report.finished_run import FinishedRun
 from spice_select.report.row_stories import conversation_turns, short
 from spice_select.report.theory import curve
 from spice_select.row_tables import StoredChat
 
+RULES = {
+    "variance": "Each pick was the row that explains most of what was left of the target's variance.",
+    "information": "Rows were picked by information along the target's directions.",
+    "less": "Rows were picked by LESS: the highest mean cosine with the rows of a target.",
+    "rds": "Rows were picked by RDS+: the target's rows, or several targets, took turns taking their nearest row.",
+    "tsds": "Rows were drawn by TSDS: with probabilities from optimal transport between target and pool.",
+}
+"""The rule of a record -> how rows were picked."""
 WORST = 20  # target rows that are listed
 _TEXT = 400  # most characters of a prompt or a response
 
@@ -30,7 +39,8 @@ def target_story_of(run: FinishedRun, notes: list[str]) -> TargetStory | None:
     worst = sorted(rows, key=lambda row: row.picks)
     unlike = [row for row in sorted(rows, key=lambda row: row.whole) if row.whole < means.whole / 2]
     return TargetStory(
-        rule=found[0].rule,
+        rule=RULES[found[0].rule],
+        directed=found[0].rule not in TARGETED,
         rows=means.rows,
         picks=means.picks,
         whole=means.whole,
