@@ -95,11 +95,8 @@ def density(aim: Aim, fetched: Tensor, rows: Tensor, sigma: float) -> Tensor:
     """
     if sigma == 0 or not len(rows):
         return torch.ones(len(rows), dtype=torch.float64, device=rows.device)
-    most, others, found = (
-        max(1, min(CROWD, aim.features.rows // 10)),
-        PartOfFeatures(aim.features, fetched),
-        list[Tensor](),
-    )
+    most, found = max(1, min(CROWD, aim.features.rows // 10)), list[Tensor]()
+    others = PartOfFeatures(aim.features, fetched)
     for start in range(0, len(rows), _BLOCK):
         vectors = aim.features.take(rows[start : start + _BLOCK])
         lengths = cast(Tensor, vectors.norm(dim=1, keepdim=True))
