@@ -78,7 +78,7 @@ def study_command(
     targets: dict[str, list[str]],
     seeds: int | None,
 ) -> None:
-    """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML, and every target; write tables and figures."""
+    """Select, fine-tune and evaluate for every cell, seed and target of STUDY.YAML; write tables and figures."""
     from spice_select.cli.progress import progress_on
     from spice_select.study.config import load_study
     from spice_select.study.run import run_study

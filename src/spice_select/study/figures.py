@@ -1,4 +1,4 @@
-"""The figures of a study: held-out loss by cell, against trained tokens, and of each target against the other sources."""
+"""The figures of a study: held-out loss by cell, against trained tokens, and on a target against other sources."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +65,7 @@ def draw_targets(tables: Mapping[str, Sequence[TargetLine]], baseline: str, dire
             if line.cell == baseline:
                 axes.axvline(line.loss.mean, color="grey", linewidth=1, linestyle=":")
                 axes.axhline(line.others.mean, color="grey", linewidth=1, linestyle=":")
-        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.set_title(name, fontsize=10)
         axes.margins(0.2)
         axes.tick_params(labelsize=8)
         best = min(table, key=lambda line: line.loss.mean)

@@ -52,9 +52,11 @@ def write_outcome(
     parts += [overall_markdown(overall, config.baseline, config.against)] if targets else []
     text = "\n".join(parts)
     write_text(directory / "table.md", text)
-    found = {"cells": plain, "all_targets": overall}
-    values = {key: [asdict(line) for line in table] for key, table in found.items()}
-    values["targets"] = {name: [asdict(line) for line in table] for name, table in by_target.items()}
+    values = {
+        "cells": [asdict(line) for line in plain],
+        "targets": {name: [asdict(line) for line in table] for name, table in by_target.items()},
+        "all_targets": [asdict(line) for line in overall],
+    }
     write_json(directory / "lines.json", values)
     figures.draw(plain, config.baseline, directory)
     figures.draw_targets(by_target, config.baseline, directory)

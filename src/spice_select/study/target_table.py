@@ -163,8 +163,8 @@ def overall_markdown(table: Sequence[OverallLine], baseline: str, against: Seque
         rows.append([line.cell, f"{line.targets}" if line.settings else "", starred(line.difference), won, *compared])
     words = [
         "\nOver all targets: mean over targets, of each the mean over its seeds, ± half a 95 % interval over targets",
-        f"(Student's t); a setting is a target at a seed, won where the loss on the target is below that of {baseline}.",
-        "Losses on a target are means over the held-out sources of its rows, on the others over the rest; sources count",
-        "alike. Seconds to choose hold features and choice; features that cells share are counted in full in each.",
+        f"(Student's t); a setting is a target at a seed, won where the loss on the target is below {baseline}'s.",
+        "Losses on a target are means over the held-out sources of its rows, on the others over the rest; sources",
+        "count alike. Seconds to choose hold features and choice; shared features are counted in full in each.",
     ]
     return "".join(f"{line}\n" for line in ["All targets:\n", *piped(rows), *words])
