@@ -11,7 +11,7 @@ Format version 3. What is there is not computed again; several processes may wor
 """
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,10 @@ def identity_of(
 
 
 @contextmanager
-def opened_study(directory: Path, identity: dict[str, Any]) -> Generator[None]:
+def opened_study(directory: Path, identity: dict[str, Any], note: Callable[[str], None]) -> Generator[None]:
     """Take part in the study of `identity` in `directory` during the block; begins it where there is none.
 
+    `note` receives what was there before it began.
     Raises `OutputError` where the directory holds another study, something else, or links.
     """
     check_directory(directory, identity)  # before anything is written where it may not be
@@ -63,6 +64,11 @@ def opened_study(directory: Path, identity: dict[str, Any]) -> Generator[None]:
     with at_work(directory, lambda: sweep_folders(directory)):
         with claimed(directory, "study"):
             saved = check_directory(directory, identity)
+            earlier = len(list(directory.glob(f"{TUNED}/*/heldout.json")))
+            if saved is None and earlier:
+                note(
+                    f"{earlier:,} fine-tunings in {directory / TUNED} are taken over; model, recipe and dtype must be these"
+                )
             targets = {**(saved or {}).get("targets", {}), **identity["targets"]}
             if saved is None or saved["targets"] != targets:
                 write_json(directory / "study.json", {**identity, "targets": targets})

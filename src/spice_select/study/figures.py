@@ -56,12 +56,13 @@ def draw_targets(tables: Mapping[str, Sequence[TargetLine]], baseline: str, dire
     columns = min(len(panels), _COLUMNS)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     said: list[str] = []
     for axes, (name, table) in zip(grid, panels.items(), strict=False):
+        middle = sum(line.loss.mean for line in table) / len(table)
         for line in table:
             assert line.others is not None
-            _point(axes, line.loss.mean, line.others.mean, line.cell, baseline)
+            _point(axes, line.loss.mean, line.others.mean, line.cell, baseline, left=line.loss.mean > middle)
             if line.cell == baseline:
                 axes.axvline(line.loss.mean, color="grey", linewidth=1, linestyle=":")
                 axes.axhline(line.others.mean, color="grey", linewidth=1, linestyle=":")
@@ -70,7 +71,7 @@ def draw_targets(tables: Mapping[str, Sequence[TargetLine]], baseline: str, dire
         axes.tick_params(labelsize=8)
         best = min(table, key=lambda line: line.loss.mean)
         said.append(f"{name}: lowest on the target is {best.cell}, {best.loss.mean:.4f}")
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("loss on the target (nats a token)", fontsize=10)
     figure.supylabel("loss on the others (nats a token)", fontsize=10)
@@ -78,9 +79,11 @@ def draw_targets(tables: Mapping[str, Sequence[TargetLine]], baseline: str, dire
     _save(figure, directory / "targets.svg", words)
 
 
-def _point(axes: Any, x: float, y: float, cell: str, baseline: str) -> None:
+def _point(axes: Any, x: float, y: float, cell: str, baseline: str, *, left: bool = False) -> None:
+    """A point with its cell's name on the right of it, or on the left."""
     axes.plot(x, y, "o", color="black" if cell == baseline else "tab:blue")
-    axes.annotate(cell, (x, y), (4, 3), textcoords="offset points", fontsize=8)
+    side = {"xytext": (-4, 3), "ha": "right"} if left else {"xytext": (4, 3)}
+    axes.annotate(cell, (x, y), textcoords="offset points", fontsize=8, **side)
 
 
 def _save(figure: "Figure", path: Path, alternative: str) -> None:

@@ -89,7 +89,8 @@ def run_study(config: StudyConfig, directory: Path, progress: Progress) -> str:
     study, damaged files or links; and as `select`, `pick`, `finetune` and `evaluate` do.
     """
     study = read_study(config, directory, progress)
-    with opened_study(directory, identity_of(config, study.prepared, study.heldout, study.targets)):
+    identity = identity_of(config, study.prepared, study.heldout, study.targets)
+    with opened_study(directory, identity, progress.note):
         left = units_of(config)
         while left:
             others = [unit for unit in left if not study.finish(unit, wait=False)]
