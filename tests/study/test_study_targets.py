@@ -124,7 +124,7 @@ def test_the_tables_say_what_the_losses_say(alone, data) -> None:
     assert min(means) <= table[0]["loss"]["mean"] <= max(means)
     text = (alone / "table.md").read_text(encoding="utf-8")
     assert text.index("| random | 2 | 6 |") < text.index("Target even:") < text.index("Target both:")
-    assert text.index("Target both:") < text.index("All targets:") < text.index("| for-target | 2 |")
+    assert text.index("Target both:") < text.index("All targets:") < text.rindex("| for-target | 2 |")
     assert "even" in (alone / "targets.svg").read_text(encoding="utf-8")
 
 

@@ -67,7 +67,7 @@ def opened_study(directory: Path, identity: dict[str, Any], note: Callable[[str]
             earlier = len(list(directory.glob(f"{TUNED}/*/heldout.json")))
             if saved is None and earlier:
                 note(
-                    f"{earlier:,} fine-tunings in {directory / TUNED} are taken over; model, recipe and dtype must be these"
+                    f"{earlier:,} fine-tunings in {directory / TUNED} are taken over: of this model, recipe and dtype?"
                 )
             targets = {**(saved or {}).get("targets", {}), **identity["targets"]}
             if saved is None or saved["targets"] != targets:
