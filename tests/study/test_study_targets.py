@@ -214,10 +214,10 @@ def test_rows_that_are_held_out_are_not_drawn(tiny_model, chat_pool, data, tmp_p
     held = read_jsonl(data / "held.jsonl")[:3]
     held[0]["messages"][0]["content"] = held[0]["messages"][0]["content"].upper() + "  "
     mixed = write_jsonl(tmp_path / "mixed.jsonl", [*held, *read_jsonl(data / "even.jsonl")])
-    cells = {"random": {"method": "random"}, "of-its-kind": CELLS["of-its-kind"], "for-target": CELLS["for-target"]}
-    text = run(
-        tmp_path / "out", tiny_model, chat_pool, data, targets={"a": str(mixed)}, cells=cells, seeds=1, against=[]
-    )
+    changes = {"targets": {"a": str(mixed)}, "seeds": 1, "against": [], "baseline": "for-target"}
+    changes["cells"] = {"for-target": CELLS["for-target"]}
+    text = run(tmp_path / "out", tiny_model, chat_pool, data, **changes)
+    assert "held-out macro loss |" not in text  # there is no cell without a target
     assert "3 rows of target a are held out too and not drawn: mixed.jsonl, row 1." in text
     assert read_jsonl(tmp_path / "out" / "targets" / "a-0-4.jsonl") == read_jsonl(data / "even.jsonl")[:4]
 

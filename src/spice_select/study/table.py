@@ -133,7 +133,7 @@ def markdown(table: Sequence[CellLine], baseline: str, untrained: float, remarks
     for line in table:
         rows.append([line.cell, f"{line.seeds}", f"{line.rows:.0f}", f"{line.tokens:,.0f}", f"{line.macro}"])
         rows[-1] += [starred(line.difference), f"{line.proportional or ''}", starred(line.proportional_difference)]
-    text = piped(rows)
+    text = piped(rows) if table else []
     text += [
         "\nMean over seeds ± half a 95 % interval (Student's t); differences are paired by seed, lower is better,",
         f"* excludes zero. The untrained model's macro loss is {untrained:.4f}.",
