@@ -56,6 +56,12 @@ def content(model: str, pool: Path, data: Path, **changes) -> dict:
     return {**values, **changes}
 
 
+def write_study(path: Path, values: dict) -> Path:
+    """The YAML of a study, cells in their order."""
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
 def run(directory: Path, *about, **changes) -> str:
     return run_study(StudyConfig.model_validate(content(*about, **changes)), directory, NoProgress())
 
@@ -63,9 +69,11 @@ def run(directory: Path, *about, **changes) -> str:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, tiny_model, chat_pool, data) -> Path:
     """The directory of a study that one process made undisturbed."""
-    directory = tmp_path_factory.mktemp("alone") / "study"
-    run(directory, tiny_model, chat_pool, data)
-    return directory
+    folder = tmp_path_factory.mktemp("alone")
+    study = write_study(folder / "study.yaml", content(tiny_model, chat_pool, data))
+    done = spice("study", study, "--output", folder / "study")  # with the threads that other commands have
+    assert done.returncode == 0, done.stderr
+    return folder / "study"
 
 
 def outcome(directory: Path) -> dict:
@@ -146,8 +154,8 @@ def test_a_targets_table_does_not_depend_on_other_targets(alone, tiny_model, cha
 
 def test_processes_share_the_work_and_survive_a_kill(alone, tiny_model, chat_pool, data, tmp_path) -> None:
     """Two at once, of which one is killed: the other, and one that comes later, end in the undisturbed results."""
-    path, out, same = tmp_path / "study.yaml", tmp_path / "out", tmp_path / "same"
-    path.write_text(yaml.safe_dump(content(tiny_model, chat_pool, data, seeds=1)), encoding="utf-8")
+    out, same = tmp_path / "out", tmp_path / "same"
+    path = write_study(tmp_path / "study.yaml", content(tiny_model, chat_pool, data, seeds=1))
     command = [sys.executable, "-m", "spice_select", "study", str(path), "--output", str(out)]
     with (tmp_path / "log").open("wb") as log:
         both = [subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log) for _ in range(2)]
@@ -171,8 +179,7 @@ def test_processes_share_the_work_and_survive_a_kill(alone, tiny_model, chat_poo
 
 def test_targets_of_the_command_line_replace_those_of_the_file(alone, tiny_model, chat_pool, data, tmp_path) -> None:
     shutil.copytree(alone, tmp_path / "out")
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(content(tiny_model, chat_pool, data, targets={"gone": "gone.jsonl"})))
+    path = write_study(tmp_path / "study.yaml", content(tiny_model, chat_pool, data, targets={"gone": "gone.jsonl"}))
     given = [f"both={data / 'even.jsonl'}", f"both={data / 'odd.jsonl'}"]
     command = ["study", path, "--output", tmp_path / "out", *(f"--target={text}" for text in given)]
     done = spice(*command)
@@ -255,8 +262,7 @@ def test_losses_of_other_rows_are_refused(tiny_model, chat_pool, data, alone, tm
 )
 def test_mistakes_about_targets_are_named(changes, message, tmp_path) -> None:
     """The error names the key, in one line."""
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(content("model", tmp_path, tmp_path, **changes)), encoding="utf-8")
+    path = write_study(tmp_path / "study.yaml", content("model", tmp_path, tmp_path, **changes))
     with pytest.raises(ConfigError, match=message) as error:
         load_study(path)
     assert len(str(error.value).splitlines()) == 1
