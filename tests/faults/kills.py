@@ -91,6 +91,7 @@ def content(output: Path) -> dict[str, bytes]:
         for path in sorted(output.rglob("*"))
         if path.is_file()
         and not passing(path, output)
+        and not path.name.endswith("seconds.json")
         and not (path.name in SPARED and (path.parent / "checkpoint").is_dir())
         and not (path.parent.name == "checkpoint" and path.name == "identity.json")
         and not (path.parent.match("checkpoint/gradients") and path.name == "manifest.json")

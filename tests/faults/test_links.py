@@ -42,16 +42,19 @@ def move_behind_a_link(path: Path) -> None:
 
 def begin_study(place: Path, model: str) -> None:
     """A study that lacks only its results."""
+    from spice_select.files.records import write_json
     from spice_select.progress import NoProgress
     from spice_select.study.config import StudyConfig
-    from spice_select.study.run import identity_of, read_study, write_json
+    from spice_select.study.directory import identity_of
+    from spice_select.study.run import read_study
 
     about = {"model": model, "pool": "p.jsonl", "heldout": "p.jsonl", "budget": 4, "seeds": 1}
     about |= {"cells": {"random": {"method": "random"}}}
     (place / "study.yaml").write_text(json.dumps(about))
     study = read_study(StudyConfig.model_validate(about), place / "study", NoProgress())
     (place / "study").mkdir()
-    write_json(place / "study" / "study.json", identity_of(study))
+    settings = identity_of(study.config, study.prepared, study.heldout, study.targets)
+    write_json(place / "study" / "study.json", settings)
 
 
 @pytest.mark.parametrize("name", LINKED)

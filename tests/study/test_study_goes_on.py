@@ -102,7 +102,7 @@ def test_one_study_has_one_model_and_one_set_of_rows(tiny_model, tmp_path) -> No
     run_study(study, out, notes)
     assert any(line.startswith("rows left out because they cannot be used: 1, ") for line in notes.lines)
     lines = (out / "lines.json").read_text(encoding="utf-8")
-    assert json.loads(lines, parse_constant=pytest.fail)[0]["proportional"] is None
+    assert json.loads(lines, parse_constant=pytest.fail)["cells"][0]["proportional"] is None
 
     renamed = study.model_copy(update={"heldout": [str(heldout.rename(tmp_path / "other.jsonl"))]})
     with pytest.raises(OutputError, match="give a renamed file its old name back"):

@@ -23,11 +23,35 @@ study.yaml:
   baseline: random
   skip_invalid: true               leave out unusable rows; format and columns as for `run`
   on_bad_gradient: skip            leave out rows whose loss or gradient is not finite
+
+With targets, add:
+  targets:                         name -> files; one target of several files mixes them
+    maths: [target_maths.jsonl]
+    mixed: [target_talk.jsonl, target_maths.jsonl]
+  target_rows: 16                  rows of each target that a seed draws, in the files' order
+  dtype: bfloat16                  of the frozen weights in training and evaluation; quicker on some CPUs
+  against: [of-its-kind]           further cells that the table over all targets compares with
+  and cells such as:
+    for-target: {target: true}                                chosen once for each target, among all rows
+    four-rows: {target: true, target_rows: 4, target_rule: information}
+    of-its-kind: {method: random, of_target_sources: true}    random rows of the target's sources: the ceiling
 
 Cells with a frozen proxy (no update within the pool) share one computation of the gradients; a cell whose proxy is
-updated makes a whole run. You can interrupt a study at any time: the same command continues it. You may add cells and
-seeds later; a cell whose options have changed is computed again.
+updated makes a whole run. You can interrupt a study at any time: the same command continues it. You may run it several
+times at once, each on a core of its own (taskset -c 0 ...): the processes share the work. You may add cells, targets
+and seeds later; a cell whose options have changed is computed again.
 """
+
+
+def _targets(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, list[str]]:
+    """Name -> files, from NAME=FILE."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise click.BadParameter(f"'{text}' is not NAME=FILE", param=option)
+        found.setdefault(name, []).append(file)
+    return found
 
 
 @click.command("study", epilog=EPILOG)
@@ -37,21 +61,34 @@ seeds later; a cell whose options have changed is computed again.
 )
 @click.option("--pool", multiple=True, metavar="POOL", help="Pool instead of the YAML's. Repeatable.")
 @click.option("--heldout", multiple=True, metavar="DATA", help="Held-out rows instead of the YAML's. Repeatable.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME=FILE",
+    callback=_targets,
+    help="Target instead of the YAML's. Repeatable; of one NAME, the files are mixed.",
+)
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds instead of the YAML's.")
 def study_command(
-    study_file: str, output: str, pool: tuple[str, ...], heldout: tuple[str, ...], seeds: int | None
+    study_file: str,
+    output: str,
+    pool: tuple[str, ...],
+    heldout: tuple[str, ...],
+    targets: dict[str, list[str]],
+    seeds: int | None,
 ) -> None:
-    """Select, fine-tune and evaluate for every cell and seed of STUDY.YAML; write one table and two figures."""
+    """Select, fine-tune and evaluate for every cell, seed and target of STUDY.YAML; write tables and figures."""
     from spice_select.cli.progress import progress_on
     from spice_select.study.config import load_study
     from spice_select.study.run import run_study
 
-    study = load_study(Path(study_file))
-    given = {"pool": list(pool), "heldout": list(heldout), "seeds": seeds}
-    study = study.model_copy(update={key: value for key, value in given.items() if value})
+    given = {"pool": list(pool), "heldout": list(heldout), "targets": targets, "seeds": seeds}
+    study = load_study(Path(study_file), {key: value for key, value in given.items() if value})
     with progress_on(sys.stderr) as progress:
         table = run_study(study, Path(output), progress)
     console = Console(highlight=False)
-    closing = f"{output}/table.md, loss.svg, tokens.svg; rows are in {output}/cells/, losses in {output}/tuned/"
+    figures = "loss.svg, tokens.svg" + (", targets.svg" if study.targets else "")
+    closing = f"{output}/table.md, {figures}; rows are in {output}/cells/, losses in {output}/tuned/"
     for text in (printable(table), closing):
         console.print(text, soft_wrap=True, markup=False)

@@ -75,6 +75,21 @@ def claimed(
         yield held
 
 
+@contextmanager
+def at_work(directory: Path, when_alone: Callable[[], None]) -> Generator[None]:
+    """Be one of the processes that work in `directory`, which exists, during the block.
+
+    `when_alone` is called if no other is at work there; others that begin meanwhile wait for its end. Raises as
+    `claimed`.
+    """
+    path = directory / CLAIMS / "at-work"
+    with _opened(path) as descriptor:
+        if _acquire(descriptor, path):
+            when_alone()
+        _acquire(descriptor, path, flags=fcntl.LOCK_SH)
+        yield
+
+
 def make_once(path: Path, make: Callable[[], bytes], on_wait: Callable[[str], None] | None = None) -> bytes:
     """Content of a file that one process makes and every process uses; `on_wait` as in `claimed`."""
     with claimed(path.parent, path.name, on_wait=on_wait):

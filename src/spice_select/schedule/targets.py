@@ -126,9 +126,10 @@ def report_leaks(leaks: Sequence[BadRow], config: RunConfig, progress: Progress)
 
 
 def _leak(row: Example | Line, text: Chat, target: Chat) -> BadRow | None:
-    return bad_row(row, f"equals target row {target.id}") if _plain(text) == _plain(target) else None
+    return bad_row(row, f"equals target row {target.id}") if plain_text(text) == plain_text(target) else None
 
 
-def _plain(chat: Chat) -> str:
+def plain_text(chat: Chat) -> str:
+    """What a chat says, up to case and white space; rows with the same are equal."""
     said = (f"{message['role']} {message.get('content') or ''}" for message in chat.conversation.messages)
     return " ".join(" ".join(said).casefold().split())

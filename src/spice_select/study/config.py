@@ -1,8 +1,9 @@
 """The schema of a study: which subsets are compared, on which data, by which recipe; `study --help` has an example."""
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -10,22 +11,15 @@ from pydantic_core import ErrorDetails
 from spice_select.config import RunConfig, resolve
 from spice_select.config_file import read_yaml
 from spice_select.errors import ConfigError
-from spice_select.methods import GRADIENT_METHODS
-from spice_select.option_values import EMBEDDED_MODEL, WITHOUT_GRADIENTS
+from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.pool.problems import one_line
 from spice_select.recipe import Recipe
-
-EQUAL_TOKENS = "equal_tokens_to"
-"""Key of a cell: take rows until their trained tokens are nearest to those of the named cell."""
+from spice_select.study.cells import CELL_KEYS, TARGET, check_ignored, check_keys
 
 READING_KEYS = {"format", "columns", "skip_invalid", "max_length"}
 COMMON_KEYS = READING_KEYS | {"model", "budget", "on_bad_gradient", "gradient_memory"}
 """Options of `run` that a study gives to all its cells; the first say how files are read."""
-SCORE_KEYS = {"penalty", "scale", "rank", "alpha", "alpha_mode"}
-CELL_KEYS = SCORE_KEYS | {"method", "stop_ratio", "preset", "pool_size", "update_every", "warmup_steps", "budget"}
-_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "budget"})
-IGNORED_KEYS = {"fisher": {"penalty"}, **dict.fromkeys(GRADIENT_METHODS, SCORE_KEYS), **_WITHOUT}
-"""Keys of a cell that do not change what a method picks."""
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 Inputs = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Budget = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
@@ -38,6 +32,8 @@ class StudyConfig(BaseModel):
 
     pool: Inputs = Field(default_factory=list, description="Files, directories or hub ids to select from.")
     heldout: Inputs = Field(default_factory=list, description="Rows to measure the loss on, by their source.")
+    targets: dict[str, Inputs] = Field(default_factory=dict, description="Name -> files of what rows are chosen for.")
+    target_rows: int = Field(16, ge=1, description="Rows of each target that a seed draws, of its files equally.")
     model: str = Field(EMBEDDED_MODEL, description="Proxy and target: hub id, directory, or the embedded default.")
     budget: Budget = Field("10%", description="Rows of each subset, unless a cell says otherwise.")
     seeds: int = Field(5, ge=1, description="Runs of each cell: shuffle of the pool, draws, fine-tuning.")
@@ -49,55 +45,78 @@ class StudyConfig(BaseModel):
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row.")
     rows_per_source: int | None = Field(None, ge=1, description="Held-out rows of each source; all when not given.")
     recipe: Recipe = Field(default_factory=Recipe, description="Fine-tuning, the same for all; its seed is the run's.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the frozen weights when tuned.")
     rows_at_once: int = Field(4, ge=1, description="Rows on a device at once while fine-tuning.")
     gradient_memory: float = Field(4.0, gt=0, description="GiB of gradients held; less means more passes.")
     baseline: str = Field("random", description="The cell that differences are taken from.")
-    cells: dict[str, dict[str, Any]] = Field(description="Name -> options of `run`, or equal_tokens_to.")
+    against: list[str] = Field(default_factory=list, description="Further cells to compare with over all targets.")
+    cells: dict[str, dict[str, Any]] = Field(description="Name -> options of `run`, and those of `study.cells`.")
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":
+        _check_names("cell", self.cells)
+        _check_names("target", self.targets)
+        for name, files in self.targets.items():
+            if len(set(files)) < max(1, len(files)):
+                raise ValueError(f"target '{name}': name at least one file, and each file once")
+            if self.target_rows % len(files):
+                raise ValueError(f"target '{name}': {self.target_rows} rows are no equal parts of {len(files)} files")
         for name, cell in self.cells.items():
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"cell {name[:80]!r}: use letters, digits, '.', '_' and '-' in a name")
             self._check_cell(name, cell)
-        if self.baseline not in self.cells:
-            raise ValueError(f"baseline {self.baseline[:80]!r} is not among the cells: {', '.join(self.cells)[:300]}")
+        for key, names in (("baseline", [self.baseline]), ("against", self.against)):
+            if unknown := [name for name in names if name not in self.cells]:
+                known = ", ".join(self.cells)[:300]
+                raise ValueError(f"{key} {unknown[0][:80]!r} is not among the cells: {known}")
         if own := self.recipe.model_fields_set & {"seed", "max_length"}:
             raise ValueError(f"recipe: '{min(own)}' is set by the study (seeds, max_length); leave it out of recipe")
         return self
 
     def _check_cell(self, name: str, cell: dict[str, Any]) -> None:
-        if unknown := cell.keys() - CELL_KEYS - {EQUAL_TOKENS}:
-            raise ValueError(f"cell '{name}': unknown key {min(unknown)[:80]!r}; known: {', '.join(sorted(CELL_KEYS))}")
-        if EQUAL_TOKENS in cell:
-            other = cell[EQUAL_TOKENS]
-            if not isinstance(other, str) or other not in self.cells or EQUAL_TOKENS in self.cells[other]:
-                raise ValueError(f"cell '{name}': {EQUAL_TOKENS} must name a cell that has a budget of its own")
-            if cell.get("method") not in WITHOUT_GRADIENTS:
-                raise ValueError(f"cell '{name}': {EQUAL_TOKENS} goes with {', '.join(WITHOUT_GRADIENTS)}")
-            if "budget" in cell:
-                raise ValueError(f"cell '{name}': its budget is that of {EQUAL_TOKENS}; leave one of the two out")
+        check_keys(name, self.cells, self.target_rows)
+        for target, files in self.targets.items():
+            if self.rows_of_target(name) % len(files):
+                raise ValueError(
+                    f"cell '{name}': {self.rows_of_target(name)} target_rows are no equal parts of the {len(files)} "
+                    f"files of target '{target}'"
+                )
         try:
-            method = self.run_config(name, seed=0).method
+            config = self.run_config(name, seed=0)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        if ignored := cell.keys() & IGNORED_KEYS.get(method, set()):
-            raise ValueError(f"cell '{name}': '{min(ignored)}' changes nothing for method {method}; leave it out")
+        check_ignored(name, cell, config)
+
+    def rows_of_target(self, cell: str) -> int:
+        """How many rows of a target a cell draws."""
+        return self.cells[cell].get("target_rows", self.target_rows)
 
     def run_config(self, cell: str, seed: int, tokens: int | None = None) -> RunConfig:
-        """Options of `run` that make the subset of a cell at a seed; `tokens` are those of the cell that it follows."""
-        own = {key: value for key, value in self.cells[cell].items() if key != EQUAL_TOKENS}
+        """Options of `run` that make the subset of a cell at a seed; `tokens` are those of the cell that it follows.
+
+        For a cell with a target, `target` stands for the drawn rows, and all rows are one pool.
+        """
+        own = {key: value for key, value in self.cells[cell].items() if key in CELL_KEYS}
         budget = {} if tokens is None else {"budget": f"{tokens}tok"}
-        return resolve({}, {**self.model_dump(include=COMMON_KEYS), "seed": seed, **own, **budget}, f"cell '{cell}'")
+        target = {"target": "the drawn rows", "pool_size": "all"} if TARGET in self.cells[cell] else {}
+        common = self.model_dump(include=COMMON_KEYS)
+        return resolve({}, {**common, "seed": seed, **own, **budget, **target}, f"cell '{cell}'")
 
 
-def load_study(path: Path) -> StudyConfig:
-    """Read a study's YAML; raises `ConfigError`, which names the key, where it does not describe a study."""
+def _check_names(kind: str, names: Iterable[str]) -> None:
+    for name in names:
+        if not re.fullmatch(_NAME, name):
+            raise ValueError(f"{kind} {name[:80]!r}: use letters, digits, '.', '_' and '-' in a name")
+
+
+def load_study(path: Path, given: Mapping[str, Any] | None = None) -> StudyConfig:
+    """Read a study's YAML; keys that are `given` replace its own.
+
+    Raises `ConfigError`, which names the key, where this does not describe a study.
+    """
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold 'key: value' lines; see spice-select study --help.")
     try:
-        return StudyConfig.model_validate(content)
+        return StudyConfig.model_validate({**cast("dict[Any, Any]", content), **(given or {})})
     except ValidationError as error:
         reason = min(map(_reason, error.errors()), key=lambda text: "unknown key" not in text)
         raise ConfigError(f"{path}: {reason.removesuffix('.')}.") from None

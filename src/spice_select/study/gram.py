@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spice_select.amounts import GIB
 from spice_select.config import RunConfig
-from spice_select.files.atomic import write_bytes
+from spice_select.files.locks import make_once
 from spice_select.files.records import damage_reported
 from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.gradients.memory import explain_out_of_memory
@@ -20,16 +20,20 @@ from spice_select.proxy.lora import merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.identity import FEATURE_KEYS
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.proxy_training import warm_up
+from spice_select.stopwatch import Stopwatch
+from spice_select.study.records import adding_seconds, digest, seconds_of
 
 
 def frozen_picks(
     prepared: Prepared, config: RunConfig, proxy_seed: int, directory: Path, progress: Progress
-) -> list[int] | None:
-    """Places of the rows that a method with gradients picks, in the pool's order; None where its proxy is updated.
+) -> tuple[list[int], float] | None:
+    """Places of the rows that a method with gradients picks, in the pool's order, and seconds of gradients and choice.
 
+    None where the proxy is updated between candidate pools.
     `select` cannot make these picks: its one seed sets both the proxy and the cut into candidate pools.
     """
     examples = prepared.pool.examples
@@ -37,34 +41,49 @@ def frozen_picks(
     pools = cut_pools(len(examples), rows_in_a_pool(config, len(examples)), budget, config.seed)
     if len(cut_cycles(pools, config.update_every)) > 1:
         return None
-    gram = shared_gram(replace(prepared, config=config.model_copy(update={"seed": proxy_seed})), directory, progress)
+    under_proxy = replace(prepared, config=config.model_copy(update={"seed": proxy_seed}))
+    gram, shared = shared_gram(under_proxy, directory, progress)
+    watch = Stopwatch()
     stop_or_report(bad_rows(examples, gram.diagonal()), config, progress)
-    records = [
-        pick_among_usable(pool, gram[pool.rows][:, pool.rows], [examples[row] for row in pool.rows], config, 0.0)[0]
-        for pool in pools
-        if pool.quota
-    ]
+    with watch.time("selection"):
+        records = [
+            pick_among_usable(pool, gram[pool.rows][:, pool.rows], [examples[row] for row in pool.rows], config, 0.0)[0]
+            for pool in pools
+            if pool.quota
+        ]
     refuse_empty_choice(records)
-    return sorted(row for record in records for row in record.picked_rows)
+    return sorted(row for record in records for row in record.picked_rows), shared + watch.seconds["selection"]
 
 
-def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> Tensor:
-    """Gram matrix [n, n] of unscaled gradients under `prepared`'s proxy, computed once; marked as by `pool_gram`."""
-    config, examples = prepared.config, prepared.pool.examples
-    path = directory / f"gram-{config.seed}-{config.warmup_steps}.safetensors"
-    if not path.exists():
-        proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
-        warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
-        lengths = [len(example.input_ids) for example in examples]
-        progress.begin(f"gradients {config.seed}", len(examples), sum(lengths))
+def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> tuple[Tensor, float]:
+    """Gram matrix [n, n] of unscaled gradients under `prepared`'s proxy, computed once, and how long that took.
 
-        def advance(batch: Sequence[int]) -> None:
-            progress.advance(len(batch), sum(lengths[row] for row in batch))
+    Marked as by `pool_gram`. A process that finds another at work on it waits.
+    """
+    config = prepared.config
+    features = {key: getattr(config, key) for key in FEATURE_KEYS if key != "dim"}
+    path = directory / f"gram-{config.seed}-{config.warmup_steps}-{digest(features)}.safetensors"
 
-        with explain_out_of_memory("Lower gradient_memory in the study's YAML and run the same command again."):
-            merge(proxy)
-            held, batches, memory = HeldGradients(), proxy.batches(lengths), int(config.gradient_memory * GIB)
-            gram = pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)
-        write_bytes(path, save({"gram": gram}))
+    def made() -> bytes:
+        with adding_seconds(path):
+            return save({"gram": _computed(prepared, directory, progress)})
+
+    content = make_once(path, made, lambda holder: progress.note(f"waiting for {path.name}, which {holder} makes"))
     with damage_reported(path, "Delete it and run the study again.", SafetensorError, KeyError):
-        return load(path.read_bytes())["gram"]
+        return load(content)["gram"], seconds_of(path)
+
+
+def _computed(prepared: Prepared, directory: Path, progress: Progress) -> Tensor:
+    config, examples = prepared.config, prepared.pool.examples
+    proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
+    warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
+    lengths = [len(example.input_ids) for example in examples]
+    progress.begin(f"gradients {config.seed}", len(examples), sum(lengths))
+
+    def advance(batch: Sequence[int]) -> None:
+        progress.advance(len(batch), sum(lengths[row] for row in batch))
+
+    with explain_out_of_memory("Lower gradient_memory in the study's YAML and run the same command again."):
+        merge(proxy)
+        held, batches, memory = HeldGradients(), proxy.batches(lengths), int(config.gradient_memory * GIB)
+        return pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)

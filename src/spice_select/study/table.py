@@ -1,4 +1,4 @@
-"""The table of a study and the remarks below it: one line for each cell over its seeds, beside the baseline.
+"""The table of the cells without a target, and the remarks below it: a line for each over its seeds, and the baseline.
 
 Intervals are Student's t intervals over seeds; those of `evaluation` resample held-out rows of a single model.
 """
@@ -6,7 +6,7 @@ Intervals are Student's t intervals over seeds; those of `evaluation` resample h
 import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spice_select.evaluation.bootstrap import by_source, macro_mean
 from spice_select.pool.examples import Pool
@@ -31,13 +31,20 @@ class SeedMean:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """One cell at one seed; `losses` are the mean NLL of each held-out response by row id, in nats a token."""
+    """One cell at one seed; `losses` are the mean NLL of each held-out response by row id, in nats a token.
+
+    `target` is that for which the cell is made, if it depends on one; `sources` are the chosen rows by source;
+    `seconds` those of features and choice.
+    """
 
     cell: str
     seed: int
     rows: int
     trained_tokens: int
     losses: Mapping[str, float]
+    target: str | None = None
+    sources: Mapping[str, int] = field(default_factory=dict[str, int])
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,8 @@ def markdown(table: Sequence[CellLine], baseline: str, untrained: float, remarks
     rows = [titles, ["---", *["--:"] * 7]]
     for line in table:
         rows.append([line.cell, f"{line.seeds}", f"{line.rows:.0f}", f"{line.tokens:,.0f}", f"{line.macro}"])
-        rows[-1] += [_starred(line.difference), f"{line.proportional or ''}", _starred(line.proportional_difference)]
-    text = [f"| {' | '.join(row)} |" for row in rows]
+        rows[-1] += [starred(line.difference), f"{line.proportional or ''}", starred(line.proportional_difference)]
+    text = piped(rows) if table else []
     text += [
         "\nMean over seeds ± half a 95 % interval (Student's t); differences are paired by seed, lower is better,",
         f"* excludes zero. The untrained model's macro loss is {untrained:.4f}.",
@@ -146,7 +153,13 @@ def overlap_remarks(pool: Pool, heldout: Pool) -> list[str]:
     return [f"{remark}; a cell that chooses the pool's row has a lower loss for this reason alone."] if shared else []
 
 
-def _starred(difference: SeedMean | None) -> str:
+def piped(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def starred(difference: SeedMean | None) -> str:
+    """A difference with a star where its interval excludes zero; empty where there is none."""
     if difference is None or difference.half is None or abs(difference.mean) <= difference.half:
         return f"{difference or ''}"
     return f"{difference} *"

@@ -1,0 +1,61 @@
+"""The rows of a cell that chooses among all rows, for a target or without one: picked from stores that cells share.
+
+stores/<digest of the options of features>/ in a study's directory holds
+    pool/                               the gradient store of the pool
+    <target>-<seed>-<rows>[@<part>]/    that of drawn rows of a target, by the pool's proxy
+    <one of these>.seconds.json         how long it took, added up over processes
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spice_select.api.gradients import PICK_OPTIONS, compute_gradients
+from spice_select.api.pick import pick
+from spice_select.config import RunConfig, resolve
+from spice_select.progress import Progress
+from spice_select.schedule.identity import FEATURE_KEYS
+from spice_select.store.layout import MANIFEST
+from spice_select.store.reading import GradientStore
+from spice_select.study.config import COMMON_KEYS
+from spice_select.study.records import adding_seconds, digest, seconds_of
+
+STORES = "stores"
+_FEATURES = {*FEATURE_KEYS, "features"} & RunConfig.model_fields.keys()
+_NOT_TAKEN = {"target", "preset", "device"}
+"""Options of `pick` that are given otherwise, have been resolved, or belong to the machine."""
+
+
+def picked_from_stores(
+    pool: list[str], config: RunConfig, proxy_seed: int, target_files: Sequence[Path], directory: Path,
+    progress: Progress,
+) -> tuple[list[int], float]:  # fmt: skip
+    """Places of the picked rows in the pool, in its order, and seconds of features and choice, shared ones included.
+
+    `config` holds the options of the cell; `target_files` the rows that it chooses for, if any.
+    """
+    features: dict[str, Any] = {key: getattr(config, key) for key in _FEATURES} | {"seed": proxy_seed}
+    folder = directory / STORES / digest(features)
+    made = {**config.model_dump(include=COMMON_KEYS - {"budget"}), **features}
+    store = _completed(folder / "pool", pool, made, None, progress)
+    plain = made | ({"features": "gradients"} if made.get("features") == "preconditioned" else {})
+    targets = [_completed(folder / file.stem, [str(file)], plain, store.path, progress) for file in target_files]
+    given = config.model_fields_set & {*PICK_OPTIONS} - _NOT_TAKEN
+    own: dict[str, Any] = {key: getattr(config, key) for key in sorted(given)}
+    if targets:
+        own["target"] = [str(target.path) for target in targets]
+    result = pick(store.path, progress=progress, **own)
+    shared = sum(seconds_of(one.path) for one in (store, *targets))
+    return sorted(result.indices), shared + result.seconds["selection"]
+
+
+def _completed(
+    place: Path, rows: list[str], options: dict[str, Any], proxy_of: Path | None, progress: Progress
+) -> GradientStore:
+    """The store at `place`, computed as far as it is missing, by any number of processes."""
+    if not (place / MANIFEST).exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        config = resolve({}, options, "the study")
+        with adding_seconds(place):
+            compute_gradients(rows, config, output=place, proxy_of=proxy_of, progress=progress)
+    return GradientStore.open(place)
