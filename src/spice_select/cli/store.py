@@ -12,7 +12,7 @@ from spice_select.distributed.launch import is_main_process
 from spice_select.option_values import GREEDY
 
 GRADIENTS: Sections = {
-    "The gradients": ("dim", "seed", "proxy_of"),
+    "The gradients": ("features", "dim", "seed", "proxy_of"),
     "The proxy model": SECTIONS["The proxy model"],
     "Reading": SECTIONS["Reading"],
     "Machine": ("token_budget",),
@@ -78,7 +78,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
             store = compute_gradients([*pools], config, output=output, proxy_of=proxy_of, progress=progress)
             size = store.rows * store.dim * 2 / 1e6
             lines = [
-                f"{store.rows:,} gradients of {store.dim:,} dimensions ({size:,.1f} MB) in {output}",
+                f"{store.rows:,} {store.noun}s of {store.dim:,} dimensions ({size:,.1f} MB) in {output}",
                 f"next: spice-select pick {output} --budget 10% --output DIR",
             ]
     if is_main_process():
@@ -134,4 +134,4 @@ def check_command(store: str) -> None:
         click.echo(printable("\n".join([*problems, AGAIN])), err=True)
         sys.exit(1)
     opened = GradientStore.open(store)
-    click.echo(f"{opened.rows:,} gradients of {opened.dim:,} dimensions: every checksum matches")
+    click.echo(f"{opened.rows:,} {opened.noun}s of {opened.dim:,} dimensions: every checksum matches")

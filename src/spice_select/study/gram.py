@@ -64,7 +64,7 @@ def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> Tens
         with explain_out_of_memory("Lower gradient_memory in the study's YAML and run the same command again."):
             merge(proxy)
             held, batches, memory = HeldGradients(), proxy.batches(lengths), int(config.gradient_memory * GIB)
-            gram = pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)
+            gram, _ = pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)
         write_bytes(path, save({"gram": gram}))
     with damage_reported(path, "Delete it and run the study again.", SafetensorError, KeyError):
         return load(path.read_bytes())["gram"]
