@@ -84,7 +84,7 @@ def language(text: str) -> str:
 
 
 def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int, noun: str) -> list[Diversity]:
-    """On cosines of gradients, or what `noun` names, in each pool of `pools` separately; with the places of kept rows."""
+    """On cosines of what `noun` names, in each candidate pool separately; `pools` come with the places of kept rows."""
     candidates = [
         Candidates(pool.uncut.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool)
         for pool, kept in pools
