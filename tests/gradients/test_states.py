@@ -59,14 +59,6 @@ def test_a_row_that_is_not_finite_is_marked_and_spoils_no_other():
     torch.testing.assert_close(found.features[~bad].double(), oracle_states(model, good), rtol=1e-4, atol=1e-6)
 
 
-def test_padding_whose_state_is_no_number_is_not_read():
-    model, examples = tiny_model("llama"), random_examples(5, seed=6)
-    expected = oracle_states(model, examples)
-    model.get_input_embeddings().weight[0] = torch.nan  # the padding's token, which no row holds
-    found = pooled_states(model, examples, [range(5)]).features.double()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-
-
 def test_a_batch_beyond_the_memory_is_cut_into_halves(monkeypatch):
     model, examples = MODELS["llama"], random_examples(8, seed=7)
     expected, forward = pooled_states(model, examples, [range(8)]), type(model).forward

@@ -1,4 +1,4 @@
-"""`spice-select gradients`, `pick` and `check`: a store of gradients or states, choices from it, and whether it is whole."""
+"""`spice-select gradients`, `pick`, `check`: a store of gradients or states, choices from it, whether it is whole."""
 
 import sys
 from typing import Any
@@ -60,8 +60,10 @@ What makes the model good at the task of task.jsonl:
 def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: bool, output: str, **values: Any) -> None:
     """Compute the gradient of every row, projected to --dim dimensions, into a store from which `pick` chooses.
 
-    With --features states it computes the hidden state of every row instead. A target of preconditioned gradients is a
-    store of plain ones: --features gradients --proxy-of STORE; rows for --given are preconditioned too. A gradient takes 2 bytes per dimension: 8 kB by default. After an interruption, the same command continues. Several
+    With --features states it computes the hidden state of every row instead. The target of preconditioned gradients is
+    a store of plain ones (--features gradients --proxy-of STORE); rows for --given are preconditioned too.
+
+    A gradient takes 2 bytes per dimension: 8 kB by default. After an interruption, the same command continues. Several
     processes can fill one store at once, also on several hosts that share the directory. With --skip-invalid, the
     store's pool.json lists the rows that were left out.
     """

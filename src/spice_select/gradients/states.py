@@ -71,8 +71,7 @@ def _weighted_states(model: "PreTrainedModel", input_ids: Tensor, weights: Tenso
     weights = weights.to(device)
 
     def sum_up(hidden: Tensor) -> Tensor:
-        known = hidden.float().masked_fill((weights == 0)[:, :, None], 0.0)  # what padding gives may be no number
-        found.append(torch.bmm(weights[:, None, :], known).squeeze(1))
+        found.append(torch.bmm(weights[:, None, :], hidden.float()).squeeze(1))
         return hidden[:1, :1]  # the logits are of no use
 
     with output_layer_given(model, input_ids.shape, sum_up), sdpa_kernel(ATTENTION):
