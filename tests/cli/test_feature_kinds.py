@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from oracles.forked import spice
+from oracles.forked import spice, spice_anew
 from oracles.runs import chat_rows, write_jsonl
 from spice_select import GradientStore, compute_gradients, forecast_gradients, pick, select
-from spice_select.errors import ConfigError, OutputError
+from spice_select.errors import ConfigError, ModelError, OutputError
+from spice_select.files.locks import CLAIMS
 from spice_select.store.reading import check_store
 
 FAST = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
@@ -40,7 +43,8 @@ def ids(result):
 
 
 def files(store):
-    return {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    found = (path for path in store.rglob("*") if path.is_file() and CLAIMS not in path.parts)
+    return {path.relative_to(store): path.read_bytes() for path in found}
 
 
 def test_states_end_to_end(folder, tiny_model, tmp_path):
@@ -97,6 +101,25 @@ def test_a_store_that_lost_a_shard_is_completed_to_the_same_bytes(folder, tiny_m
     options = {"features": "states"} if name == "states" else {"features": "preconditioned", **FAST}
     compute_gradients(folder / "pool.jsonl", model=tiny_model, output=tmp_path / "store", **options)
     assert files(tmp_path / "store") == files(folder / name) and check_store(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("name", ["states", "less"])
+def test_two_processes_fill_one_store_to_the_same_bytes(folder, tiny_model, tmp_path, name):
+    kind = ["states"] if name == "states" else ["preconditioned", *FLAGS]
+    command = [
+        "gradients",
+        folder / "pool.jsonl",
+        "--model",
+        tiny_model,
+        "--output",
+        tmp_path / "s",
+        "--features",
+        *kind,
+    ]
+    with ThreadPoolExecutor(2) as both:
+        for done in both.map(lambda _: spice_anew(*command), range(2)):
+            assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "s") == files(folder / name)
 
 
 def test_losses_of_candidate_pools_are_kept(folder, tiny_model, tmp_path):
@@ -156,16 +179,12 @@ def test_a_store_of_another_kind_is_not_completed(folder, tiny_model):
 
 
 def test_a_state_that_is_not_finite_has_its_own_reason(folder, tiny_model, tmp_path):
-    from transformers import AutoModelForCausalLM
-
     shutil.copytree(tiny_model, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     tokens = json.loads((tmp_path / "model" / "tokenizer.json").read_text())["model"]["vocab"]
     model.get_input_embeddings().weight.data[tokens["w"]] = torch.inf
     model.save_pretrained(tmp_path / "model")
     options = {"model": str(tmp_path / "model"), "features": "states"}
-    from spice_select.errors import ModelError
-
     with pytest.raises(ModelError, match="its state is not finite"):
         compute_gradients(folder / "pool.jsonl", output=tmp_path / "stops", **options)
     store = compute_gradients(folder / "pool.jsonl", output=tmp_path / "goes", on_bad_gradient="skip", **options)
