@@ -46,7 +46,7 @@ class RunConfig(BaseModel):
     features: Features = Field(
         "gradients",
         description="By what rows are compared: gradients; preconditioned, as AdamW would step by them (LESS); or "
-        "states, means of the last layer's hidden states, in a forward pass (RDS+). These two choose among all rows at once.",
+        "states, means of the last layer's hidden states, in a forward pass (RDS+). These two choose among all rows.",
     )
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
