@@ -68,7 +68,7 @@ def look(examples: list[Example], pools: list[CandidatePool], config: RunConfig)
         rows = [examples[i] for i in pool.rows]
         batches = proxy.batches([len(row.input_ids) for row in rows])
         started = time.perf_counter()
-        grams.append(pool_gram(proxy.model, proxy.layers, rows, batches, 4 << 30, held))
+        grams.append(pool_gram(proxy.model, proxy.layers, rows, batches, 4 << 30, held)[0])
         seconds += time.perf_counter() - started
         picks.append(pick_in_pool(pool, grams[-1], [row.trained_tokens for row in rows], same_rows, 0.0).picks)
     return Found(seconds, proxy.parameters, grams, picks)

@@ -26,13 +26,13 @@ def ours(pool: str, rows: int, output: Path) -> None:
     from spice_select.config import RunConfig
     from spice_select.prepared import prepare
     from spice_select.progress import NoProgress
-    from spice_select.schedule.extraction import extract_gradients
+    from spice_select.schedule.extraction import extract_features
     from spice_select.stopwatch import Stopwatch
 
     prepared = prepare([first_rows(pool, rows)], RunConfig(pool_size="all", warmup_steps=0), NoProgress())
     proxy = prepared.proxy(NoProgress())
     print("ready", flush=True)
-    extract_gradients(prepared, proxy, output, NoProgress(), Stopwatch())
+    extract_features(prepared, proxy, output, NoProgress(), Stopwatch())
 
 
 def bergson(pool: str, rows: int, output: Path) -> None:

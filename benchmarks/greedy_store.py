@@ -13,6 +13,7 @@ from memory import PeakMemory
 
 from spice_select.files.atomic import write_text
 from spice_select.files.locks import make_once
+from spice_select.gradients.finite import RowFeatures
 from spice_select.information import RowLimit, choose_rows, moments_of
 from spice_select.pool.types import Line
 from spice_select.row_tables import write_rows
@@ -31,18 +32,18 @@ def make(store: Path, rows: int, dim: int) -> None:
         write_text(place / POOL, '{"inputs": [], "rejected": [], "truncated": 0}')
         write_text(place / TEXTS, "")
 
-    def features(members: range) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(members: range) -> RowFeatures:
         generator = torch.Generator().manual_seed(members.start)
         made = torch.randn(len(members), dim, generator=generator) * spread + common
         made *= torch.exp(0.4 * torch.randn(len(members), 1, generator=generator))
-        return made, made.square().sum(dim=1).double()
+        return RowFeatures(made, made.square().sum(dim=1), torch.ones(len(members)))
 
     shape = Shape(rows, dim, SHARD_ROWS)
     begin_store(store, {"rows": rows, "dim": dim}, pool)
     make_once(store / PROXY, lambda: b"none")
     compute_shards(store, shape, features, print)
     lines = [Line(i, f"row-{i}", "made", f"row {i}", 9, 3) for i in range(rows)]
-    finish_store(store, shape, lambda path, squares: write_rows(path, lines, torch.cat(squares).sqrt()))
+    finish_store(store, shape, lambda path, squares, losses: write_rows(path, lines, squares.sqrt(), losses))
 
 
 def main() -> None:

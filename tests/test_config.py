@@ -21,7 +21,7 @@ def test_the_papers_defaults():
 
 
 def test_the_scales_are_those_of_the_mathematics():
-    assert typing.get_args(Scale) == typing.get_args(InformationScale)
+    assert typing.get_args(Scale) == ("auto", *typing.get_args(InformationScale))
 
 
 @pytest.mark.parametrize(

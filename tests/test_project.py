@@ -48,7 +48,7 @@ IMPORTS = {
     "gradients": {"pool"},
     "proxy": {"files", "distributed", "config", "gradients"},
     "prepared": {"progress", "proxy"},
-    "store": {"row_tables"},
+    "store": {"option_values", "row_tables", "gradients"},
     "schedule": {"stopwatch", "methods", "prepared", "choices", "store"},
     "output": {"config_file", "recipe", "choices", "row_tables", "stopwatch"},
     "training": {"proxy", "output", "progress"},

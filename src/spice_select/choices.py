@@ -32,9 +32,9 @@ class AllDirections:
 class Measures:
     """Quantities of every row of a pool, in the pool's order, and of the pool as a whole.
 
-    `norm` is |g_i| before scaling; everything else concerns the scaled gradients in the directions that rows were
-    chosen by. `alpha` is absolute; `guarantee` is None where nothing is proven of such picks; `all_directions` is None
-    where the choice was made in all directions.
+    `norm` is |g_i| before scaling and `loss` the mean NLL of the response, None for states; everything else concerns
+    the scaled gradients in the directions that rows were chosen by. `alpha` is absolute; `guarantee` is None where
+    nothing is proven of such picks; `all_directions` is None where the choice was made in all directions.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
@@ -53,6 +53,7 @@ class Measures:
     curvature: float
     guarantee: float | None = None
     all_directions: AllDirections | None = None
+    loss: list[float] | None = None
 
     def largest_norms(self, count: int) -> list[int]:
         """Places of the `count` largest unscaled gradients; ties go to the lower place."""
@@ -187,8 +188,9 @@ def measures_of(
     alpha: float,
     random_information: float,
     all_directions: AllDirections | None,
+    losses: Tensor | None,
 ) -> Measures:
-    """The measures of a pool from its selection; `norms` [m] are |g_i| before scaling."""
+    """The measures of a pool from its selection; `norms` [m] are |g_i| before scaling, `losses` [m] of the rows."""
     per_row = {name: getattr(selection, name).tolist() for name in ("gain", "base", "epsilon", "conflict", "score")}
     certificate = selection.certificate
     return Measures(
@@ -203,6 +205,7 @@ def measures_of(
         curvature=selection.curvature,
         guarantee=selection.guarantee,
         all_directions=all_directions,
+        loss=None if losses is None else cast(list[float], losses.tolist()),
     )
 
 

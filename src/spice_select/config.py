@@ -17,6 +17,7 @@ from spice_select.option_values import (
     WITHOUT_GRADIENTS,
     AlphaMode,
     Dtype,
+    Features,
     Method,
     Scale,
     TargetRule,
@@ -44,6 +45,11 @@ class RunConfig(BaseModel):
         description="spice; fisher (penalty 0); the baselines norm (largest gradients), dpp (diverse directions), "
         "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random; "
         "with --target, among all rows: less (most along it), rds (its rows take turns), tsds (optimal transport).",
+    )
+    features: Features = Field(
+        "gradients",
+        description="By what rows are compared: gradients; preconditioned, as AdamW would step by them (LESS); or "
+        "states, means of the last layer's hidden states, in a forward pass (RDS+). These two choose among all rows.",
     )
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
@@ -78,9 +84,9 @@ class RunConfig(BaseModel):
         None, gt=0, le=1, description="omega: stop in a pool when a gain is <= omega * the first gain (SPICE+: 0.5)."
     )
     scale: Scale = Field(
-        "geometric",
+        "auto",
         description="Factor on each gradient: none, sqrt-length (sqrt of trained tokens), unit (1/norm), "
-        "or geometric (the geometric mean of these two).",
+        "geometric (the geometric mean of these two), or auto (unit for states, else geometric).",
     )
     rank: PositiveInt | Literal["auto", "all"] = Field(
         "auto",
@@ -220,6 +226,18 @@ class RunConfig(BaseModel):
             (
                 aimed and any(parse_target(place)[1] is not None for place in self.target),
                 f"shares of targets go with the methods {both}; {self.method} treats targets alike",
+            ),
+            (
+                self.features != "gradients" and not (everything and stored),
+                f"features {self.features} goes with pool_size all and {all_stored}",
+            ),
+            (
+                self.features == "preconditioned" and not self.warmup_steps,
+                "features preconditioned needs the moments of a warm-up: give warmup_steps of at least 1",
+            ),
+            (
+                self.features == "states" and self.dim != RunConfig.model_fields["dim"].default,
+                "dim goes with projected gradients; states have as many dimensions as the model is wide",
             ),
             *(
                 (

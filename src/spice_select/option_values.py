@@ -14,7 +14,8 @@ WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
 """Methods that rank all rows of the pool at once."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
-Scale = Literal["none", "sqrt-length", "geometric", "unit"]
+Features = Literal["gradients", "preconditioned", "states"]
+Scale = Literal["auto", "none", "sqrt-length", "geometric", "unit"]
 TargetRule = Literal["variance", "information"]
 AlphaMode = Literal["relative", "absolute"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -23,18 +24,37 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
 
 IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
-    "method": {method: {"pool_size": "all"} for method in TARGETED},
+    "method": {
+        "less": {"features": "preconditioned", "pool_size": "all"},
+        "rds": {"features": "states", "pool_size": "all"},
+        "tsds": {"features": "states", "pool_size": "all"},
+    },
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
         "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
     },
+    "features": {"preconditioned": {"pool_size": "all"}, "states": {"pool_size": "all"}},
 }
 """Option -> its value -> the values of other options that it implies where these are not given."""
+
+NOUNS: dict[Features, str] = {
+    "gradients": "gradient",
+    "preconditioned": "preconditioned gradient",
+    "states": "state",
+}
+"""What texts call a row's features, in the singular."""
+
+
+def factor_of(scale: Scale, features: Features) -> Literal["none", "sqrt-length", "geometric", "unit"]:
+    """The factor on each row that `scale` means for these features."""
+    if scale == "auto":
+        return "unit" if features == "states" else "geometric"
+    return scale
 
 
 def with_implied(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` of options, and what they imply."""
     implied: dict[str, Any] = {}
     for option, meanings in IMPLIED.items():
-        implied |= meanings.get(str(values.get(option)), {})
+        implied |= meanings.get(str({**implied, **values}.get(option)), {})
     return {**implied, **values}

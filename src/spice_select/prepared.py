@@ -42,10 +42,12 @@ class Prepared:
         return HUB_NAME if self.config.model == EMBEDDED_MODEL else self.config.model
 
     def proxy(self, progress: Progress) -> Proxy:
-        """Load the model and attach seeded adapters."""
+        """Load the model and attach seeded adapters; none where rows are compared by states."""
         config = self.config
         progress.note(f"loading {config.model}")
         model = loading.load_model(self.source, config.dtype, self.device)
+        if config.features == "states":
+            return Proxy(model, {})
         proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed, config.last_blocks)
         self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.layers))
         return proxy

@@ -1,8 +1,8 @@
 """Tables with one line per usable row of a pool, in the pool's order, written and read a part at a time.
 
-Lines: index, id, source, location, tokens, trained_tokens. `rows.parquet` of a store adds `norm`, `scores.parquet` of a
-run adds what was measured. Texts (`pool.parquet` of a store, `texts.parquet` of a run's checkpoint) add `number`, `row`
-(JSON of the row) and `chat` (JSON with `messages`, `tools`, `untrained` and `template_options`).
+Lines: index, id, source, location, tokens, trained_tokens. `rows.parquet` of a store adds `norm` and `loss`,
+`scores.parquet` of a run what was measured. Texts (`pool.parquet` of a store, `texts.parquet` of a run's checkpoint)
+add `number`, `row` (JSON of the row) and `chat` (JSON with `messages`, `tools`, `untrained`, `template_options`).
 """
 
 # pyarrow ships no annotations
@@ -39,7 +39,7 @@ _LINE = [("index", pa.int64()), ("id", pa.string()), ("source", pa.string()), ("
          ("tokens", pa.int32()), ("trained_tokens", pa.int32())]  # fmt: skip
 _LINES = pa.schema(_LINE)
 _TEXTS = pa.schema([*_LINE, ("number", pa.int64()), ("row", pa.string()), ("chat", pa.string())])
-_ROWS = pa.schema([*_LINE, ("norm", pa.float64())])
+_ROWS = pa.schema([*_LINE, ("norm", pa.float64()), ("loss", pa.float64())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,13 @@ def line_tables(lines: Sequence[Line]) -> Iterator[tuple[slice, pa.Table]]:
         yield part, pa.Table.from_pylist([asdict(line) for line in lines[part]], schema=_LINES)
 
 
-def write_rows(path: Path, lines: Sequence[Line], norms: Tensor) -> None:
-    """Write `rows.parquet`; `norms` [n] are |g| before projection."""
+def write_rows(path: Path, lines: Sequence[Line], norms: Tensor, losses: Tensor) -> None:
+    """Write `rows.parquet`; `norms` [n] are |g| before projection, `losses` [n] NaN, which is null, if not known."""
     with replacing(path) as temporary, pq.ParquetWriter(temporary, _ROWS) as writer:
         for part, table in line_tables(lines):
-            writer.write_table(table.append_column("norm", pa.array(norms[part].numpy(), pa.float64())))
+            table = table.append_column("norm", pa.array(norms[part].numpy(), pa.float64()))
+            known = pa.array(losses[part].numpy(), pa.float64(), from_pandas=True)
+            writer.write_table(table.append_column("loss", known))
 
 
 def read_lines(path: Path, remedy: str) -> Rows[Line]:

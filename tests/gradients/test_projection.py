@@ -98,7 +98,7 @@ def projected(proxy, examples, budget, dim=64, seed=0):
 def test_rows_are_the_oracles_gradients_projected(family):
     proxy, examples = tiny_proxy(family), random_examples(7, seed=1)
     gradients = oracle_gradients(proxy, examples)
-    features, squares = projected(proxy, examples, 60)
+    features, squares, _ = projected(proxy, examples, 60)
     projection, start, expected = Projection(proxy.factors, 64, 0), 0, 0.0
     for name, layer in proxy.factors.items():
         stop = start + layer.weight.numel()

@@ -120,7 +120,7 @@ def mixed_proxy(family: str, dtype: torch.dtype = torch.bfloat16) -> Proxy:
 def gram_of(proxy: Proxy, examples: list[TokenExample], budget: int, memory: int = 1 << 40) -> torch.Tensor:
     """Their Gram matrix, by batches of `budget` tokens and with `memory` bytes for gradients between them."""
     batches = token_budget_batches([len(example.input_ids) for example in examples], budget)
-    return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())
+    return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())[0]
 
 
 def gram_error(gram: torch.Tensor, expected: torch.Tensor) -> float:

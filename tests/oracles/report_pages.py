@@ -67,6 +67,7 @@ def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, s
     rows = [_row(index, count, words, sources) for index in range(count)]
     return SelectionReport(
         title=words("chosen"),
+        noun="gradient",
         facts=[
             ("rows kept", f"{len(_picked(rows)):,} of {all_rows:,}", "The budget was 10%."),
             ("trained tokens kept", "885 of 11,516", "7.7%: the picks are shorter than the pool."),
@@ -115,6 +116,7 @@ def bare_report() -> SelectionReport:
     shares = [PoolPart("s", 0, 0, 0, 0)]
     return SelectionReport(
         title="bare",
+        noun="gradient",
         facts=[("rows kept", "0", "")],
         notes=[],
         theory=theory,

@@ -11,6 +11,7 @@ import torch
 
 from spice_select.files.atomic import write_text
 from spice_select.files.locks import make_once
+from spice_select.gradients.finite import RowFeatures
 from spice_select.pool.types import Line
 from spice_select.row_tables import write_rows
 from spice_select.store.layout import POOL, PROXY, TEXTS, Shape
@@ -37,15 +38,15 @@ def write_store(store: Path, rows: int, dim: int, pause: float = 0.0, seed: int 
         write_text(place / POOL, '{"inputs": [], "rejected": [], "truncated": 0}')
         write_text(place / TEXTS, "texts")
 
-    def compute(members: range) -> tuple[torch.Tensor, torch.Tensor]:
+    def compute(members: range) -> RowFeatures:
         time.sleep(pause)
         features = features_of(members, dim)
-        return features, features.double().square().sum(dim=1)
+        return RowFeatures(features, features.double().square().sum(dim=1), features[:, 0].double() + 2)
 
     begin_store(store, {"seed": seed, "dim": dim, "rows": rows}, pool)
     make_once(store / PROXY, lambda: b"proxy")
     compute_shards(store, shape, compute, notes.append)
-    finish_store(store, shape, lambda path, squares: write_rows(path, lines_of(rows), torch.cat(squares).sqrt()))
+    finish_store(store, shape, lambda path, squares, losses: write_rows(path, lines_of(rows), squares.sqrt(), losses))
     return notes
 
 

@@ -74,13 +74,16 @@ def test_scores_of_many_rows_are_one_table(tmp_path, many):
 
 
 def test_lines_of_many_rows_come_back(tmp_path, many):
-    """Lines read back equal those written: all, some or one, and their norms."""
+    """Lines read back equal those written: all, some or one, norms and losses too."""
     norms = torch.arange(len(many), dtype=torch.float64)
-    write_rows(tmp_path / "rows.parquet", many, norms)
+    losses = torch.where(norms == 7, torch.nan, norms / 2)
+    write_rows(tmp_path / "rows.parquet", many, norms, losses)
     lines = read_lines(tmp_path / "rows.parquet", "")
     assert list(lines) == many
     assert lines[65_530:65_545] == many[65_530:65_545]
     assert lines[-1] == many[-1]
     assert lines.tokens.tolist() == [line.tokens for line in many]
     assert lines.trained_tokens.tolist() == [line.trained_tokens for line in many]
-    assert pq.read_table(tmp_path / "rows.parquet")["norm"].to_pylist() == norms.tolist()
+    table = pq.read_table(tmp_path / "rows.parquet")
+    assert table["norm"].to_pylist() == norms.tolist()
+    assert table["loss"].to_pylist() == [None if place == 7 else place / 2 for place in range(len(many))]

@@ -306,7 +306,7 @@ def test_gradients_of_zero_and_a_pool_kept_whole_still_have_a_report(run, tmp_pa
 def test_all_rows_are_as_diverse_as_all_rows(run):
     """Where everything is kept, random rows of the same number are the same rows."""
     pools = [(pool, range(len(pool.record.rows))) for pool in open_run(run).pools]
-    for line in diversity_of(pools, 0):
+    for line in diversity_of(pools, 0, "gradient"):
         assert line.kept == pytest.approx(line.random, rel=1e-9), line.name
 
 

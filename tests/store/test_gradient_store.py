@@ -122,8 +122,8 @@ def test_take_and_block_are_indexing(reference, rows, one, other):
 def test_another_reader_by_the_documented_format(reference):
     """docs/store.md alone: no torch, no safetensors."""
     manifest = json.loads((reference / "manifest.json").read_text())
-    assert (manifest["format"], manifest["format_version"]) == ("spice-select gradient store", 2)
-    rows, squares = [], []
+    assert (manifest["format"], manifest["format_version"]) == ("spice-select gradient store", 3)
+    rows, squares, losses = [], [], []
     for number, digest in enumerate(manifest["shards"]):
         raw = (reference / "shards" / f"{number:06d}.safetensors").read_bytes()
         assert hashlib.sha256(raw).hexdigest() == digest
@@ -135,9 +135,12 @@ def test_another_reader_by_the_documented_format(reference):
         rows.append(upper.view(np.float32).reshape(header["features"]["shape"]))
         first, last = (8 + length + offset for offset in header["squared_norms"]["data_offsets"])
         squares.append(np.frombuffer(raw[first:last], dtype="<f8"))
+        first, last = (8 + length + offset for offset in header["losses"]["data_offsets"])
+        losses.append(np.frombuffer(raw[first:last], dtype="<f8"))
     opened = GradientStore.open(reference)
     assert np.array_equal(np.concatenate(rows), opened.block(0, ROWS).float().numpy())
     assert np.array_equal(np.concatenate(squares), opened.squared_norms().numpy())
+    assert np.array_equal(np.concatenate(losses), opened.losses().numpy())
 
 
 def shard(store: Path, number: int) -> Path:

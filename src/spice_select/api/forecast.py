@@ -24,14 +24,15 @@ from spice_select.config import RunConfig
 from spice_select.files.directory import PAGE_BYTES
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.gradients.memory import explain_out_of_memory
-from spice_select.gradients.projection import Projection, project_rows
-from spice_select.option_values import WITHOUT_GRADIENTS, WITHOUT_MODEL
+from spice_select.gradients.preconditioned import FIRST, SECOND
+from spice_select.option_values import NOUNS, WITHOUT_GRADIENTS, WITHOUT_MODEL
 from spice_select.pool.examples import Example, PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.kinds import kind_of
 from spice_select.schedule.pools import cut_cycles, cut_pools
 from spice_select.schedule.ranking import two_losses
 from spice_select.store.layout import shard_rows
@@ -151,20 +152,30 @@ def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
 
 def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: bool) -> Forecast:
     config, count = prepared.config, len(prepared.pool.examples)
-    projection = Projection(proxy.factors, config.dim, config.seed)
+    moments = {  # any: they take the same time
+        f"{key}.{name}": torch.zeros_like(factor.weight)
+        for key in (FIRST, SECOND)
+        for name, factor in proxy.factors.items()
+    }
+    dim, compute = kind_of(proxy, config, moments)
     size = shard_rows(proxy.device, count, config.dim)
     shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
 
     def project(members: Sequence[Example]) -> None:
-        project_rows(proxy.model, proxy.layers, members, [range(len(members))], projection)
+        compute(members, [range(len(members))])
 
     per_token, tokens, memory = _measure(prepared, proxy, shards, project)
+    warm_up = warm_up and config.features != "states"
     trained = config.warmup_steps * config.update_batch_size * prepared.pool.total_tokens / count if warm_up else 0.0
     target = _target_size(prepared)
-    disk += 2 * config.dim * target.rows + 4 * proxy.parameters * len(prepared.targets)
-    seconds = {"gradients": per_token * (tokens + target.tokens), "proxy training": per_token * trained}
-    shard = 3 * 4 * config.dim * size  # features of its batches, the table they form, and its bytes
-    return _forecast(prepared, seconds, memory + shard, disk + 2 * config.dim * count + 4 * proxy.parameters)
+    disk += 2 * dim * (count + target.rows) + 4 * proxy.parameters * (1 + len(prepared.targets))
+    disk += 2 * 4 * proxy.parameters if config.features == "preconditioned" else 0  # the moments
+    seconds = {
+        f"{NOUNS[config.features]}s": per_token * (tokens + target.tokens),
+        "proxy training": per_token * trained,
+    }
+    shard = 3 * 4 * dim * size  # features of its batches, the table they form, and its bytes
+    return _forecast(prepared, seconds, memory + shard, disk)
 
 
 def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budget: int) -> Forecast:

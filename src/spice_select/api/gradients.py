@@ -1,4 +1,4 @@
-"""`compute_gradients`: the projected gradient of every row of a pool, in a store from which `pick` chooses.
+"""`compute_gradients`: the projected gradient, or the state, of every row of a pool, in a store for `pick`.
 
 from spice_select import compute_gradients, pick
 compute_gradients("pool.jsonl", output="store")
@@ -15,8 +15,8 @@ from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare, report_pool
 from spice_select.progress import NoProgress, Progress
-from spice_select.schedule.extraction import extract_gradients, refuse_incomparable
-from spice_select.schedule.identity import store_identity
+from spice_select.schedule.extraction import extract_features, refuse_incomparable
+from spice_select.schedule.identity import as_target, store_identity
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.reading import GradientStore
 from spice_select.store.writing import check_place
@@ -38,7 +38,9 @@ def compute_gradients(
     progress: Progress | None = None,
     **options: Any,
 ) -> GradientStore:
-    """Compute the projected gradient of every row of `pools` into a store at `output`, or complete one.
+    """Compute the projected gradient, or by `features` the state, of every row of `pools` into a store at `output`.
+
+    A store that is not finished is completed.
 
     Several processes may do so at once, on several hosts if they share the directory: each computes shards that no
     other has.
@@ -58,7 +60,7 @@ def compute_gradients(
     place, reporter = Path(output), progress or NoProgress()
     check_place(place)
     prepared, like = prepare_store(pools, config, proxy_of, str(place), reporter, options)
-    extract_gradients(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
+    extract_features(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
     return GradientStore.open(place, prepared.device)
 
 
@@ -82,7 +84,11 @@ def prepare_store(
     like = None if proxy_of is None else GradientStore.open(proxy_of)
     prepared = prepare(inputs, merged, progress)
     size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
-    report_pool(prepared.pool, merged, f"the store takes about {size:,.1f} MB", progress)
+    purpose = "states are kept" if merged.features == "states" else f"the store takes about {size:,.1f} MB"
+    report_pool(prepared.pool, merged, purpose, progress)
     if like is not None:
-        refuse_incomparable(like, store_identity(prepared), "proxy_of", name)
+        identity = store_identity(prepared)
+        if as_target(like.identity)["features"] == identity["features"]:
+            identity["features"] = like.features
+        refuse_incomparable(like, identity, "proxy_of", name)
     return prepared, like

@@ -116,7 +116,8 @@ def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progre
     kept: dict[str, Any] = {key: value for key, value in made.items() if key not in PICK_OPTIONS}  # pyright: ignore[reportUnknownVariableType]
     preset = IMPLIED["preset"].get(str(options.get("preset")), {})
     chosen = {key: value for key, value in preset.items() if key in PICK_OPTIONS}
-    if any(kept.get(key) != value for key, value in preset.items() if key not in chosen):
+    warmed_up = store.features != "states"
+    if warmed_up and any(kept.get(key) != value for key, value in preset.items() if key not in chosen):
         progress.note(f"preset {options['preset']}: the store's proxy was warmed up for {kept['warmup_steps']} steps")
     wanted = {key: value for key, value in options.items() if key != "preset" or not preset}
-    return resolve(kept, {"pool_size": "all", **chosen, **wanted}, "options")
+    return resolve(kept, {"pool_size": "all", "features": store.features, **chosen, **wanted}, "options")

@@ -28,7 +28,7 @@ Examples:
 def compare_command(directories: tuple[str, ...], output: str | None) -> None:
     """Compare the choices of several runs on the same pool: one table, and with --output one page.
 
-    All runs are measured on the gradients of the first DIR that has any.
+    All runs are measured on the gradients or states of the first DIR that has any.
     """
     from spice_select.report.compare import compare, write
 
@@ -41,7 +41,7 @@ def compare_command(directories: tuple[str, ...], output: str | None) -> None:
     for note in found.notes:
         click.echo(printable(f"note: {note}"))
     if found.measured_by is not None:
-        click.echo(printable(f"measured on the gradients of {found.measured_by}"))
+        click.echo(printable(f"measured on the {found.noun}s of {found.measured_by}"))
     if output is not None:
         click.echo(", ".join(map(str, write(found, Path(output)))))
 

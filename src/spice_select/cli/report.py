@@ -60,7 +60,7 @@ def report_command(directory: str, embeddings: str | None) -> None:
 @click.option(
     "--same",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True),
-    help="Rows whose gradients have at least this cosine count as near-duplicates.  [0.65]",
+    help="Rows whose gradients or states have at least this cosine count as near-duplicates.  [0.65; states 0.98]",
 )
 @click.option(
     "--answers",
@@ -78,21 +78,21 @@ def audit_command(directory: str, limit: int, same: float | None, answers: bool,
     from spice_select.cli.progress import progress_on
     from spice_select.errors import ConfigError
     from spice_select.report.answers import measure_answers
-    from spice_select.report.audit import SAME, audit_of
+    from spice_select.report.audit import audit_of
     from spice_select.report.finished_run import open_run
 
     run = open_run(Path(directory))
     if answers:
         with progress_on(sys.stderr) as progress:
             measure_answers(run, progress, trust_remote_code=trust_remote_code)
-    found = audit_of(run, SAME if same is None else same)
+    found = audit_of(run, same)
     if found is None:
         method = run.config.method
         raise ConfigError(f"{directory}: method {method} computes no gradients, so there is nothing to audit.")
     for note in run.missing:
         click.echo(printable(f"note: {note}"))
     click.echo(printable(found.scope))
-    unknown = "not known, because no gradients are available to compare"
+    unknown = f"not known, because no {run.noun}s are available to compare"
     if found.conflicts is None:
         click.echo(f"\nopposed to the picks: {unknown}")
     else:

@@ -1,4 +1,4 @@
-"""`spice-select gradients`, `pick` and `check`: a store of gradients, choices from it, and whether it is whole."""
+"""`spice-select gradients`, `pick`, `check`: a store of gradients or states, choices from it, whether it is whole."""
 
 import sys
 from typing import Any
@@ -12,7 +12,7 @@ from spice_select.distributed.launch import is_main_process
 from spice_select.option_values import FROM_STORE
 
 GRADIENTS: Sections = {
-    "The gradients": ("dim", "seed", "proxy_of"),
+    "The gradients": ("features", "dim", "seed", "proxy_of"),
     "The proxy model": SECTIONS["The proxy model"],
     "Reading": SECTIONS["Reading"],
     "Machine": ("token_budget",),
@@ -60,6 +60,9 @@ What makes the model good at the task of task.jsonl:
 def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: bool, output: str, **values: Any) -> None:
     """Compute the gradient of every row, projected to --dim dimensions, into a store from which `pick` chooses.
 
+    With --features states it computes the hidden state of every row instead. The target of preconditioned gradients is
+    a store of plain ones (--features gradients --proxy-of STORE); rows for --given are preconditioned too.
+
     A gradient takes 2 bytes per dimension: 8 kB by default. After an interruption, the same command continues. Several
     processes can fill one store at once, also on several hosts that share the directory. With --skip-invalid, the
     store's pool.json lists the rows that were left out.
@@ -78,7 +81,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
             store = compute_gradients([*pools], config, output=output, proxy_of=proxy_of, progress=progress)
             size = store.rows * store.dim * 2 / 1e6
             lines = [
-                f"{store.rows:,} gradients of {store.dim:,} dimensions ({size:,.1f} MB) in {output}",
+                f"{store.rows:,} {store.noun}s of {store.dim:,} dimensions ({size:,.1f} MB) in {output}",
                 f"next: spice-select pick {output} --budget 10% --output DIR",
             ]
     if is_main_process():
@@ -102,7 +105,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 @click.option("--output", metavar="DIR", help="Directory of the results.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
-    """Choose among all rows of STORE at once, exactly, by gradient information with a conflict penalty (SPICE).
+    """Choose among all rows of STORE at once, exactly, by information with a conflict penalty (SPICE).
 
     Other methods, and choices for a target, are options.
 
@@ -140,4 +143,4 @@ def check_command(store: str) -> None:
         click.echo(printable("\n".join([*problems, AGAIN])), err=True)
         sys.exit(1)
     opened = GradientStore.open(store)
-    click.echo(f"{opened.rows:,} gradients of {opened.dim:,} dimensions: every checksum matches")
+    click.echo(f"{opened.rows:,} {opened.noun}s of {opened.dim:,} dimensions: every checksum matches")

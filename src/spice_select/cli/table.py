@@ -10,7 +10,7 @@ from rich.text import Text
 
 from spice_select.amounts import parse_share
 from spice_select.cli.printable import printable
-from spice_select.option_values import TARGETED
+from spice_select.option_values import NOUNS, TARGETED
 
 if TYPE_CHECKING:
     from spice_select.api.result import RunResult
@@ -77,7 +77,7 @@ def _figures(result: "RunResult") -> dict[str, str]:
         "median response": f"{summary.kept_median_tokens:g} tokens in the picks, {summary.median_tokens:g} in the pool",
     }
     if summary.not_finite:
-        why = "their loss or gradient is not finite: column problem of scores.parquet"
+        why = f"their loss or {NOUNS[result.config.features]} is not finite: column problem of scores.parquet"
         figures["rows not choosable"] = f"{summary.not_finite:,}; {why}"
     if summary.leaks:
         figures["rows left out"] = (

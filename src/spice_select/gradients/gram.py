@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spice_select.gradients.capture import AdaptedLayer, captured, factors_of
-from spice_select.gradients.finite import marked_gram
+from spice_select.gradients.finite import in_order, marked_gram
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 
 if TYPE_CHECKING:
@@ -93,15 +93,15 @@ def pool_gram(
     memory_bytes: int,
     held: HeldGradients,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Gram matrix of the per-sample gradients of m `rows` with respect to the factors of the adapted `layers`.
 
     `model` is the proxy in eval mode; no factor may require grad. `batches` partition range(m), each one forward and
     backward pass; `on_batch` receives each when it is done, in the last pass over the pool. Between batches gradients
     take at most `memory_bytes` of `held`, which serves every pool.
 
-    Returns K [m, m] float64 on the CPU. Row and column of a row whose loss or gradient is not finite hold its mark
-    (`finite.py`): NaN or infinity.
+    Returns K [m, m] float64 and the rows' losses [m] float32, on the CPU. Row and column of a row whose loss or
+    gradient is not finite hold its mark (`finite.py`): NaN or infinity.
     """
     groups = layer_groups(layers, rows_held(batches), memory_bytes, model.dtype)
     device = next(model.parameters()).device
@@ -120,8 +120,8 @@ def pool_gram(
             if index == len(groups) - 1:
                 on_batch(batch)
         total += accumulator.finish().cpu()
-    order = torch.tensor([row for batch in batches for row in batch])
-    return marked_gram(total, torch.cat(losses_of_batches).cpu()[order.argsort()])
+    (losses,) = in_order([(part,) for part in losses_of_batches], batches)
+    return marked_gram(total, losses), losses
 
 
 def rows_held(batches: Sequence[Sequence[int]]) -> int:

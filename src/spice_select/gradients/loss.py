@@ -4,7 +4,7 @@ Rows are padded on the right and the model is causal, so no token of a row ever 
 needed, and the padding's gradient is exactly zero.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -79,7 +79,11 @@ def response_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
 
     The output layer runs only on positions that predict a trained token, so logits are [n, V], never [b, T, V].
     """
-    with _output_layer_only_at(model, batch), sdpa_kernel(ATTENTION):
+
+    def predicting(hidden: Tensor) -> Tensor:
+        return hidden[batch.owner, batch.position].unsqueeze(0)
+
+    with output_layer_given(model, batch.input_ids.shape, predicting), sdpa_kernel(ATTENTION):
         logits: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits.squeeze(0)  # [n, V]
     nll = cast(Tensor, _TokenNll.apply(logits, batch.targets))
     total = torch.zeros_like(batch.counts).index_add(0, batch.owner, nll)
@@ -117,8 +121,13 @@ def _parts(tensor: Tensor, vocabulary: int) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _output_layer_only_at(model: "PreTrainedModel", batch: Batch) -> Generator[None]:
-    """Within the context, the output embedding sees [1, n, d], where tokens are predicted, instead of [b, T, d]."""
+def output_layer_given(
+    model: "PreTrainedModel", shape: Sequence[int], chosen: Callable[[Tensor], Tensor]
+) -> Generator[None]:
+    """Within the context, the output layer sees `chosen` of the last hidden states [b, T, d]; `shape` is b, T.
+
+    Raises `ModelError` if there is no output layer; the pass does if it is called on anything else.
+    """
     head = cast(object, model.get_output_embeddings())
     if not isinstance(head, nn.Module):
         raise ModelError(
@@ -126,16 +135,16 @@ def _output_layer_only_at(model: "PreTrainedModel", batch: Batch) -> Generator[N
             "Choose a proxy that AutoModelForCausalLM loads."
         )
 
-    def keep_marked(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def keep_chosen(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]
-        if hidden.shape[:2] != batch.input_ids.shape:
+        if hidden.shape[:2] != shape:
             raise ModelError(
                 f"{type(model).__name__} calls its output layer on a tensor of shape {tuple(hidden.shape)}, "
                 f"not on [rows, tokens, width]: this architecture is not supported as a proxy."
             )
-        return (hidden[batch.owner, batch.position].unsqueeze(0), *args[1:])
+        return (chosen(hidden), *args[1:])
 
-    handle = head.register_forward_pre_hook(keep_marked)
+    handle = head.register_forward_pre_hook(keep_chosen)
     try:
         yield
     finally:

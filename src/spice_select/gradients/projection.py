@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spice_select.gradients.capture import AdaptedLayer, captured
-from spice_select.gradients.finite import marked_squared_norms
+from spice_select.gradients.finite import RowFeatures, in_order, marked
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.gradients.memory import halving
 
@@ -73,15 +73,15 @@ def project_rows(
     batches: Sequence[Sequence[int]],
     projection: Projection,
     on_batch: Callable[[Sequence[int]], None] = lambda _: None,
-) -> tuple[Tensor, Tensor]:
+    precondition: Callable[[str, Tensor], Tensor] = lambda _, gradients: gradients,
+) -> RowFeatures:
     """Projected per-sample gradients of n `rows`; a batch that does not fit a GPU's memory is computed in halves.
 
     `model` is the proxy in eval mode; no factor of its adapted `layers`, for which `projection` was drawn, may require
     grad. `batches` partition range(n), each one forward and backward pass; `on_batch` receives each when it is done.
+    `precondition` is given the name of a factor and its gradients [b, p], and returns what is projected of them.
 
-    Returns features [n, d] float32 and squared norms |g|^2 [n] float32 of the gradients before projection, on the CPU.
-    A row whose loss or gradient is not finite has features of zero, and as squared norm its mark (`finite.py`): NaN or
-    infinity. Raises `ModelError` if a layer is used twice in a forward pass, `torch.OutOfMemoryError` if a GPU has no
+    Raises `ModelError` if a layer is used twice in a forward pass, `torch.OutOfMemoryError` if a GPU has no
     room for a single row.
     """
     device = next(model.parameters()).device
@@ -91,6 +91,7 @@ def project_rows(
         squared_norms = torch.zeros(len(batch), device=device)
 
         def add(name: str, gradients: Tensor) -> None:
+            gradients = precondition(name, gradients)
             features.add_(projection(name, gradients))
             squared_norms.add_(gradients.float().square().sum(dim=1))
 
@@ -103,12 +104,4 @@ def project_rows(
     for batch in batches:
         done += halving(project, batch)
         on_batch(batch)
-    # Only here does this process wait for the device.
-    place = torch.tensor([row for batch in batches for row in batch]).argsort()
-    features, squared_norms, losses = (
-        torch.cat([part.cpu() for part in parts])[place] for parts in zip(*done, strict=True)
-    )
-    overflowed = ~torch.isfinite(features.square().sum(dim=1))
-    squared_norms = marked_squared_norms(squared_norms.masked_fill(overflowed, torch.inf), losses)
-    features[~torch.isfinite(squared_norms)] = 0.0
-    return features, squared_norms
+    return marked(*in_order(done, batches))  # only here does this process wait for the device

@@ -8,6 +8,7 @@ Columns, format version 1:
     tokens, trained_tokens
     problem                              why the row could not be chosen; null for all others
     target_conflict                      how far the row points against the target; null without one
+    loss                                 mean NLL of the row's response under the proxy, in nats; null for states
 The measured columns are null where no gradient was computed (method random, and pools without a quota).
 """
 
@@ -34,7 +35,7 @@ SCHEMA = pa.schema(
      ("pool", pa.int32()), ("rank", pa.int32()), ("picked", pa.bool_()),
      *((name, pa.float64()) for name in MEASURED),
      ("tokens", pa.int32()), ("trained_tokens", pa.int32()), ("problem", pa.string()),
-     ("target_conflict", pa.float64())],
+     ("target_conflict", pa.float64()), ("loss", pa.float64())],
     metadata={"spice_select.format_version": "1"},
 )  # fmt: skip
 
@@ -53,7 +54,7 @@ def scores_table(lines: Sequence[Line], records: Sequence[PoolRecord]) -> pa.Tab
 
 def _parts(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.Table]:
     pools, ranks = np.full((2, len(lines)), -1, np.int32)  # -1 and NaN stand for null
-    measured = {name: np.full(len(lines), np.nan) for name in (*MEASURED, "target_conflict")}
+    measured = {name: np.full(len(lines), np.nan) for name in (*MEASURED, "target_conflict", "loss")}
     problems = {row.row: row.reason for record in records for row in (*record.bad, *record.leaks)}
     for record in records:
         rows = np.array(record.rows, np.int64)
@@ -62,6 +63,8 @@ def _parts(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Iterator[pa.
         if record.measures is not None:
             for name in MEASURED:
                 measured[name][rows] = getattr(record.measures, name)
+            if record.measures.loss is not None:
+                measured["loss"][rows] = record.measures.loss
         if record.target is not None:
             measured["target_conflict"][rows] = record.target.conflict
     for part, table in line_tables(lines):

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils import peft_utils
 
@@ -124,10 +124,14 @@ def load_model(source: ModelSource, dtype: str, device: torch.device) -> "PreTra
     else:
         _refuse_hub_adapter(source)
     arguments = source.arguments | {"dtype": getattr(torch, resolved_dtype(dtype, device)), "use_safetensors": True}
+    quantised = _is_quantised(source)
+    if quantised:  # such a model may refuse to be moved
+        arguments["device_map"] = {"": device}
     with _no_conversion():
         model: PreTrainedModel = _load(source, "model", cast(Any, AutoModelForCausalLM).from_pretrained, arguments)
     _unmark_gguf(model)
-    model.to(device)  # pyright: ignore[reportArgumentType]
+    if not quantised:
+        model.to(device)  # pyright: ignore[reportArgumentType]
     model.eval()
     refuse_padding_dependent(model, source.name)
     return model.requires_grad_(False)
@@ -141,6 +145,15 @@ def _refuse_hub_adapter(source: ModelSource) -> None:
             f"'{source.name}' holds an adapter (adapter_config.json), and --model takes a whole model.\n"
             "Name its base, or merge it and save the model: merge_and_unload().save_pretrained(DIR)."
         )
+
+
+def _is_quantised(source: ModelSource) -> bool:
+    """Whether the model's own files hold quantised weights."""
+    if source.name == EMBEDDED_MODEL:
+        return False  # GGUF, which loading dequantises
+    arguments = {key: source.arguments[key] for key in ("revision",) if key in source.arguments}
+    read = cast(Callable[..., tuple[dict[str, Any], object]], PretrainedConfig.get_config_dict)  # pyright: ignore[reportUnknownMemberType]
+    return "quantization_config" in _load(source, "configuration", read, arguments)[0]
 
 
 def _unmark_gguf(model: "PreTrainedModel") -> None:

@@ -32,7 +32,7 @@ ADAPTER = "default"
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """The proxy language model: frozen base, and its layers with LoRA by name."""
+    """The proxy language model: frozen base, and its layers with LoRA by name; none where only states are wanted."""
 
     model: "PreTrainedModel"
     layers: dict[str, AdaptedLayer]
@@ -51,7 +51,7 @@ class Proxy:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next(iter(self.factors.values())).weight.device
+        return self.model.device
 
     @property
     def parameters(self) -> int:

@@ -22,21 +22,23 @@ from spice_select.report.row_stories import neighbours_of
 
 LISTED = 100  # most entries of a list
 SHOWN = 50  # most rows of a group that are listed
-SAME = 0.65  # least cosine of two gradients whose rows count as near-duplicates
+SAME, SAME_STATE = 0.65, 0.98
+"""Least cosine of two gradients, or states, whose rows count as near-duplicates; states have much in common anyway."""
 ROUNDING = 1e-6  # cosines of this size are rounding
 FAR = 5.0  # robust standard deviations from rows of similar length and the same source that make a norm an outlier
 LEAST_ROWS = 8  # sources with fewer rows are judged together
 
 
-def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
+def audit_of(run: FinishedRun, same: float | None = None) -> Audit | None:
     """Every list, worst first; None where no gradient was computed and no answer was checked.
 
-    `same` is the least cosine of two near-duplicates.
+    `same` is the least cosine of two near-duplicates; None for the default of the run's features.
     """
     suspects = suspects_of(run)
     if suspects is None and all(record.measures is None for record in run.records):
         return None
-    duplicates = _duplicates(run, same)
+    usual = SAME_STATE if run.config.features == "states" else SAME
+    duplicates = _duplicates(run, usual if same is None else same)
     bad = [row for record in run.records for row in record.bad]
     unusable = [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]
     outliers = [*unusable, *_outliers(run)]
@@ -53,11 +55,11 @@ def audit_of(run: FinishedRun, same: float = SAME) -> Audit | None:
 def _scope(run: FinishedRun) -> str:
     compared = sum(len(pool.record.rows) for pool in run.pools)
     if compared == 0:
-        return " ".join(["No gradients are available, so rows were not compared.", *run.missing])
+        return " ".join([f"No {run.noun}s are available, so rows were not compared.", *run.missing])
     if len(run.pools) > 1:
         sentences = [
             f"Rows were compared within their candidate pool, one of {len(run.pools):,}; duplicates in different pools "
-            "are not found. To compare all pairs, choose with --pool-size all or from a gradient store."
+            "are not found. To compare all pairs, choose with --pool-size all or from a store."
         ]
     else:
         sentences = ["Every row was compared with every other."]
@@ -82,7 +84,7 @@ def _conflicts(run: FinishedRun) -> Findings:
     near = neighbours_of([row for row, _ in opposed[:LISTED]], run.pools, run.lines)
     listed: list[Finding] = []
     for row, value in opposed[:LISTED]:
-        reason = f"its gradient points away from the mean of the picks (cosine {-value:.3f})"
+        reason = f"its {run.noun} points away from the mean of the picks (cosine {-value:.3f})"
         listed.append(Finding(run.lines[row], value, reason, near.get(row, ([], []))[1]))
     return Findings(len(opposed), listed)
 
@@ -120,15 +122,18 @@ def _duplicates(run: FinishedRun, same: float) -> list[DuplicateGroup]:
 def _outliers(run: FinishedRun) -> list[Finding]:
     """Zero gradients first, then norms far from those of rows of similar length and the same source."""
     norms, lines = _of_rows(run, "norm"), run.lines
-    reason = "its gradient is zero, so the model learns nothing from it"
+    reason = f"its {run.noun} is zero" + (
+        "" if run.config.features == "states" else ", so the model learns nothing from it"
+    )
     zero = [Finding(lines[row], 0.0, reason, []) for row, norm in norms.items() if norm == 0]
     far: list[Finding] = []
     for rows in _by_source(norms, lines).values():
         residuals = _residuals(lines.trained_tokens[rows], [norms[row] for row in rows])
         for place in np.flatnonzero(np.abs(residuals) >= FAR):
             value = float(residuals[place])
+            size = "larger" if value > 0 else "smaller"
             reason = (
-                f"its gradient is much {'larger' if value > 0 else 'smaller'} than those of rows of similar length and "
+                f"its {run.noun} is much {size} than those of rows of similar length and "
                 f"the same source ({value:+.1f} standard deviations)"
             )
             far.append(Finding(lines[rows[place]], value, reason, []))

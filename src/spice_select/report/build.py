@@ -45,7 +45,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     progress.note("report: composition and diversity of the picks")
     texts = _sample_of_texts(run, notes)
     composition = composition_of(run.lines, run.records, {row: text.response for row, text in texts.items()})
-    diversity = diversity_of([(pool, pool.record.picks) for pool in run.pools], run.config.seed)
+    diversity = diversity_of([(pool, pool.record.picks) for pool in run.pools], run.config.seed, run.noun)
     if embeddings is not None:
         diversity += embedding_diversity(embeddings, len(run.lines), run.picked, run.config.seed)
     progress.note("report: conflicting rows, duplicates and outliers")
@@ -54,6 +54,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     texts |= turns_of(run, [row for row in rows if row not in texts])
     return SelectionReport(
         title=directory.resolve().name,
+        noun=run.noun,
         facts=[*_facts(run, theory), *_covered(target)],
         notes=notes,
         theory=theory,
@@ -97,7 +98,7 @@ def close_with_page(directory: Path, progress: Progress) -> None:
 def _left_out(run: FinishedRun) -> list[str]:
     notes: list[str] = []
     for rows, why in (
-        ([row for record in run.records for row in record.bad], "their loss or gradient is not finite"),
+        ([row for record in run.records for row in record.bad], f"their loss or {run.noun} is not finite"),
         ([row for record in run.records for row in record.leaks], "they equal a target row"),
     ):
         if rows:

@@ -16,6 +16,7 @@ from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.files.atomic import write_text
 from spice_select.information import select_in_order
+from spice_select.option_values import NOUNS
 from spice_select.report.composition import diversity_of
 from spice_select.report.content import ComparedRun, Comparison
 from spice_select.report.drawing import write_figures
@@ -50,7 +51,9 @@ def compare(directories: Sequence[Path]) -> Comparison:
     choices = [_choice(judge, run.picked) for run in runs]
     each = zip(names, runs, _settings([run.config for run in runs]), choices, strict=True)
     compared = [_compared(name, run, settings, choice, judge.config, runs) for name, run, settings, choice in each]
-    return Comparison(len(runs[0].lines), measured_by, compared, _sources(runs), _limits(measured_by, runs, choices))
+    return Comparison(
+        len(runs[0].lines), judge.noun, measured_by, compared, _sources(runs), _limits(measured_by, runs, choices)
+    )
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:
@@ -106,7 +109,7 @@ def _compared(
         random_information=by_chance if choice else None,
         conflict=statistics.fmean(value for _, conflict in followed for value in conflict) if choice else None,
         gain=curve([gain for gain, _ in followed]) if choice else None,
-        diversity=diversity_of(choice, judge.seed),
+        diversity=diversity_of(choice, judge.seed, NOUNS[judge.features]),
         shared=[len(set(picked) & set(other.picked)) for other in runs],
     )
 

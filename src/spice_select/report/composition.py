@@ -83,13 +83,13 @@ def language(text: str) -> str:
     return cast(str, py3langid.classify(text)[0])  # pyright: ignore[reportUnknownMemberType]
 
 
-def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int) -> list[Diversity]:
-    """On cosines of gradients, in each candidate pool separately; `pools` come with the places of their kept rows."""
+def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int, noun: str) -> list[Diversity]:
+    """On cosines of what `noun` names, in each candidate pool separately; `pools` come with the places of kept rows."""
     candidates = [
         Candidates(pool.uncut.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool)
         for pool, kept in pools
     ]
-    return _diversity(candidates, "gradients")
+    return _diversity(candidates, f"{noun}s")
 
 
 def embedding_diversity(path: Path, rows: int, picked: Sequence[int], seed: int) -> list[Diversity]:

@@ -89,7 +89,7 @@ class Diversity:
     """One diversity measure of the kept rows, and its mean over random subsets of the same size."""
 
     name: str
-    space: str  # "gradients", or the name of the embeddings' file
+    space: str  # "gradients" or another kind of features, or the name of the embeddings' file
     kept: float
     random: float
 
@@ -204,6 +204,7 @@ class SelectionReport:
     """Everything that the page of a run says."""
 
     title: str  # the name of the run's directory
+    noun: str  # what its rows are compared by, in the singular: gradient, state ...
     facts: Sequence[tuple[str, str, str]]  # label, value and explanation of the headline figures
     notes: Sequence[str]  # what is missing from the report and why, each a sentence
     theory: Theory | None  # None where no gradient was computed
@@ -238,6 +239,7 @@ class Comparison:
     """Several runs on one pool."""
 
     pool_rows: int  # usable rows of the pool
+    noun: str  # what measures all runs, in the singular: gradient, state ...
     measured_by: str | None  # the run whose gradients, scale and alpha measure all runs; None without gradients
     runs: Sequence[ComparedRun]  # in the order given
     sources: Sequence[tuple[str, Sequence[float]]]  # name, then its share of the rows of the pool and of each run

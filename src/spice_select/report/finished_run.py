@@ -36,7 +36,7 @@ from spice_select.information import (
     second_moment,
     subset_information,
 )
-from spice_select.option_values import FROM_STORE, WITHOUT_GRADIENTS
+from spice_select.option_values import FROM_STORE, NOUNS, WITHOUT_GRADIENTS
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.progress import NoProgress
@@ -141,6 +141,11 @@ class FinishedRun:
         return read_texts(path, range(len(read_lines(path, _TARGET_LOST))), _TARGET_LOST)
 
     @property
+    def noun(self) -> str:
+        """What texts call that by which rows were compared, in the singular."""
+        return NOUNS[self.config.features]
+
+    @property
     def picked(self) -> list[int]:
         """All picks, in the order of picking, pool by pool."""
         return [row for record in self.records for row in record.picked_rows]
@@ -215,6 +220,6 @@ def _open_stores(
         store, *targets = [GradientStore.open(named["path"]) for named in stores]
     except (OutputError, ConfigError, OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        missing.append(f"The gradients cannot be read: {reason}")
+        missing.append(f"The {NOUNS[config.features]}s cannot be read: {reason}")
         return None
     return store, targets

@@ -106,7 +106,7 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
     largest = sum(pool.information(_largest(pool)) for pool in pools)
     rivals = [
         Rival(RANDOM_ROWS, float(draws.mean()), float(draws.min()), float(draws.max())),
-        Rival("the largest gradients", largest, largest, largest),
+        Rival(f"the largest {run.noun}s", largest, largest, largest),
     ]
     if config.method == "spice" and config.penalty > 0:
         if any(pool.scaled.rows * len(pool.record.picks) * pool.scaled.dim > MOST_WORK for pool in pools):

@@ -28,10 +28,10 @@ def bad_row(row: Example | Line, reason: str) -> BadRow:
     return BadRow(row.index, row.id, location, reason)
 
 
-def bad_rows(rows: Sequence[Example] | Sequence[Line], squared_norms: Tensor) -> list[BadRow]:
-    """Those of `rows` whose squared norm [n] is a mark (`gradients/finite.py`)."""
+def bad_rows(rows: Sequence[Example] | Sequence[Line], squared_norms: Tensor, noun: str = "gradient") -> list[BadRow]:
+    """Those of `rows` whose squared norm [n] is a mark (`gradients/finite.py`); `noun` is what their features are."""
     places = cast(list[int], (~torch.isfinite(squared_norms)).nonzero()[:, 0].tolist())
-    return [bad_row(rows[place], problem(float(squared_norms[place]))) for place in places]
+    return [bad_row(rows[place], problem(float(squared_norms[place]), noun)) for place in places]
 
 
 def stop_or_report(

@@ -88,6 +88,10 @@ def _bytes_of(proxy: Proxy, rows: Sequence[_AllTrained]) -> tuple[int, int]:
     before = torch.cuda.memory_allocated(proxy.device)
     torch.cuda.reset_peak_memory_stats(proxy.device)
     batch = collate(rows, proxy.device)
+    if not proxy.layers:  # a model for states, or losses, alone
+        with torch.inference_mode():
+            response_losses(proxy.model, batch)
+        return batch.input_ids.numel(), torch.cuda.max_memory_allocated(proxy.device) - before
     with captured(proxy.layers, len(rows), lambda _name, _gradients: None):
         response_losses(proxy.model, batch).sum().backward()
     return batch.input_ids.numel(), torch.cuda.max_memory_allocated(proxy.device) - before

@@ -12,6 +12,7 @@ from spice_select.choices import BadRow
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError
 from spice_select.information import CostLimit, GroupLimit, Limit, RowLimit, SelectionInputError
+from spice_select.option_values import NOUNS
 from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.schedule.bad_rows import bad_rows
@@ -73,16 +74,17 @@ def choosable(
 
     """
     kept = without_excluded(config, lines, progress)
-    bad = bad_rows(lines_at(lines, kept), squared_norms.cpu()[kept])
+    bad = bad_rows(lines_at(lines, kept), squared_norms.cpu()[kept], NOUNS[config.features])
     if not bad:
         return kept, bad
     if len(bad) == len(kept):
         raise ModelError(
-            f"no row can be chosen: no loss or gradient is finite, for example {bad[0].location}.\n"
-            "Compute the gradients again with --dtype float32, or with another --model."
+            f"no row can be chosen: none is usable, for example {bad[0].location}: {bad[0].reason}.\n"
+            "Make the store again with --dtype float32, or with another --model."
         )
     progress.note(
-        f"{len(bad):,} of {len(kept):,} rows have no finite gradient and are left out, for example {bad[0].location}"
+        f"{len(bad):,} of {len(kept):,} rows have no finite {NOUNS[config.features]} and are left out, "
+        f"for example {bad[0].location}"
     )
     unusable = {row.row for row in bad}
     return [place for place in kept if lines[place].index not in unusable], bad

@@ -168,13 +168,13 @@ class _Run:
         if pool.quota:
             rows, start = [self.examples[i] for i in pool.rows], time.perf_counter()
             with explain_out_of_memory(TRAINING_REMEDY), self.watch.time("gradients"):
-                gram = self._gram(rows, report_passes=pool.index == 0)
+                gram, losses = self._gram(rows, report_passes=pool.index == 0)
             seconds = time.perf_counter() - start
             nothing = bad_rows(self.target, gram.diagonal()[len(rows) :])
             stop_or_report(nothing, self.config, self.progress, "of the target count for nothing")
             with self.watch.time("selection"):
                 record, usable = pick_among_usable(
-                    pool, gram, rows, self.config, seconds, self.target, self.weights
+                    pool, gram, rows, self.config, seconds, self.target, self.weights, losses
                 )  # fmt: skip
             stop_or_report(record.bad, self.config, self.progress)  # before anything is kept
             report_leaks(record.leaks, self.config, self.progress)
@@ -185,8 +185,8 @@ class _Run:
         self.checkpoint.save_record(record)
         self.records[pool.index] = record
 
-    def _gram(self, pool: Sequence[Example], *, report_passes: bool) -> Tensor:
-        """Gram matrix [m + t, m + t] float64 of the gradients of the pool's rows and the target's.
+    def _gram(self, pool: Sequence[Example], *, report_passes: bool) -> tuple[Tensor, Tensor]:
+        """Gram matrix [m + t, m + t] float64 and losses [m + t] of the pool's rows and the target's.
 
         Batches shrink when a GPU's memory does not suffice. Raises `ModelError` if a single row exceeds it.
         """

@@ -169,6 +169,7 @@ def _checked(content: dict[str, Any]) -> PoolRecord:
     measures = record.measures
     if measures is not None:
         per_row = (measures.norm, measures.gain, measures.base, measures.epsilon, measures.conflict, measures.score)
+        per_row += () if measures.loss is None else (measures.loss,)
         if any(len(values) != len(record.rows) for values in per_row):
             raise ValueError("its measures do not have one value per row")
     target = record.target

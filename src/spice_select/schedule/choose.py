@@ -11,7 +11,8 @@ from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.candidate_pools import choose_in_candidate_pools
 from spice_select.schedule.checkpoint import STORE, Checkpoint, target_stores
-from spice_select.schedule.extraction import extract_gradients
+from spice_select.schedule.extraction import extract_features
+from spice_select.schedule.identity import as_target
 from spice_select.schedule.ranking import choose_by_rank
 from spice_select.schedule.targets import target_weights
 from spice_select.schedule.whole_pool import choose_from_store
@@ -48,10 +49,11 @@ def choose(
     places = [checkpoint.directory / name for name in (STORE, *target_stores(len(prepared.targets)))]
     for place in places:
         refuse_links(checkpoint.directory, place.name)
-    extract_gradients(prepared, proxy, places[0], progress, watch, given)
+    extract_features(prepared, proxy, places[0], progress, watch, given)
     store, targets = GradientStore.open(places[0], prepared.device), list[GradientStore]()
+    aimed_at = config.model_copy(update={"features": as_target(store.identity)["features"]})
     for pool, place in zip(prepared.targets, places[1:], strict=True):
-        extract_gradients(replace(prepared, pool=pool), proxy, place, progress, watch, store)
+        extract_features(replace(prepared, pool=pool, config=aimed_at), proxy, place, progress, watch, store)
         targets.append(GradientStore.open(place, prepared.device))
     with watch.time("selection"):
         record = choose_from_store(store, config, given, targets, progress, ranks)

@@ -1,5 +1,6 @@
 """What must stay the same for a run to be resumed, and for a store to be completed or compared."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from spice_select.store.layout import MANIFEST, Shape, shard_rows
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: none changes which rows a finished run has chosen."""
 
+STATE_KEYS = ("features", "dtype", "max_length", "token_budget")
+"""Options that determine a row's state."""
+
 FEATURE_KEYS = (
-    "dtype", "lora_rank", "lora_alpha", "layers", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
-    "update_batch_size", "max_length", "token_budget", "dim",
+    *STATE_KEYS, "lora_rank", "lora_alpha", "layers", "seed", "warmup_steps", "learning_rate", "lr_warmup_steps",
+    "update_batch_size", "dim",
 )  # fmt: skip
-"""Options that determine a row's features."""
+"""Options that determine a row's gradient."""
 
 POOL_KEYS = ("data", "rows", "format", "columns", "per_file", "shard_rows")
 """What may differ between two stores whose features are comparable."""
@@ -44,11 +48,11 @@ def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
 
 def store_identity(prepared: Prepared) -> dict[str, Any]:
     """Everything that determines the content of a store."""
-    config = prepared.config
+    config, is_state = prepared.config, prepared.config.features == "states"
     return {
-        **{key: getattr(config, key) for key in FEATURE_KEYS},
-        "projection": METHOD,
-        "shard_rows": store_shape(prepared).shard_rows,
+        **{key: getattr(config, key) for key in (STATE_KEYS if is_state else FEATURE_KEYS)},
+        **({} if is_state else {"projection": METHOD}),
+        "shard_rows": store_shape(prepared, config.dim).shard_rows,
         **_environment(prepared),
         "rows": len(prepared.pool.examples),
         "data": _digests(prepared),
@@ -58,10 +62,20 @@ def store_identity(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def store_shape(prepared: Prepared) -> Shape:
-    """Rows, dimensions and shards of the pool's store."""
-    rows, dim = len(prepared.pool.examples), prepared.config.dim
-    return Shape(rows, dim, shard_rows(prepared.device, rows, dim))
+def store_shape(prepared: Prepared, dim: int) -> Shape:
+    """Rows, dimensions and shards of the pool's store, whose features have `dim` dimensions."""
+    rows = len(prepared.pool.examples)
+    # By the option: how wide states are is not known before the model is loaded.
+    return Shape(rows, dim, shard_rows(prepared.device, rows, prepared.config.dim), prepared.config.features)
+
+
+def as_target(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a store whose rows can be the target of a choice from one of `identity`.
+
+    Those of preconditioned gradients are plain gradients.
+    """
+    features = identity["features"]
+    return {**identity, "features": "gradients" if features == "preconditioned" else features}
 
 
 def _digests(prepared: Prepared) -> list[str]:

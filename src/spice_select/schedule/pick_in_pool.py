@@ -30,6 +30,7 @@ from spice_select.information import (
     targeted_gram,
 )
 from spice_select.methods import GRADIENT_METHODS
+from spice_select.option_values import factor_of
 from spice_select.pool.examples import Example
 from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool
@@ -47,11 +48,13 @@ def pick_among_usable(
     seconds: float,
     target: Sequence[Example] = (),
     weights: Tensor | None = None,
+    losses: Tensor | None = None,
 ) -> tuple[PoolRecord, Tensor]:
     """As `pick_in_pool` on the pool's `rows` [m], without those that are marked in its Gram matrix.
 
     `gram` holds the rows of the `target` [t], with their `weights`, after the pool's. Rows that equal one of them are
-    left out, unless `config` keeps them; marked rows of the target count for nothing. Returns the record, and the Gram
+    left out, unless `config` keeps them; marked rows of the target count for nothing. `losses` [m] are for the record.
+    Returns the record, and the Gram
     matrix of the rows that could be chosen, and of the target.
     """
     size = len(rows)
@@ -70,7 +73,8 @@ def pick_among_usable(
     if not places:
         return PoolRecord(pool.index, [], [], pool.quota, False, seconds, None, bad, None, leaks), usable
     lengths = [*(rows[place].trained_tokens for place in places), *(row.trained_tokens for row in target)]
-    record = pick_in_pool(left, usable, lengths, config, seconds, weights)
+    known = None if losses is None else losses[places]
+    record = pick_in_pool(left, usable, lengths, config, seconds, weights, known)
     return replace(record, bad=bad, leaks=leaks), usable
 
 
@@ -81,14 +85,15 @@ def pick_in_pool(
     config: RunConfig,
     seconds: float,
     weights: Tensor | None = None,
+    losses: Tensor | None = None,
 ) -> PoolRecord:
     """Pick the pool's quota, or all its rows, on its Gram matrix [m, m] (unscaled); `lengths` are trained tokens [m].
 
     With `weights` [t] of target rows, these come last in `gram` [m + t, m + t] and in `lengths`. `seconds` is what the
-    gradients took, for the record. Raises `ModelError` where the gradients cannot be used.
+    gradients took, for the record, as are the rows' `losses` [m]. Raises `ModelError` where gradients cannot be used.
     """
     try:
-        record = _pick(pool, gram, lengths, config, weights)
+        record = _pick(pool, gram, lengths, config, weights, losses)
     except SelectionInputError as error:
         raise ModelError(
             f"candidate pool {pool.index}: the proxy's gradients cannot be used ({error}).\n"
@@ -98,7 +103,12 @@ def pick_in_pool(
 
 
 def _pick(
-    pool: CandidatePool, gram: Tensor, lengths: Sequence[int], config: RunConfig, weights: Tensor | None
+    pool: CandidatePool,
+    gram: Tensor,
+    lengths: Sequence[int],
+    config: RunConfig,
+    weights: Tensor | None,
+    losses: Tensor | None,
 ) -> PoolRecord:
     size, whole = len(pool.rows), scaled_gram_of(gram, lengths, config)
     quota, uncut = min(pool.quota, size), whole if weights is None else whole.part(size)
@@ -122,7 +132,7 @@ def _pick(
     picks = list(selection.indices)
     everywhere = None if scaled is uncut else _in_all_directions(uncut, picks, alpha, generator)
     norms = gram.diagonal()[:size].clamp(min=0).sqrt()
-    measures = measures_of(selection, norms, alpha, by_chance, everywhere)
+    measures = measures_of(selection, norms, alpha, by_chance, everywhere, losses)
     stopped = selection.stopped_early
     return PoolRecord(pool.index, pool.rows, picks, pool.quota, stopped, 0.0, measures, target=covered)
 
@@ -138,7 +148,9 @@ def _alpha(scaled: Gram, config: RunConfig) -> float:
 
 def scaled_gram_of(gram: Tensor, lengths: Sequence[int], config: RunConfig) -> Gram:
     """Gram matrix [m, m] of scaled gradients, from that of the gradients themselves."""
-    return scale_gram(gram, gradient_scales(config.scale, torch.tensor(lengths), gram.diagonal()))
+    return scale_gram(
+        gram, gradient_scales(factor_of(config.scale, config.features), torch.tensor(lengths), gram.diagonal())
+    )
 
 
 def cut_gram_of(scaled: Gram, quota: int, config: RunConfig) -> Gram:

@@ -22,7 +22,9 @@ from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.row_tables import Chat
 from spice_select.schedule.bad_rows import NAMED, bad_row
-from spice_select.schedule.extraction import proxy_bytes, refuse_incomparable
+from spice_select.schedule.common_proxy import refuse_other_proxy
+from spice_select.schedule.extraction import refuse_incomparable
+from spice_select.schedule.identity import as_target
 from spice_select.store.reading import GradientStore
 
 SAME = 0.98
@@ -57,25 +59,17 @@ def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientSto
     Raises `ConfigError` where one was made with other options or another proxy.
     """
     places = config.target_places
+    like = "--features states" if of.features == "states" else f"--proxy-of {of.path}"
     for place in filter(os.path.isfile, places):
         raise ConfigError(
-            f"target {place}: is a file, and a choice from a store needs a store of its gradients:\n"
-            f"spice-select gradients {place} --proxy-of {of.path} --output DIR, then --target DIR."
+            f"target {place}: is a file, and a choice from a store needs a store of its own:\n"
+            f"spice-select gradients {place} {like} --output DIR, then --target DIR."
         )
     stores = [GradientStore.open(place, of.device) for place in places]
     for store in stores:
-        refuse_incomparable(store, identity, "target", str(of.path))
+        refuse_incomparable(store, as_target(identity), "target", str(of.path))
         refuse_other_proxy(store, of, "target")
     return stores
-
-
-def refuse_other_proxy(store: GradientStore, of: GradientStore, option: str) -> None:
-    """Raise `ConfigError` where the gradients of two stores are not of the same proxy."""
-    if proxy_bytes(store) != proxy_bytes(of):
-        raise ConfigError(
-            f"{option} {store.path}: its proxy was warmed up on other rows than that of {of.path}.\n"
-            f"Compute it again, in another directory, with --proxy-of {of.path}."
-        )
 
 
 def leaks_in_store(

@@ -32,14 +32,14 @@ from spice_select.information import (
 )
 from spice_select.information.ranks import ALONE, Ranks
 from spice_select.methods import FOR_TARGET, Aim
-from spice_select.option_values import TARGETED
+from spice_select.option_values import TARGETED, factor_of
 from spice_select.pool.types import Line
 from spice_select.progress import Progress
 from spice_select.schedule.budget import choosable, limit_of, lines_at
+from spice_select.schedule.common_proxy import refuse_other_proxy
 from spice_select.schedule.targets import (
     leaks_in_store,
     refuse_only_leaks,
-    refuse_other_proxy,
     report_leaks,
     stop_coverage,
     target_of,
@@ -49,6 +49,8 @@ from spice_select.store.reading import GradientStore
 
 LITTLE_WORK = 2e10
 """Products of numbers up to which information is also computed in all directions: a few seconds."""
+
+_WIDER = {False: "A store with a larger --dim", True: "A wider --model, or a store of gradients,"}
 
 STORE_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
@@ -93,9 +95,11 @@ def choose_from_store(
         within = limit.as_large(selection.indices) if selection.stopped_early else limit
         everywhere = _in_all_directions(pool, within, selection.indices, generator, ranks)
     except SelectionInputError as error:
-        raise ModelError(f"{store.path}: its gradients cannot be used ({error}).") from error
+        raise ModelError(f"{store.path}: its {store.noun}s cannot be used ({error}).") from error
     norms = store.squared_norms()[torch.tensor(kept, device=store.device)].sqrt().cpu()
-    measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()), everywhere)
+    known = store.losses()
+    losses = None if known is None else known[kept]
+    measures = measures_of(selection, norms, pool.alpha, float(by_chance.mean()), everywhere, losses)
     quota = picks if config.budget_tokens is not None else limit.most
     rule = config.method if config.method in TARGETED else config.target_rule
     covered = None if selection.coverage is None else target_measures_of(selection.coverage, rule)
@@ -180,8 +184,8 @@ def scaled_pool(
         length = moments.squared_norms.mean()
     elif most * 2 >= features.dim:
         progress.note(
-            f"up to {most:,} picks from gradients of {features.dim:,} dimensions: information saturates when there "
-            "are more than half as many picks as dimensions. A store with a larger --dim avoids that."
+            f"up to {most:,} picks from {store.noun}s of {features.dim:,} dimensions: information saturates when there "
+            f"are more than half as many picks as dimensions. {_WIDER[store.features == 'states']} avoids that."
         )
     mean = float(ranks.broadcast(length, 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
@@ -222,7 +226,9 @@ def _in_all_directions(
 def _scaled_rows(store: GradientStore, lines: Sequence[Line], config: RunConfig) -> ScaledFeatures:
     lengths, squares = torch.tensor([line.trained_tokens for line in lines]), store.squared_norms()
     known = torch.where(torch.isfinite(squares), squares, 0.0)  # features of a row without a norm are zeros anyway
-    return ScaledFeatures(store, gradient_scales(config.scale, lengths, known).to(store.device))
+    return ScaledFeatures(
+        store, gradient_scales(factor_of(config.scale, config.features), lengths, known).to(store.device)
+    )
 
 
 def _usable_rows(store: GradientStore, config: RunConfig) -> FeatureRows:

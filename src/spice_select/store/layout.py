@@ -1,10 +1,10 @@
-"""The gradient store's files and how rows are cut into shards. Format version 1; docs/store.md describes it for others.
+"""The gradient store's files and how rows are cut into shards. Format version 3; docs/store.md describes it for others.
 
 identity.json             the settings that every process writing here must share
 pool.json, pool.parquet   the pool: its inputs and the rows left out; every usable row with its chat
-proxy.safetensors         the proxy's LoRA factors, so that every process uses the same
-shards/000000.safetensors features [rows, d] and squared_norms [rows] of `shard_rows` rows (fewer in the last shard)
-rows.parquet              one line per row, norms included; written when all shards are there
+proxy.safetensors         the proxy's LoRA factors, so that every process uses the same; none for states
+shards/000000.safetensors features [rows, d], squared_norms and losses [rows] of `shard_rows` rows (the last: fewer)
+rows.parquet              one line per row, norms and losses included; written when all shards are there
 manifest.json             checksums of all of these; written last, so it marks a complete store
 .claims/                  locks of running processes
 """
@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,9 +23,11 @@ from torch import Tensor
 
 from spice_select.errors import OutputError
 from spice_select.files.records import damage_reported, read_json
+from spice_select.gradients.finite import RowFeatures
+from spice_select.option_values import NOUNS, Features
 
 FORMAT = "spice-select gradient store"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SHARD_ROWS, SHARD_ROWS_ON_GPU = 256, 2048
 """Rows of a shard: what a killed process loses, and the unit of work that processes share."""
 SHARDS_ON_GPU, BYTES_ON_GPU = 16, 1 << 28
@@ -36,7 +38,7 @@ IDENTITY, POOL, TEXTS, PROXY = "identity.json", "pool.json", "pool.parquet", "pr
 ROWS, MANIFEST, SHARDS = "rows.parquet", "manifest.json", "shards"
 
 FILES = (IDENTITY, POOL, TEXTS, PROXY, ROWS)
-"""The files that the manifest lists beside the shards."""
+"""The files that the manifest lists beside the shards; states have no proxy."""
 
 AGAIN = "Delete what is damaged and run the command that made the store again: it computes only what is missing."
 
@@ -50,11 +52,22 @@ def shard_rows(device: torch.device, rows: int, dim: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How `rows` gradients of `dim` dimensions are cut into shards."""
+    """What features of `rows` rows are, their dimensions, and how they are cut into shards."""
 
     rows: int
     dim: int
     shard_rows: int
+    features: Features = "gradients"
+
+    @property
+    def noun(self) -> str:
+        """What texts call a row's features, in the singular."""
+        return NOUNS[self.features]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The store's files beside its shards and the manifest."""
+        return tuple(name for name in FILES if name != PROXY or self.features != "states")
 
     @property
     def shards(self) -> int:
@@ -74,10 +87,11 @@ class Manifest(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Features [rows, d] bfloat16, squared norms [rows] float64, and the record that a shard carries."""
+    """Features [rows, d] bfloat16, squared norms and losses [rows] float64, and the record that a shard carries."""
 
     features: Tensor
     squared_norms: Tensor
+    losses: Tensor
     record: dict[str, Any]
 
 
@@ -99,12 +113,16 @@ def read_manifest(store: Path) -> Manifest:
                 f"{path}: has version {content['format_version']!r}; this program reads version {FORMAT_VERSION}.\n"
                 "Compute the gradients again into another directory."
             )
-        shape = Shape(int(content["rows"]), int(content["dim"]), int(content["shard_rows"]))
+        if content["features"] not in get_args(Features):
+            raise ValueError(f"its features are {content['features']!r}")
+        shape = Shape(
+            int(content["rows"]), int(content["dim"]), int(content["shard_rows"]), content["features"]
+        )  # fmt: skip
         if min(shape.rows, shape.dim, shape.shard_rows) < 1:
             raise ValueError("rows, dim or shard_rows is below 1")
         if len(content["shards"]) != shape.shards:
             raise ValueError(f"{len(content['shards'])} shards for {shape.rows} rows")
-        files = {store / name: str(content["files"][name]) for name in FILES}
+        files = {store / name: str(content["files"][name]) for name in shape.files}
         shards = {shard_path(store, shard): digest for shard, digest in enumerate(content["shards"])}
         return Manifest(shape, files | shards)
 
@@ -114,9 +132,13 @@ def shard_path(store: Path, shard: int) -> Path:
     return store / SHARDS / f"{shard:06d}.safetensors"
 
 
-def shard_bytes(shape: Shape, shard: int, features: Tensor, squared_norms: Tensor, proxy: str) -> bytes:
-    """A shard as a file: features in bfloat16, squared norms in float64, their checksum and that of the proxy."""
-    tensors = {"features": features.bfloat16().contiguous(), "squared_norms": squared_norms.double().contiguous()}
+def shard_bytes(shape: Shape, shard: int, found: RowFeatures, proxy: str) -> bytes:
+    """A shard as a file: features in bfloat16, the rest in float64, their checksum and that of the proxy."""
+    tensors = {
+        "features": found.features.bfloat16().contiguous(),
+        "squared_norms": found.squared_norms.double().contiguous(),
+        "losses": found.losses.double().contiguous(),
+    }
     members = shape.members(shard)
     assert tensors["features"].shape == (len(members), shape.dim)
     record = {"format_version": FORMAT_VERSION, "first_row": members.start, "sha256": _digest(*tensors.values()),
@@ -136,14 +158,15 @@ def read_shard(store: Path, shape: Shape, shard: int) -> Shard:
     ):
         metadata = cast(dict[str, str], file.metadata() or {})
         record = json.loads(metadata.get("shard", "{}"))
-        found = Shard(file.get_tensor("features"), file.get_tensor("squared_norms"), record)
+        features, squared_norms, losses = (file.get_tensor(name) for name in Shard._fields[:3])
+    found = Shard(features, squared_norms, losses, record)
     rows = len(members)
-    shapes = tuple(found.features.shape), tuple(found.squared_norms.shape)
-    if record.get("first_row") != members.start or shapes != ((rows, shape.dim), (rows,)):
+    shapes = [tuple(tensor.shape) for tensor in found[:3]]
+    if record.get("first_row") != members.start or shapes != [(rows, shape.dim), (rows,), (rows,)]:
         raise OutputError(f"{path}: does not hold the rows of this shard.\n{AGAIN}")
-    types = found.features.dtype, found.squared_norms.dtype
-    if types != (torch.bfloat16, torch.float64):
-        raise OutputError(f"{path}: holds {types[0]} and {types[1]}, not bfloat16 and float64.\n{AGAIN}")
+    types = [tensor.dtype for tensor in found[:3]]
+    if types != [torch.bfloat16, torch.float64, torch.float64]:
+        raise OutputError(f"{path}: holds {', '.join(map(str, types))}, not bfloat16 and float64.\n{AGAIN}")
     return found
 
 
@@ -152,7 +175,7 @@ def verify_shard(store: Path, shape: Shape, shard: int, proxy: str) -> None:
     found, path = read_shard(store, shape, shard), shard_path(store, shard)
     if found.record.get("proxy") != proxy:
         raise OutputError(f"{path}: holds gradients of another proxy than {PROXY}.\n{AGAIN}")
-    if _digest(found.features, found.squared_norms) != found.record.get("sha256"):
+    if _digest(*found[:3]) != found.record.get("sha256"):
         raise OutputError(f"{path}: is damaged (its checksum does not match).\n{AGAIN}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spice_select.errors import OutputError
 from spice_select.files.records import damage_reported, file_digest, read_json
+from spice_select.option_values import Features
 from spice_select.pool.types import Listing, Rejection, SourceFile
 from spice_select.row_tables import StoredChat, read_lines, read_texts
 from spice_select.store import layout
@@ -19,7 +20,7 @@ from spice_select.store.layout import AGAIN, Shape
 
 @dataclass(frozen=True, eq=False)
 class GradientStore:
-    """Projected gradients [n = rows, d = dim] of a pool, read to `device` when needed; `FeatureRows` for a selection.
+    """Features [n = rows, d = dim] of a pool, read to `device` when needed; `FeatureRows` for a selection.
 
     store = GradientStore.open("gradients")
     store.rows, store.dim, store.take(torch.tensor([5, 2]))
@@ -32,7 +33,18 @@ class GradientStore:
     _shape: Shape
     _features: list[Tensor]
     _squared_norms: list[Tensor]
+    _losses: list[Tensor]
     _read: list[int] = field(default_factory=lambda: [0])  # rows read so far
+
+    @property
+    def features(self) -> Features:
+        """Of which kind they are."""
+        return self._shape.features
+
+    @property
+    def noun(self) -> str:
+        """What texts call a row's features, in the singular."""
+        return self._shape.noun
 
     @property
     def bytes_read(self) -> int:
@@ -52,8 +64,9 @@ class GradientStore:
         extra = sum(1 for _ in (store / layout.SHARDS).glob("*.safetensors")) - shape.shards
         if extra:
             raise OutputError(f"{store}: holds {extra} shards that its manifest does not list; remove them.")
-        features, squared_norms = [shard.features for shard in shards], [shard.squared_norms for shard in shards]
-        return cls(store, shape.rows, shape.dim, place, shape, features, squared_norms)
+        features = [shard.features for shard in shards]
+        squared_norms, losses = [shard.squared_norms for shard in shards], [shard.losses for shard in shards]
+        return cls(store, shape.rows, shape.dim, place, shape, features, squared_norms, losses)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -84,6 +97,10 @@ class GradientStore:
     def squared_norms(self) -> Tensor:
         """|g|^2 before projection, [n] float64."""
         return torch.cat(self._squared_norms).to(self.device)
+
+    def losses(self) -> Tensor | None:
+        """Mean NLL of the rows' responses, [n] float64 on the CPU; None for states."""
+        return None if self.features == "states" else torch.cat(self._losses)
 
     def chats(self, rows: Sequence[int]) -> list[StoredChat]:
         """These rows with their texts, in this order."""

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spice_select.errors import NoRoomError, OutputError
@@ -21,13 +22,14 @@ from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory, write_
 from spice_select.files.directory import ensure_writable, refuse_links
 from spice_select.files.locks import CLAIMS, claimed
 from spice_select.files.records import differences, file_digest, read_json, write_json
+from spice_select.gradients.finite import RowFeatures
 from spice_select.pool.examples import Pool
 from spice_select.row_tables import plain_json, write_texts
 from spice_select.store import layout
 from spice_select.store.layout import AGAIN, Shape
 
-Compute = Callable[[range], tuple[Tensor, Tensor]]
-"""Features [rows, d] and squared norms [rows] of a range of rows."""
+Compute = Callable[[range], RowFeatures]
+"""What is stored of a range of rows."""
 
 
 def check_place(store: Path) -> None:
@@ -78,7 +80,7 @@ def compute_shards(store: Path, shape: Shape, compute: Compute, note: Callable[[
     The store is prepared and has its proxy; `note` receives what this process waits for. Raises `OutputError` where a
     shard is damaged or cannot be written.
     """
-    proxy = file_digest(store / layout.PROXY)
+    proxy = file_digest(store / layout.PROXY) if layout.PROXY in shape.files else ""
     for shard in range(shape.shards):
         if layout.shard_path(store, shard).exists():
             layout.verify_shard(store, shape, shard, proxy)
@@ -88,7 +90,7 @@ def compute_shards(store: Path, shape: Shape, compute: Compute, note: Callable[[
         with claimed(store, f"{shard:06d}", wait=wait, on_wait=lambda holder: note(waiting.format(holder))) as held:
             mine = held and not layout.shard_path(store, shard).exists()
             if mine:
-                _write_shard(store, shape, shard, *compute(shape.members(shard)), proxy)
+                _write_shard(store, shape, shard, compute(shape.members(shard)), proxy)
         return mine
 
     while missing := [shard for shard in range(shape.shards) if not layout.shard_path(store, shard).exists()]:
@@ -96,21 +98,21 @@ def compute_shards(store: Path, shape: Shape, compute: Compute, note: Callable[[
             make(missing[0], wait=True)
 
 
-def finish_store(store: Path, shape: Shape, write_rows: Callable[[Path, list[Tensor]], None]) -> None:
+def finish_store(store: Path, shape: Shape, write_rows: Callable[[Path, Tensor, Tensor], None]) -> None:
     """Write the table of rows and the manifest, unless another process did.
 
-    `write_rows` writes `rows.parquet`, given the squared norms of every shard.
+    `write_rows` writes `rows.parquet`, given the rows' squared norms [n] and losses [n].
     """
     with claimed(store, "finish"):
         if (store / layout.MANIFEST).exists():
             return
-        write_rows(
-            store / layout.ROWS, [layout.read_shard(store, shape, shard).squared_norms for shard in range(shape.shards)]
-        )
-        files = {name: file_digest(store / name) for name in layout.FILES}
-        shards = [file_digest(layout.shard_path(store, shard)) for shard in range(shape.shards)]
+        shards = [layout.read_shard(store, shape, shard) for shard in range(shape.shards)]
+        squared_norms, losses = torch.cat([s.squared_norms for s in shards]), torch.cat([s.losses for s in shards])
+        write_rows(store / layout.ROWS, squared_norms, losses)
+        files = {name: file_digest(store / name) for name in shape.files}
+        digests = [file_digest(layout.shard_path(store, shard)) for shard in range(shape.shards)]
         about = {"format": layout.FORMAT, "format_version": layout.FORMAT_VERSION, **asdict(shape)}
-        write_json(store / layout.MANIFEST, {**about, "files": files, "shards": shards})
+        write_json(store / layout.MANIFEST, {**about, "files": files, "shards": digests})
 
 
 def _refuse_other_settings(store: Path, identity: dict[str, Any]) -> None:
@@ -125,8 +127,8 @@ def _reopen(store: Path) -> None:
     """Make a finished store that lacks a file an unfinished one; a damaged file, shards apart, is an error."""
     if not (store / layout.MANIFEST).exists():
         return
-    files = layout.read_manifest(store).files
-    for path in (store / name for name in layout.FILES if name != layout.IDENTITY):
+    shape, files = layout.read_manifest(store)
+    for path in (store / name for name in shape.files if name != layout.IDENTITY):
         if path.exists() and file_digest(path) != files[path]:
             raise OutputError(f"{path}: is damaged (its checksum does not match the manifest).\n{AGAIN}")
     if not all(path.exists() for path in files):
@@ -134,8 +136,8 @@ def _reopen(store: Path) -> None:
         flush_directory(store)  # a power cut must not bring it back
 
 
-def _write_shard(store: Path, shape: Shape, shard: int, features: Tensor, squared_norms: Tensor, proxy: str) -> None:
-    content = layout.shard_bytes(shape, shard, features, squared_norms, proxy)
+def _write_shard(store: Path, shape: Shape, shard: int, found: RowFeatures, proxy: str) -> None:
+    content = layout.shard_bytes(shape, shard, found, proxy)
     try:
         write_bytes(layout.shard_path(store, shard), content)
     except NoRoomError as error:

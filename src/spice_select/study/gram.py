@@ -86,4 +86,4 @@ def _computed(prepared: Prepared, directory: Path, progress: Progress) -> Tensor
     with explain_out_of_memory("Lower gradient_memory in the study's YAML and run the same command again."):
         merge(proxy)
         held, batches, memory = HeldGradients(), proxy.batches(lengths), int(config.gradient_memory * GIB)
-        return pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)
+        return pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)[0]

@@ -1,0 +1,79 @@
+"""One vector for a row from the hidden states of the last layer: their mean over the row's tokens, later ones heavier.
+
+s = sum over i = 1..T of (i / (1 + ... + T)) h_i, h_i what the output layer receives at token i: prompt and response
+(RDS+, arXiv 2503.01807). One forward pass; the model may be any that computes, quantised ones included.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import sdpa_kernel
+
+from spice_select.gradients.finite import RowFeatures, in_order, marked
+from spice_select.gradients.loss import ATTENTION, TokenRow, output_layer_given
+from spice_select.gradients.memory import halving
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def pooled_states(
+    model: "PreTrainedModel",
+    rows: Sequence[TokenRow],
+    batches: Sequence[Sequence[int]],
+    on_batch: Callable[[Sequence[int]], None] = lambda _: None,
+) -> RowFeatures:
+    """The weighted mean state of each of n `rows`, [n, d] with d the model's width, neither scaled nor normalised.
+
+    `model` is in eval mode. `batches` partition range(n), each one forward pass; one that does not fit a GPU's memory
+    is computed in halves. `on_batch` receives each when it is done. Raises `ModelError` if the model has no output
+    layer, `torch.OutOfMemoryError` if a GPU has no room for a single row.
+    """
+
+    def pool(batch: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        states = _batch_states(model, [rows[i] for i in batch])
+        return [(states, states.square().sum(dim=1))]
+
+    done: list[tuple[Tensor, Tensor]] = []
+    with torch.inference_mode():
+        for batch in batches:
+            done += halving(pool, batch)
+            on_batch(batch)
+    features, squared_norms = in_order(done, batches)
+    found = marked(features, squared_norms, torch.zeros(len(rows)))  # no loss that could be at fault
+    return found._replace(losses=torch.full((len(rows),), torch.nan))
+
+
+def state_width(model: "PreTrainedModel") -> int:
+    """The width d of what the output layer receives, by a pass over one token."""
+    with torch.inference_mode():
+        return _weighted_states(model, torch.zeros((1, 1), dtype=torch.int64), torch.ones(1, 1)).shape[1]
+
+
+def _batch_states(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> Tensor:
+    """[b, d] float32 on the model's device, of rows that are padded on the right, where no token of theirs looks."""
+    width = max(len(row.input_ids) for row in rows)
+    input_ids = np.zeros((len(rows), width), dtype=np.int64)
+    weights = np.zeros((len(rows), width), dtype=np.float32)
+    for i, row in enumerate(rows):
+        length = len(row.input_ids)
+        input_ids[i, :length] = row.input_ids
+        weights[i, :length] = np.arange(1, length + 1) / (length * (length + 1) / 2)
+    return _weighted_states(model, torch.from_numpy(input_ids), torch.from_numpy(weights))
+
+
+def _weighted_states(model: "PreTrainedModel", input_ids: Tensor, weights: Tensor) -> Tensor:
+    """Sums of the states of `input_ids` [b, T] with `weights` [b, T], 0 for padding, in float32: [b, d]."""
+    device, found = model.device, list[Tensor]()
+    weights = weights.to(device)
+
+    def sum_up(hidden: Tensor) -> Tensor:
+        found.append(torch.bmm(weights[:, None, :], hidden.float()).squeeze(1))
+        return hidden[:1, :1]  # the logits are of no use
+
+    with output_layer_given(model, input_ids.shape, sum_up), sdpa_kernel(ATTENTION):
+        model(input_ids=input_ids.to(device), use_cache=False)
+    return found[0]
