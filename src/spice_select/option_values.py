@@ -25,7 +25,7 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 
 IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
     "method": {
-        "less": {"features": "preconditioned", "pool_size": "all"},
+        "less": {"features": "preconditioned", "pool_size": "all", "warmup_steps": 30},
         "rds": {"features": "states", "pool_size": "all"},
         "tsds": {"features": "states", "pool_size": "all"},
     },

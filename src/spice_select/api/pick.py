@@ -14,7 +14,7 @@ from spice_select.errors import ConfigError, OutputError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.files.records import file_digest
 from spice_select.information.ranks import Ranks
-from spice_select.option_values import FROM_STORE, IMPLIED
+from spice_select.option_values import FROM_STORE, IMPLIED, NOUNS
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.progress import NoProgress, Progress
@@ -120,4 +120,9 @@ def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progre
     if warmed_up and any(kept.get(key) != value for key, value in preset.items() if key not in chosen):
         progress.note(f"preset {options['preset']}: the store's proxy was warmed up for {kept['warmup_steps']} steps")
     wanted = {key: value for key, value in options.items() if key != "preset" or not preset}
-    return resolve(kept, {"pool_size": "all", "features": store.features, **chosen, **wanted}, "options")
+    usual = IMPLIED["method"].get(str(options.get("method")), {}).get("features", store.features)
+    if usual != store.features:
+        theirs, ours = NOUNS[usual], NOUNS[store.features]
+        progress.note(f"{options['method']} compares {theirs}s in its paper; this store holds {ours}s")
+    # All in one: what was set when the store was made is not for a method to imply.
+    return resolve({}, {**kept, "pool_size": "all", **chosen, **wanted}, "options")

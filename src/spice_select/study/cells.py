@@ -5,7 +5,7 @@ from typing import Any
 
 from spice_select.config import RunConfig
 from spice_select.methods import GRADIENT_METHODS
-from spice_select.option_values import WITHOUT_GRADIENTS
+from spice_select.option_values import TARGETED, WITHOUT_GRADIENTS
 
 EQUAL_TOKENS = "equal_tokens_to"
 """Key of a cell: take rows until their trained tokens are nearest to those of the named cell."""
@@ -23,7 +23,9 @@ _PROXY_KEYS = {"features", "layers", "learning_rate", "warmup_steps", "dim"}
 _SCHEDULE_KEYS = {"method", "stop_ratio", "preset", "pool_size", "update_every", "budget"}
 CELL_KEYS = (SCORE_KEYS | _TARGET_KEYS | _PROXY_KEYS | _SCHEDULE_KEYS) & RunConfig.model_fields.keys()
 _WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "budget"})
-IGNORED_KEYS = {"fisher": {"penalty"}, **dict.fromkeys(GRADIENT_METHODS, SCORE_KEYS), **_WITHOUT}
+IGNORED_KEYS = {
+    "fisher": {"penalty"}, **dict.fromkeys((*GRADIENT_METHODS, *TARGETED), SCORE_KEYS), **_WITHOUT,
+}  # fmt: skip
 """Keys of a cell that do not change what a method picks."""
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -52,6 +54,8 @@ def check_ignored(name: str, cell: Mapping[str, Any], config: RunConfig) -> None
     if ignored := cell.keys() & IGNORED_KEYS.get(config.method, set()):
         raise ValueError(f"cell '{name}': '{min(ignored)}' changes nothing for method {config.method}; leave it out")
     everything = config.pool_size == "all"
+    if config.features == "states" and (unused := cell.keys() & {"layers", "learning_rate", "warmup_steps", "dim"}):
+        raise ValueError(f"cell '{name}': '{min(unused)}' changes nothing for states; leave it out")
     key, when = ("update_every", "with pool_size all") if everything else ("dim", "in candidate pools")
     if key in cell:
         raise ValueError(f"cell '{name}': '{key}' changes nothing {when}; leave it out")

@@ -14,14 +14,13 @@ from spice_select.api.gradients import PICK_OPTIONS, compute_gradients
 from spice_select.api.pick import pick
 from spice_select.config import RunConfig, resolve
 from spice_select.progress import Progress
-from spice_select.schedule.identity import FEATURE_KEYS
+from spice_select.schedule.identity import FEATURE_KEYS, STATE_KEYS
 from spice_select.store.layout import MANIFEST
 from spice_select.store.reading import GradientStore
 from spice_select.study.config import COMMON_KEYS
 from spice_select.study.records import adding_seconds, digest, seconds_of
 
 STORES = "stores"
-_FEATURES = {*FEATURE_KEYS, "features"} & RunConfig.model_fields.keys()
 _NOT_TAKEN = {"target", "preset", "device"}
 """Options of `pick` that are given otherwise, have been resolved, or belong to the machine."""
 
@@ -34,11 +33,13 @@ def picked_from_stores(
 
     `config` holds the options of the cell; `target_files` the rows that it chooses for, if any.
     """
-    features: dict[str, Any] = {key: getattr(config, key) for key in _FEATURES} | {"seed": proxy_seed}
+    deciding = STATE_KEYS if config.features == "states" else FEATURE_KEYS  # no seed decides a state
+    own_seed = config.model_copy(update={"seed": proxy_seed})
+    features: dict[str, Any] = {key: getattr(own_seed, key) for key in deciding}
     folder = directory / STORES / digest(features)
-    made = {**config.model_dump(include=COMMON_KEYS - {"budget"}), **features}
+    made = {**config.model_dump(include=COMMON_KEYS - {"budget"}), **features, "seed": proxy_seed}
     store = _completed(folder / "pool", pool, made, None, progress)
-    plain = made | ({"features": "gradients"} if made.get("features") == "preconditioned" else {})
+    plain = made | ({"features": "gradients"} if config.features == "preconditioned" else {})
     targets = [_completed(folder / file.stem, [str(file)], plain, store.path, progress) for file in target_files]
     given = config.model_fields_set & {*PICK_OPTIONS} - _NOT_TAKEN
     own: dict[str, Any] = {key: getattr(config, key) for key in sorted(given)}
