@@ -124,7 +124,7 @@ def bare_report() -> SelectionReport:
         diversity=[Diversity("d", "gradients", 0.0, 0.0)],
         rows=[row],
         all_rows=1,
-        audit=Audit("", None, None, 0, Findings(0, []), Findings(0, [])),
+        audit=Audit("", None, None, 0, Findings(0, []), Findings(0, []), Findings(0, [])),
     )
 
 
@@ -248,4 +248,5 @@ def _audit(rows: list[RowStory], words: Words) -> Audit:
         groups=7,
         outliers=Findings(1, [finding(rows[8], 0.0, "the gradient is zero", [])]),
         suspects=Findings(1, [finding(rows[9], 0.7, "another answer", [Neighbour(3, rows[3].line.id, 0.97)])]),
+        doubtful=Findings(1, [finding(rows[12], 5.2, "its loss stays high", [])]),
     )

@@ -305,7 +305,8 @@ def texts_of(report: SelectionReport) -> Iterator[str]:
         yield from (line.name, line.space)
     audit = report.audit
     yield audit.scope
-    for finding in [*audit.conflicts.listed, *audit.outliers.listed, *audit.suspects.listed]:
+    lists = [audit.doubtful, audit.conflicts, audit.outliers, audit.suspects]
+    for finding in [finding for found in lists for finding in found.listed]:
         yield from (finding.line.id, finding.line.source, finding.line.location, finding.reason)
         yield from (other.id for other in finding.others)
     for group in audit.duplicates:

@@ -92,6 +92,13 @@ def _figures(result: "RunResult") -> dict[str, str]:
     if summary.quality is not None:
         size = "as many random rows" if result.config.budget_tokens is None else "random rows of as many tokens"
         figures |= _quality(summary.quality, size, directed=summary.coverage is not None)
+    for label, doubts, advice in (
+        ("oppose the target", summary.opposed, "read them"),
+        ("loss stays high", summary.high_loss, "read them, an answer may be wrong"),
+    ):
+        if doubts is not None and doubts.count:
+            named = printable(", ".join(doubts.first)) + (", ..." if doubts.count > len(doubts.first) else "")
+            figures[label] = f"{doubts.count:,} of {summary.kept:,} picks ({named}): {advice}"
     parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
 

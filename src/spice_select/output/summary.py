@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spice_select.choices import AllDirections, PoolRecord, TargetCoverage, all_directions, target_coverage
+from spice_select.doubtful import Doubt, doubtful_picks
 from spice_select.pool.types import Line
+
+NAMED = 3  # doubtful picks of a kind that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,20 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubts:
+    """Doubtful picks of a kind: how many, and the ids of up to `NAMED`, the most doubtful first."""
+
+    count: int
+    first: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A finished run in figures.
 
     `not_finite` counts rows whose loss or gradient is not finite, `leaks` those left out because they equal a target
-    row; `coverage` is None without a target.
+    row; `coverage` and `opposed`, the picks that oppose the target, are None without one; `high_loss`, those whose loss
+    stays high, is None where no loss is known.
     """
 
     rows: int
@@ -57,6 +69,8 @@ class Summary:
     quality: Quality | None
     coverage: TargetCoverage | None = None
     leaks: int = 0
+    opposed: Doubts | None = None
+    high_loss: Doubts | None = None
 
 
 def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
@@ -64,6 +78,7 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
     picked = {row for record in records for row in record.picked_rows}
     lengths = array("i", (line.trained_tokens for line in lines))
     kept_lengths = [lengths[row] for row in picked]
+    doubtful = doubtful_picks([line.source for line in lines], records)
     return Summary(
         rows=len(lines),
         budget=sum(record.quota for record in records),
@@ -76,7 +91,13 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
         quality=_quality(records),
         coverage=target_coverage(records),
         leaks=sum(len(record.leaks) for record in records),
+        opposed=_doubts(doubtful.opposed, lines),
+        high_loss=_doubts(doubtful.high_loss, lines),
     )
+
+
+def _doubts(found: list[Doubt] | None, lines: Sequence[Line]) -> Doubts | None:
+    return None if found is None else Doubts(len(found), [lines[doubt.row].id for doubt in found[:NAMED]])
 
 
 def _shares(lines: Sequence[Line], picked: set[int]) -> list[SourceShare]:

@@ -4,12 +4,14 @@ benchmarks/audit.py measures what each list finds, and how much of it is right.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from spice_select.doubtful import doubtful_picks
 from spice_select.information.features import own_blocks
 from spice_select.information.mean_direction import CANCELLED
 from spice_select.information.similar import similar_groups
@@ -21,6 +23,7 @@ from spice_select.report.finished_run import FinishedRun, PoolGradients
 from spice_select.report.row_stories import neighbours_of
 
 LISTED = 100  # most entries of a list
+DOUBTFUL = 20  # most doubtful picks that are listed
 SHOWN = 50  # most rows of a group that are listed
 SAME, SAME_STATE = 0.65, 0.98
 """Least cosine of two gradients, or states, whose rows count as near-duplicates; states have much in common anyway."""
@@ -49,6 +52,7 @@ def audit_of(run: FinishedRun, same: float | None = None) -> Audit | None:
         groups=len(duplicates),
         outliers=Findings(len(outliers), outliers[:LISTED]),
         suspects=None if suspects is None else Findings(len(suspects), suspects[:LISTED]),
+        doubtful=_doubtful(run),
     )
 
 
@@ -87,6 +91,20 @@ def _conflicts(run: FinishedRun) -> Findings:
         reason = f"its {run.noun} points away from the mean of the picks (cosine {-value:.3f})"
         listed.append(Finding(run.lines[row], value, reason, near.get(row, ([], []))[1]))
     return Findings(len(opposed), listed)
+
+
+def _doubtful(run: FinishedRun) -> Findings | None:
+    """Picks that oppose the target and those whose loss stays high, in turn; one that does both is listed twice."""
+    against, high = doubtful_picks([line.source for line in run.lines], run.records)
+    if against is None and high is None:
+        return None
+    reasons = (
+        [(doubt, f"it opposes the target: conflict {doubt.value:.2f}") for doubt in against or []],
+        [(doubt, f"its loss stays high: {doubt.value:.2f}, upper fence {doubt.limit:.2f}") for doubt in high or []],
+    )
+    found = [pair for pair in chain.from_iterable(zip_longest(*reasons)) if pair is not None]
+    listed = [Finding(run.lines[doubt.row], doubt.value, reason, []) for doubt, reason in found[:DOUBTFUL]]
+    return Findings(len(found), listed)
 
 
 def _oppositions(pool: PoolGradients) -> list[float]:

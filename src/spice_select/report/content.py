@@ -167,6 +167,7 @@ class Audit:
     groups: int  # all groups of near-duplicates
     outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows
     suspects: Findings | None  # likely wrong answers; None where no answer was evaluated
+    doubtful: Findings | None = None  # picks that oppose the target or whose loss stays high; None if neither is known
 
 
 @dataclass(frozen=True, slots=True)
