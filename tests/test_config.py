@@ -12,6 +12,7 @@ from spice_select.config_file import dump_yaml, load_yaml
 from spice_select.errors import ConfigError
 from spice_select.information import Scale as InformationScale
 from spice_select.option_values import IMPLIED, Scale
+from spice_select.prepared import merged_config
 
 
 def test_the_papers_defaults():
@@ -84,6 +85,18 @@ def test_a_bad_value_names_its_key(key, value):
 def test_given_options_win_over_the_file_and_the_file_over_the_preset():
     config = resolve({"preset": "paper", "alpha": 3}, {"warmup_steps": 2})
     assert (config.scale, config.alpha, config.warmup_steps) == ("none", 3.0, 2)
+
+
+def test_what_a_method_implies_counts_where_nothing_is_given():
+    target = {"target": "task.jsonl"}
+    less = resolve({"method": "less", **target}, {})
+    assert (less.features, less.warmup_steps, less.pool_size) == ("preconditioned", 30, "all")
+    other = resolve({"method": "less", **target}, {"method": "spice"})
+    assert (other.features, other.warmup_steps, other.pool_size) == ("gradients", 4, 120)
+    own = resolve({"features": "gradients", "warmup_steps": 100, **target}, {"method": "less"})
+    assert (own.features, own.warmup_steps, own.pool_size) == ("gradients", 100, "all")
+    assert merged_config(less, {"method": "spice"}).features == "gradients"
+    assert merged_config(less, {"budget": "5"}).features == "preconditioned"
 
 
 def test_the_paper_preset_is_the_literal_formula():

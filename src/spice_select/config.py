@@ -11,9 +11,10 @@ from spice_select.errors import ConfigError
 from spice_select.option_values import (
     FROM_STORE,
     GREEDY,
+    OF_GRADIENTS,
     TARGETED,
     WITHOUT_GRADIENTS,
-    with_implied,
+    implied,
 )
 from spice_select.run_options import RunOptions
 from spice_select.validation import refuse_unknown, validated
@@ -29,7 +30,7 @@ class RunConfig(RunOptions):
             return values
         given = cast(dict[str, Any], values)
         refuse_unknown(RunConfig, given, "RunConfig")
-        return with_implied(given)
+        return {**implied(given), **given}
 
     @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
     @classmethod
@@ -105,9 +106,12 @@ class RunConfig(RunOptions):
                 self.features == "preconditioned" and not self.warmup_steps,
                 "features preconditioned needs the moments of a warm-up: give warmup_steps of at least 1",
             ),
-            (
-                self.features == "states" and self.dim != RunConfig.model_fields["dim"].default,
-                "dim goes with projected gradients; states have as many dimensions as the model is wide",
+            *(
+                (
+                    self.features == "states" and getattr(self, key) != RunConfig.model_fields[key].default,
+                    f"{key} goes with gradients; states are those of the model as it is, in all its width",
+                )
+                for key in OF_GRADIENTS
             ),
             *(
                 (
@@ -169,6 +173,7 @@ class RunConfig(RunOptions):
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
     """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
-    Raises as `validated`.
+    What method and features imply comes below all of these. Raises as `validated`.
     """
-    return validated(RunConfig, {**with_implied(file_values), **with_implied(given)}, origin)
+    presets = (implied(values, "preset") for values in (file_values, given))
+    return validated(RunConfig, {**next(presets), **file_values, **next(presets), **given}, origin)

@@ -25,7 +25,7 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 
 IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
     "method": {
-        "less": {"features": "preconditioned", "pool_size": "all", "warmup_steps": 30},
+        "less": {"features": "preconditioned", "pool_size": "all"},
         "rds": {"features": "states", "pool_size": "all"},
         "tsds": {"features": "states", "pool_size": "all"},
     },
@@ -33,9 +33,14 @@ IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
         "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
     },
-    "features": {"preconditioned": {"pool_size": "all"}, "states": {"pool_size": "all"}},
+    "features": {"preconditioned": {"pool_size": "all", "warmup_steps": 30}, "states": {"pool_size": "all"}},
 }
 """Option -> its value -> the values of other options that it implies where these are not given."""
+
+OF_GRADIENTS = (
+    "dim", "lora_rank", "lora_alpha", "layers", "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size",
+)  # fmt: skip
+"""Options of gradients that decide no state."""
 
 NOUNS: dict[Features, str] = {
     "gradients": "gradient",
@@ -52,9 +57,9 @@ def factor_of(scale: Scale, features: Features) -> Literal["none", "sqrt-length"
     return scale
 
 
-def with_implied(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of options, and what they imply."""
-    implied: dict[str, Any] = {}
-    for option, meanings in IMPLIED.items():
-        implied |= meanings.get(str({**implied, **values}.get(option)), {})
-    return {**implied, **values}
+def implied(values: Mapping[str, Any], *options: str) -> dict[str, Any]:
+    """What the values of these options, all of `IMPLIED` where none is named, imply for others."""
+    found: dict[str, Any] = {}
+    for option in options or IMPLIED:
+        found |= IMPLIED[option].get(str({**found, **values}.get(option)), {})
+    return found

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.config import RunConfig, resolve
 from spice_select.file_options import FileOptions
-from spice_select.option_values import EMBEDDED_MODEL
+from spice_select.option_values import EMBEDDED_MODEL, implied
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.pool.problems import one_line
 from spice_select.pool.sources import options_meant
@@ -58,7 +58,10 @@ def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfi
     if config is None:
         merged = resolve({}, options, "options")
     else:
-        merged = resolve(config.model_dump(exclude_unset=True), options, "options") if options else config
+        own = config.model_dump(exclude_unset=True)
+        meant = implied(own, "method", "features").items() if options.keys() & {"method", "features"} else ()
+        kept = {key: value for key, value in own.items() if (key, value) not in meant}
+        merged = resolve(kept, options, "options") if options else config
     found: dict[str, str] = {}
     path = Path(merged.model).expanduser()
     if merged.model != EMBEDDED_MODEL and path.is_dir():

@@ -21,7 +21,7 @@ class RunOptions(BaseModel):
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. Trained tokens ('20000tok', "
         "'2Mtok') with ifd, longest and random (the nearest number of rows) and with --pool-size all (an upper limit; "
-        "rows compete by score per token). Excluded rows do not count.",
+        "spice and fisher compare scores per token). Excluded rows do not count.",
     )
     method: Method = Field(
         "spice",

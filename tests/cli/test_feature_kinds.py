@@ -32,9 +32,8 @@ def folder(tmp_path_factory, tiny_model):
     made = {"model": tiny_model, "features": "preconditioned", **FAST}
     compute_gradients(place / "pool.jsonl", output=place / "less", **made)
     compute_gradients(place / "task.jsonl", output=place / "given", proxy_of=place / "less", **made)
-    compute_gradients(
-        place / "task.jsonl", model=tiny_model, output=place / "plain", proxy_of=place / "less", **FAST
-    )  # fmt: skip
+    plain = {**made, "features": "gradients"}
+    compute_gradients(place / "task.jsonl", output=place / "plain", proxy_of=place / "less", **plain)
     return place
 
 
@@ -146,7 +145,8 @@ def test_a_forecast_of_states_has_no_training(folder, tiny_model):
         ({"features": "states", "pool_size": 120}, "features states goes with pool_size all"),
         ({"features": "states", "method": "norm"}, "pool_size all goes with|features states goes with"),
         ({"features": "states", "method": "random"}, "features states goes with"),
-        ({"features": "states", "dim": 64}, "as many dimensions as the model is wide"),
+        ({"features": "states", "dim": 64}, "dim goes with gradients"),
+        ({"features": "states", "layers": "last:1"}, "layers goes with gradients"),
         ({"features": "preconditioned", "warmup_steps": 0}, "warmup_steps of at least 1"),
         ({"features": "preconditioned", "preset": "paper"}, "warmup_steps of at least 1"),
     ],
@@ -163,12 +163,44 @@ def test_options_that_exclude_each_other(folder, tiny_model, options, message):
         ("less", {"given": "plain"}, "given .*plain: is not comparable"),
         ("less", {"target": "aim"}, "target .*aim: is not comparable"),
         ("states", {"target": "plain"}, "target .*plain: is not comparable with the states of"),
-        ("states", {"target": "task.jsonl"}, "gradients .*task.jsonl --features states --output DIR"),
+        ("states", {"target": "task.jsonl"}, "gradients .*task.jsonl --proxy-of .*states --output DIR"),
+        ("less", {"target": "task.jsonl"}, "task.jsonl --features gradients --proxy-of .*less --output DIR"),
     ],
 )
 def test_stores_that_do_not_fit_each_other(folder, store, options, message):
     with pytest.raises(ConfigError, match=message):
         pick(folder / store, budget=20, **{key: str(folder / name) for key, name in options.items()})
+
+
+@pytest.mark.parametrize("name", ["states", "less"])
+def test_a_store_takes_the_options_of_the_one_that_it_is_compared_with(folder, tmp_path, name):
+    kind = {"features": "gradients"} if name == "less" else {}
+    compute_gradients(folder / "task.jsonl", output=tmp_path / "aim", proxy_of=folder / name, **kind)
+    same = folder / ("aim" if name == "states" else "plain")
+    assert ids(pick(folder / name, target=str(tmp_path / "aim"), budget=20)) == ids(
+        pick(folder / name, target=str(same), budget=20)
+    )
+
+
+@pytest.mark.parametrize("features", ["gradients", "preconditioned", "states"])
+def test_rows_that_equal_a_target_row_are_found_by_what_they_say(folder, tiny_model, tmp_path, features):
+    (tmp_path / "seen.jsonl").write_text("".join([*(folder / "pool.jsonl").open()][3:5]).replace("w ", "W  "))
+    fast = {} if features == "states" else FAST
+    found = select(
+        folder / "pool.jsonl",
+        model=tiny_model,
+        target=tmp_path / "seen.jsonl",
+        features=features,
+        pool_size="all",
+        **fast,
+    )
+    assert {3, 4} <= {leak.row for leak in found.records[0].leaks} and not {3, 4} & {*found.indices}
+
+
+def test_a_seed_of_a_pick_draws_anew(folder):
+    drawn = [ids(pick(folder / "states", target=str(folder / "aim"), method="tsds", budget=20, **own))
+             for own in ({}, {"seed": 0}, {"seed": 1})]  # fmt: skip
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_store_of_another_kind_is_not_completed(folder, tiny_model):

@@ -72,6 +72,8 @@ def test_a_run_over_all_rows_is_gradients_and_pick(stores, folder, tiny_model, t
         1,
         "--output",
         tmp_path / "run",
+        "--features",
+        "gradients",
     ]
     done = spice("run", folder / "pool.jsonl", "--target", folder / "mine.jsonl", "--method", method, "--budget", 10,
                  *arguments)  # fmt: skip
@@ -92,8 +94,21 @@ def test_a_run_over_all_rows_is_gradients_and_pick(stores, folder, tiny_model, t
     assert "which the choice does not count" not in page and "The choice, and the figures" not in page
     (tmp_path / "run" / "manifest.json").unlink()
     resumed = select(folder / "pool.jsonl", output=tmp_path / "run", existing="resume", model=tiny_model,
-                     target=folder / "mine.jsonl", method=method, budget="10", **FAST)  # fmt: skip
+                     target=folder / "mine.jsonl", method=method, features="gradients", budget="10",
+                     **FAST)  # fmt: skip
     assert resumed.indices == expected.indices
+
+
+@pytest.mark.parametrize(("method", "features"), [("less", "preconditioned"), ("rds", "states"), ("tsds", "states")])
+def test_a_method_compares_rows_as_its_paper_does(folder, tiny_model, tmp_path, method, features):
+    fast = {"dim": 64, "lora_rank": 2, "warmup_steps": 1} if method == "less" else {}
+    shared = {"model": tiny_model, **fast}
+    found = select(folder / "pool.jsonl", target=folder / "mine.jsonl", method=method, budget="10", **shared)
+    assert found.config.features == features and found.summary.coverage.picks > 0
+    store = compute_gradients(folder / "pool.jsonl", output=tmp_path / "store", features=features, **shared)
+    plain = {"features": "gradients"} if method == "less" else {}
+    compute_gradients(folder / "mine.jsonl", output=tmp_path / "mine", proxy_of=store.path, **plain)
+    assert pick(store, target=tmp_path / "mine", method=method, budget="10").indices == found.indices
 
 
 @pytest.mark.parametrize("method", TARGETED)

@@ -156,6 +156,7 @@ def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: boo
         f"{key}.{name}": torch.zeros_like(factor.weight)
         for key in (FIRST, SECOND)
         for name, factor in proxy.factors.items()
+        if config.features == "preconditioned"
     }
     dim, compute = kind_of(proxy, config, moments)
     size = shard_rows(proxy.device, count, config.dim)

@@ -16,7 +16,7 @@ from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare, report_pool
 from spice_select.progress import NoProgress, Progress
 from spice_select.schedule.extraction import extract_features, refuse_incomparable
-from spice_select.schedule.identity import as_target, store_identity
+from spice_select.schedule.identity import FEATURE_KEYS, as_target, store_identity
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.reading import GradientStore
 from spice_select.store.writing import check_place
@@ -24,7 +24,7 @@ from spice_select.store.writing import check_place
 PICK_OPTIONS = (
     "budget", "method", "preset", "quota", "given", "exclude", "target", "target_rule", "target_share",
     "stop_coverage", "keep_target_rows", "penalty", "stop_ratio", "scale", "rank", "alpha",
-    "alpha_mode", "device", "parquet",
+    "alpha_mode", "seed", "device", "parquet",
 )  # fmt: skip
 """Options of a pick; all others are those of the store."""
 
@@ -77,11 +77,11 @@ def prepare_store(
     Raises as `compute_gradients`.
     """
     for key in options:
-        if key in PICK_OPTIONS and key != "device":
+        if key in PICK_OPTIONS and key not in ("seed", "device"):
             raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
-    merged = merged_config(config, {**options, "pool_size": "all"})
-    inputs = as_list(pools)
-    like = None if proxy_of is None else GradientStore.open(proxy_of)
+    like, inputs = None if proxy_of is None else GradientStore.open(proxy_of), as_list(pools)
+    taken = {} if like is None else _options_of(like, {*options} | (config.model_fields_set if config else set()))
+    merged = merged_config(config, {**taken, **options, "pool_size": "all"})
     prepared = prepare(inputs, merged, progress)
     size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
     purpose = "states are kept" if merged.features == "states" else f"the store takes about {size:,.1f} MB"
@@ -92,3 +92,9 @@ def prepare_store(
             identity["features"] = like.features
         refuse_incomparable(like, identity, "proxy_of", name)
     return prepared, like
+
+
+def _options_of(store: GradientStore, given: set[str]) -> dict[str, Any]:
+    """The options that features like those of `store` need, without those that are `given`."""
+    keys = {"model", "revision", "chat_template", *FEATURE_KEYS} - given
+    return {key: value for key, value in store.config.items() if key in keys}

@@ -10,7 +10,7 @@ from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import RunConfig, resolve
 from spice_select.distributed.process_group import barrier, process_group
-from spice_select.errors import ConfigError, OutputError
+from spice_select.errors import ConfigError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.files.records import file_digest
 from spice_select.information.ranks import Ranks
@@ -24,7 +24,7 @@ from spice_select.schedule.extraction import open_given
 from spice_select.schedule.targets import open_targets
 from spice_select.schedule.whole_pool import choose_from_store
 from spice_select.stopwatch import Stopwatch
-from spice_select.store.layout import AGAIN, MANIFEST
+from spice_select.store.layout import MANIFEST
 from spice_select.store.reading import GradientStore
 
 
@@ -110,10 +110,7 @@ def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progre
             raise ConfigError(
                 f"{key} was set when the store was made; make another store with `spice-select gradients`."
             )
-    made = store.about.get("config")
-    if not isinstance(made, dict):
-        raise OutputError(f"{store.path}: pool.json has no config.\n{AGAIN}")
-    kept: dict[str, Any] = {key: value for key, value in made.items() if key not in PICK_OPTIONS}  # pyright: ignore[reportUnknownVariableType]
+    kept = {key: value for key, value in store.config.items() if key not in PICK_OPTIONS or key == "seed"}
     preset = IMPLIED["preset"].get(str(options.get("preset")), {})
     chosen = {key: value for key, value in preset.items() if key in PICK_OPTIONS}
     warmed_up = store.features != "states"

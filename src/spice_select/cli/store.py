@@ -27,7 +27,7 @@ PICK: Sections = {
     "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
     "For what": SECTIONS["For what"],
     "The score": SECTIONS["The score"],
-    "Machine": ("device", "parquet"),
+    "Machine": ("seed", "device", "parquet"),
 }
 PICK_EPILOG = """\b
 Examples:
@@ -51,7 +51,8 @@ What makes the model good at the task of task.jsonl:
 @click.option(
     "--proxy-of",
     metavar="STORE",
-    help="Use the proxy of this store, so that `pick` accepts one store as --given or --target of the other.",
+    help="Use the proxy of this store, and its options where none are given, so that `pick` accepts one store as "
+    "--given or --target of the other. A target of a store of preconditioned gradients needs --features gradients.",
 )
 @dry_run_option
 @click.option(
@@ -93,7 +94,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 @click.option(
     "--budget", metavar="TEXT",
     help="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500; or trained tokens ('20000tok', "
-    "'2Mtok'), which are an upper limit: rows then compete by score per token. Excluded rows do not count.  [10%]",
+    "'2Mtok'), an upper limit (spice and fisher compare scores per token). Excluded rows do not count.  [10%]",
 )  # fmt: skip
 @click.option(
     "--method", metavar="|".join(FROM_STORE),
@@ -101,7 +102,8 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     "tsds (optimal transport).  [spice]",
 )  # fmt: skip
 @click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
-@config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], *PICK["Machine"])
+@config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], "device", "parquet")
+@click.option("--seed", metavar="INT", help="Seed of tsds and of the random rows compared with.  [the store's]")
 @click.option("--output", metavar="DIR", help="Directory of the results.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:

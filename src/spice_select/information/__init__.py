@@ -28,5 +28,4 @@ from spice_select.information.limits import CostLimit, GroupLimit, Limit, RowLim
 from spice_select.information.moments import Moments, moments_of, principal_directions, projected, second_moment
 from spice_select.information.objective import information, random_draws, random_information, subset_information
 from spice_select.information.selection import Selection
-from spice_select.information.similar import close_pairs
 from spice_select.information.target import CheckedTarget, Rule, Target, read_target

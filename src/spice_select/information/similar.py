@@ -1,4 +1,4 @@
-"""Nearly equal directions among n rows, or beside other rows, without an n x n matrix and all rows in memory.
+"""Nearly equal directions among n rows, without an n x n matrix and all rows in memory.
 
 Contract: exact float64 cosines decide; a random projection of long rows to few dimensions says which pairs to compute.
 """
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from spice_select.information.features import FeatureRows, own_blocks
-from spice_select.information.ranks import ALONE, Ranks, own_range
 
 SKETCH = 256
 """Dimensions of the random projection in which long rows are compared first."""
@@ -32,18 +31,6 @@ def similar_groups(features: FeatureRows, least: float) -> list[tuple[list[int],
             for one, other, cosine in _verified(features, part, least):
                 groups.join(one, other, cosine)
     return groups.result()
-
-
-def close_pairs(features: FeatureRows, others: Tensor, least: float, ranks: Ranks = ALONE) -> list[tuple[int, int]]:
-    """Pairs of a row of `features` and one of `others` [t, d] with a cosine of at least `least` > 0, in order."""
-    first, directions = own_range(features.rows, ranks).start, _directions(others)
-    found = [torch.zeros(0, 2, dtype=torch.int64, device=others.device)]
-    for places, block in own_blocks(features, ranks):
-        near = (_directions(block) @ directions.T >= least).nonzero()
-        near[:, 0] += first + places.start
-        found.append(near)
-    pairs = cast("list[list[int]]", ranks.all_gather(torch.cat(found)).tolist())
-    return [(row, other) for row, other in pairs]
 
 
 class _Groups:

@@ -1,7 +1,7 @@
 """The rows that each of several takers likes best, and takers that take turns until a limit is reached.
 
-Contract: rows are read in blocks; a few values for each of `HELD` pairs of taker and row in memory, however many rows.
-The same rows by any number of processes: scores nearer to each other than 1e-9 are a tie, and the lower row wins it.
+Contract: rows are read in blocks; a few values are held for each taker and each of the rows that it is asked for.
+The same rows by any number of processes: scores are rounded to 2^-30, and the lower of equal ones wins.
 """
 
 from collections.abc import Callable, Sequence

@@ -25,8 +25,9 @@ from spice_select.report.row_stories import neighbours_of
 LISTED = 100  # most entries of a list
 DOUBTFUL = 20  # most doubtful picks that are listed
 SHOWN = 50  # most rows of a group that are listed
-SAME, SAME_STATE = 0.65, 0.98
-"""Least cosine of two gradients, or states, whose rows count as near-duplicates; states have much in common anyway."""
+SAME, SAME_OTHERS = 0.65, 0.98
+"""Least cosine of two gradients whose rows count as near-duplicates, and that of other features: all rows of a pool
+share much of their states, and the moments in their preconditioned gradients (pool_1k's unlike rows reach 0.96)."""
 ROUNDING = 1e-6  # cosines of this size are rounding
 FAR = 5.0  # robust standard deviations from rows of similar length and the same source that make a norm an outlier
 LEAST_ROWS = 8  # sources with fewer rows are judged together
@@ -40,7 +41,7 @@ def audit_of(run: FinishedRun, same: float | None = None) -> Audit | None:
     suspects = suspects_of(run)
     if suspects is None and all(record.measures is None for record in run.records):
         return None
-    usual = SAME_STATE if run.config.features == "states" else SAME
+    usual = SAME if run.config.features == "gradients" else SAME_OTHERS
     duplicates = _duplicates(run, usual if same is None else same)
     bad = [row for record in run.records for row in record.bad]
     unusable = [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]

@@ -34,7 +34,7 @@ from spice_select.option_values import factor_of
 from spice_select.pool.examples import Example
 from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool
-from spice_select.schedule.targets import leaks_in_gram, stop_coverage, target_of
+from spice_select.schedule.targets import leaks_among, stop_coverage, target_of
 
 POOL_DRAWS = 16
 """Random subsets averaged for the comparison 'U against random of the same size'."""
@@ -64,7 +64,7 @@ def pick_among_usable(
     gram = gram.masked_fill(unknown[:, None] | unknown[None, :], 0.0)
     bad, leaks = bad_rows(rows, gram.diagonal()[:size]), list[BadRow]()
     if target and not config.keep_target_rows:
-        leaks = leaks_in_gram(gram, rows, target)
+        leaks = leaks_among(rows, target)
         equal = {leak.row for leak in leaks}
         marked[:size] |= torch.tensor([row.index in equal for row in rows])
     good = (~marked | unknown).nonzero()[:, 0]

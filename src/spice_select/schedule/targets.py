@@ -1,12 +1,11 @@
 """What rows are chosen for: target rows with their weights, from stores or among a pool's gradients; and leaks.
 
-A leak is a row of the pool that equals a target row: its gradient has a cosine above `SAME`, and its text is the same
-up to case and white space.
+A leak is a row of the pool that says what a target row says, up to case and white space.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from spice_select.amounts import parse_share, parse_target
 from spice_select.choices import BadRow
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
-from spice_select.information import FeatureRows, PartOfFeatures, Target, close_pairs
-from spice_select.information.ranks import ALONE, Ranks
+from spice_select.information import Target
 from spice_select.pool.examples import Example
 from spice_select.pool.types import Line
 from spice_select.progress import Progress
@@ -27,8 +25,7 @@ from spice_select.schedule.extraction import refuse_incomparable
 from spice_select.schedule.identity import as_target
 from spice_select.store.reading import GradientStore
 
-SAME = 0.98
-"""Cosine from which two gradients count as the same."""
+_TEXTS = 4096  # rows whose texts are read at once
 
 
 def target_weights(config: RunConfig, counts: Sequence[int]) -> Tensor:
@@ -59,7 +56,7 @@ def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientSto
     Raises `ConfigError` where one was made with other options or another proxy.
     """
     places = config.target_places
-    like = "--features states" if of.features == "states" else f"--proxy-of {of.path}"
+    like = f"{'--features gradients ' * (of.features == 'preconditioned')}--proxy-of {of.path}"
     for place in filter(os.path.isfile, places):
         raise ConfigError(
             f"target {place}: is a file, and a choice from a store needs a store of its own:\n"
@@ -72,33 +69,30 @@ def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientSto
     return stores
 
 
-def leaks_in_store(
-    store: GradientStore, kept: Sequence[int], targets: Sequence[GradientStore], ranks: Ranks = ALONE
-) -> list[BadRow]:
+def leaks_in_store(store: GradientStore, kept: Sequence[int], targets: Sequence[GradientStore]) -> list[BadRow]:
     """Those of the rows `kept` of a store that equal a target row."""
-    rows: FeatureRows = store if len(kept) == store.rows else PartOfFeatures(store, torch.tensor(kept))
-    lines, found = store.listing.lines, dict[int, BadRow]()
-    for target in targets:
-        pairs = [(kept[place], other) for place, other in close_pairs(rows, target.block(0, target.rows), SAME, ranks)]
-        close = sorted({row for row, _ in pairs} - found.keys())
-        texts = dict(zip(close, store.chats(close), strict=True)) if close else {}
-        wanted = target.chats(range(target.rows)) if close else []
-        for row, other in pairs:
-            if row in texts and row not in found and (leak := _leak(lines[row], texts[row], wanted[other])):
-                found[row] = leak
-    return list(found.values())
+    wanted, lines, found = (
+        texts_of(chat for target in targets for chat in target.chats(range(target.rows))),
+        store.listing.lines,
+        list[BadRow](),
+    )
+    for start in range(0, len(kept), _TEXTS):
+        rows = kept[start : start + _TEXTS]
+        found += _leaks(zip([lines[row] for row in rows], store.chats(rows), strict=True), wanted)
+    return found
 
 
-def leaks_in_gram(gram: Tensor, rows: Sequence[Example], target: Sequence[Example]) -> list[BadRow]:
-    """Those of the first m rows of a Gram matrix [m + t, m + t] that equal one of the others, those of the target."""
-    norms = gram.diagonal().clamp(min=0).sqrt()
-    lengths = torch.outer(norms[: len(rows)], norms[len(rows) :])
-    near = (gram[: len(rows), len(rows) :] >= SAME * lengths) & (lengths > 0)
-    found = dict[int, BadRow]()
-    for place, other in cast("list[list[int]]", near.nonzero().tolist()):
-        if place not in found and (leak := _leak(rows[place], rows[place], target[other])):
-            found[place] = leak
-    return list(found.values())
+def leaks_among(rows: Sequence[Example], target: Sequence[Example]) -> list[BadRow]:
+    """Those of `rows` that equal a target row."""
+    return _leaks(zip(rows, rows, strict=True), texts_of(target))
+
+
+def texts_of(chats: Iterable[Chat]) -> dict[str, str]:
+    """What rows say, and the id of the first that says so."""
+    found: dict[str, str] = {}
+    for chat in chats:
+        found.setdefault(plain_text(chat), chat.id)
+    return found
 
 
 def refuse_only_leaks(leaks: int, left: int) -> None:
@@ -119,11 +113,13 @@ def report_leaks(leaks: Sequence[BadRow], config: RunConfig, progress: Progress)
         progress.note(f"rows of the pool that equal a target row {done}: {named}{more}")
 
 
-def _leak(row: Example | Line, text: Chat, target: Chat) -> BadRow | None:
-    return bad_row(row, f"equals target row {target.id}") if plain_text(text) == plain_text(target) else None
+def _leaks(rows: Iterable[tuple[Example | Line, Chat]], wanted: Mapping[str, str]) -> list[BadRow]:
+    found = ((row, wanted.get(plain_text(chat))) for row, chat in rows)
+    return [bad_row(row, f"equals target row {name}") for row, name in found if name is not None]
 
 
 def plain_text(chat: Chat) -> str:
     """What a chat says, up to case and white space; rows with the same are equal."""
-    said = (f"{message['role']} {message.get('content') or ''}" for message in chat.conversation.messages)
+    messages = chat.conversation.messages
+    said = (f"{one['role']} {one.get('content') or ''} {one.get('tool_calls') or ''}" for one in messages)
     return " ".join(" ".join(said).casefold().split())

@@ -76,7 +76,7 @@ def choose_from_store(
     """
     lines = store.listing.lines
     kept, bad = choosable(config, lines, store.squared_norms(), progress)
-    leaks = leaks_in_store(store, kept, targets, ranks)
+    leaks = leaks_in_store(store, kept, targets)
     report_leaks(leaks, config, progress)
     leaks = [] if config.keep_target_rows else leaks
     kept = sorted({*kept} - {row.row for row in leaks}) if leaks else kept

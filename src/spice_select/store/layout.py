@@ -111,7 +111,7 @@ def read_manifest(store: Path) -> Manifest:
         if content["format_version"] != FORMAT_VERSION:
             raise OutputError(
                 f"{path}: has version {content['format_version']!r}; this program reads version {FORMAT_VERSION}.\n"
-                "Compute the gradients again into another directory."
+                "Compute it again into another directory."
             )
         if content["features"] not in get_args(Features):
             raise ValueError(f"its features are {content['features']!r}")

@@ -86,13 +86,19 @@ class GradientStore:
         """
         lines = read_lines(self.path / layout.ROWS, AGAIN)
         if len(lines) != self.rows:
-            raise OutputError(
-                f"{self.path}: has lines for {len(lines):,} rows and gradients of {self.rows:,}.\n{AGAIN}"
-            )
+            raise OutputError(f"{self.path}: has lines for {len(lines):,} rows and features of {self.rows:,}.\n{AGAIN}")
         with damage_reported(self.path / layout.POOL, AGAIN, KeyError, TypeError, ValueError, OverflowError):
             rejected = [Rejection(**item) for item in self.about["rejected"]]
             inputs = [SourceFile(**item) for item in self.about["inputs"]]
             return Listing(lines, rejected, inputs, int(self.about["truncated"]))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options that the store was made with. Raises `OutputError` where it has none."""
+        made = self.about.get("config")
+        if not isinstance(made, dict):
+            raise OutputError(f"{self.path}: pool.json has no config.\n{AGAIN}")
+        return cast(dict[str, Any], made)
 
     def squared_norms(self) -> Tensor:
         """|g|^2 before projection, [n] float64."""

@@ -119,7 +119,7 @@ def _refuse_other_settings(store: Path, identity: dict[str, Any]) -> None:
     lost = "Without it nothing says what the gradients are of: choose another --output."
     if differing := differences(read_json(store / layout.IDENTITY, lost), layout.identity_record(identity)):
         raise OutputError(
-            f"{store}: holds gradients of other settings: {differing}.\nUse the same ones, or choose another --output."
+            f"{store}: holds features of other settings: {differing}.\nUse the same ones, or choose another --output."
         )
 
 

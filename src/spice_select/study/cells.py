@@ -53,9 +53,9 @@ def check_ignored(name: str, cell: Mapping[str, Any], config: RunConfig) -> None
     """Raise `ValueError` where a key of a cell changes nothing for the choice that `config` makes."""
     if ignored := cell.keys() & IGNORED_KEYS.get(config.method, set()):
         raise ValueError(f"cell '{name}': '{min(ignored)}' changes nothing for method {config.method}; leave it out")
+    if TARGET in cell and config.target_rule == "variance" and "penalty" in cell:
+        raise ValueError(f"cell '{name}': 'penalty' changes nothing for target_rule variance; leave it out")
     everything = config.pool_size == "all"
-    if config.features == "states" and (unused := cell.keys() & {"layers", "learning_rate", "warmup_steps", "dim"}):
-        raise ValueError(f"cell '{name}': '{min(unused)}' changes nothing for states; leave it out")
     key, when = ("update_every", "with pool_size all") if everything else ("dim", "in candidate pools")
     if key in cell:
         raise ValueError(f"cell '{name}': '{key}' changes nothing {when}; leave it out")

@@ -98,6 +98,6 @@ def check_directory(directory: Path, identity: dict[str, Any]) -> dict[str, Any]
     if other := [name for name, rows in ours.items() if theirs.get(name, rows) != rows]:
         raise OutputError(
             f"{directory}: target '{other[0]}' was made of other rows there.\n"
-            "Give the new rows another name, or choose a new --output."
+            "Give the new rows another name, or choose a new --output; give a renamed file its old name back."
         )
     return saved

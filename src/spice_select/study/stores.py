@@ -21,7 +21,7 @@ from spice_select.study.config import COMMON_KEYS
 from spice_select.study.records import adding_seconds, digest, seconds_of
 
 STORES = "stores"
-_NOT_TAKEN = {"target", "preset", "device"}
+_NOT_TAKEN = {"target", "preset", "seed", "device"}
 """Options of `pick` that are given otherwise, have been resolved, or belong to the machine."""
 
 
@@ -45,6 +45,7 @@ def picked_from_stores(
     own: dict[str, Any] = {key: getattr(config, key) for key in sorted(given)}
     if targets:
         own["target"] = [str(target.path) for target in targets]
+    own["seed"] = config.seed  # of draws
     result = pick(store.path, progress=progress, **own)
     shared = sum(seconds_of(one.path) for one in (store, *targets))
     return sorted(result.indices), shared + result.seconds["selection"]

@@ -65,7 +65,8 @@ def read_targets(
     found: dict[str, TargetRows] = {}
     for name, places in config.targets.items():
         progress.note(f"reading target {name}")
-        files = [list(read_pool([place], tokenizer, options, progress.note).examples) for place in places]
+        pools = [read_pool([place], tokenizer, options, progress.note) for place in places]
+        files = [list(one.examples) for one in pools]
         parts = [[row for row in rows if plain_text(row) not in evaluated] for rows in files]
         for place, rows, left in zip(places, files, parts, strict=True):
             _refuse_too_few(name, place, len(rows), len(left), config.target_rows // len(places))
@@ -73,7 +74,8 @@ def read_targets(
         _refuse_absent(name, sources, held, "held out")
         if any("of_target_sources" in cell for cell in config.cells.values()):
             _refuse_absent(name, sources, pooled, "in the pool")
-        remarks = _remarks(name, files, parts, config, sources - held)
+        remarks = [f"Target {name}: {remark}" for one in pools for remark in one.remarks(config.max_length)]
+        remarks += _remarks(name, files, parts, config, sources - held)
         identity = digest([[[row.row.source, plain_json(row.row.data)] for row in part] for part in parts])
         found[name] = TargetRows(name, parts, sources, identity, remarks)
     return found
