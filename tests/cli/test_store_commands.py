@@ -171,8 +171,8 @@ def test_the_record_of_a_pick(store, tmp_path):
     assert (chosen.config.scale, chosen.config.warmup_steps) == ("none", FAST["warmup_steps"])
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["store"]["path"] == str(store.resolve())
-    with pytest.raises(ConfigError, match="seed was set when the store was made"):
-        pick(store, budget="5", seed=1)
+    with pytest.raises(ConfigError, match="lora_rank was set when the store was made"):
+        pick(store, budget="5", lora_rank=1)
 
 
 def test_given_rows_are_not_chosen_again(store, pool, tiny_model, tmp_path):
@@ -224,7 +224,8 @@ MISTAKES = {
     "a dry run and its quota": (["run", "POOL", *ALL, "--quota", "maths=20%"], "no such source"),
     "a dry run and its ids": (["run", "POOL", *ALL, "--exclude", "absent.txt"], "--exclude"),
     "a dry run beside a store": (["run", "POOL", *ALL, "--given", "STORE"], "is not comparable"),
-    "a store's dry run": (["gradients", "POOL", "--output", "s", "--proxy-of", "STORE", "--dry-run"], "dim (was 64"),
+    "a store's dry run": (["gradients", "POOL", "--output", "s", "--proxy-of", "STORE", "--dim", "32", "--dry-run"],
+                          "dim (was 64"),
     "no dimension": (["gradients", "POOL", "--dim", "0", "--output", "s"], "dim"),
     "no output": (["gradients", "POOL"], "--output"),
     "no pool": (["gradients", "--output", "s"], "No pool was given"),

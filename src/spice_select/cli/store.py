@@ -103,7 +103,9 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 )  # fmt: skip
 @click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
 @config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], "device", "parquet")
-@click.option("--seed", metavar="INT", help="Seed of tsds and of the random rows compared with.  [the store's]")
+@click.option(
+    "--seed", metavar="INT", help="Seed of all draws: by tsds, and of subsets to compare with.  [the store's]"
+)
 @click.option("--output", metavar="DIR", help="Directory of the results.  [STORE's name with -selected]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier choice in DIR.")
 def pick_command(store: str, output: str | None, overwrite: bool, **values: Any) -> None:
