@@ -1,7 +1,7 @@
 """Picks to read before training: those that oppose the target, and those whose loss is far above those of their source.
 
-Losses are those of the warmed-up proxy, to which a wrong answer stays unlikely. The fence is Tukey's (Exploratory Data
-Analysis, 1977).
+Losses are those of the warmed-up proxy; a high one can mean a wrong answer, or one that is merely unlike the others.
+The fence is Tukey's (Exploratory Data Analysis, 1977).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spice_select.choices import PoolRecord
 
 OPPOSED = 0.5  # a pick opposes the target where its conflict with it is above this
-LEAST_ROWS = 8  # sources with fewer rows are judged by the losses of the whole pool
+LEAST_ROWS = 8  # sources with fewer rows are not judged by themselves
 
 
 class Doubt(NamedTuple):

@@ -162,7 +162,7 @@ def test_options_that_exclude_each_other(folder, tiny_model, options, message):
         ("less", {"target": "given"}, "target .*given: is not comparable"),
         ("less", {"given": "plain"}, "given .*plain: is not comparable"),
         ("less", {"target": "aim"}, "target .*aim: is not comparable"),
-        ("states", {"target": "plain"}, "target .*plain: is not comparable with the states of"),
+        ("states", {"target": "plain"}, "target .*plain: is not comparable with .*states: features"),
         ("states", {"target": "task.jsonl"}, "gradients .*task.jsonl --proxy-of .*states --output DIR"),
         ("less", {"target": "task.jsonl"}, "task.jsonl --features gradients --proxy-of .*less --output DIR"),
     ],

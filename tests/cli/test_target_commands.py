@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oracles.forked import spice
-from oracles.runs import chat_rows, read_jsonl, write_jsonl
+from oracles.runs import chat_rows, read_jsonl, stores_with_targets, write_jsonl
 from spice_select import (
     GradientStore,
     Recipe,
@@ -44,13 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stores(folder, tiny_model, tmp_path_factory):
-    place = tmp_path_factory.mktemp("stores")
-    compute_gradients(folder / "pool.jsonl", model=tiny_model, output=place / "store", **FAST)
-    for name in ("mine", "seen"):
-        compute_gradients(
-            folder / f"{name}.jsonl", model=tiny_model, output=place / name, proxy_of=place / "store", **FAST
-        )
-    return place
+    return stores_with_targets(folder, tmp_path_factory.mktemp("stores"), model=tiny_model, **FAST)
 
 
 def ids(result):

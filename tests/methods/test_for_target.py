@@ -132,18 +132,16 @@ def test_probabilities_are_those_of_the_definition(seed, count, sigma) -> None:
 
 
 def test_draws_follow_the_probabilities(monkeypatch) -> None:
-    """The first of many draws is each row as often as its probability says, which draws with replacement share."""
+    """The first of many draws is each row as often as its probability says."""
     rng = np.random.default_rng(1)
     vectors, target = rng.standard_normal((80, 4)), rng.standard_normal((3, 4))
     problem = aim(vectors, [target], RowLimit(1))
     shares = tsds.probabilities(problem, torch.cat(problem.directions))
     monkeypatch.setattr(tsds, "probabilities", lambda *_: shares)
     firsts = [FOR_TARGET["tsds"](aim(vectors, [target], RowLimit(1), seed=seed))[0] for seed in range(4000)]
-    with_replacement = rng.choice(80, 4000, p=shares.numpy())
-    counts = [np.bincount(drawn, minlength=80) for drawn in (firsts, with_replacement)]
+    counts = np.bincount(firsts, minlength=80)
     spread = 5 * np.sqrt(4000 * shares.numpy() * (1 - shares.numpy())) + 1e-9
-    for found in counts:
-        assert (np.abs(found - 4000 * shares.numpy()) <= spread).all()
+    assert (np.abs(counts - 4000 * shares.numpy()) <= spread).all()
 
 
 def test_rows_beyond_the_plan_are_the_nearest_and_a_note_says_so() -> None:

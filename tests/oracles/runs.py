@@ -3,10 +3,13 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from spice_select import compute_gradients
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -73,3 +76,11 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
 
 def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def stores_with_targets(folder: Path, place: Path, **options: Any) -> Path:
+    """Stores at `place` of `folder`'s pool.jsonl, named store, and of mine.jsonl and seen.jsonl by the same proxy."""
+    compute_gradients(folder / "pool.jsonl", output=place / "store", **options)
+    for name in ("mine", "seen"):
+        compute_gradients(folder / f"{name}.jsonl", output=place / name, proxy_of=place / "store", **options)
+    return place

@@ -96,5 +96,6 @@ def prepare_store(
 
 def _options_of(store: GradientStore, given: set[str]) -> dict[str, Any]:
     """The options that features like those of `store` need, without those that are `given`."""
-    keys = {"model", "revision", "chat_template", *FEATURE_KEYS} - given
+    of_model = set[str]() if "model" in given else {"model", "revision"}
+    keys = {*of_model, "chat_template", *FEATURE_KEYS} - given
     return {key: value for key, value in store.config.items() if key in keys}

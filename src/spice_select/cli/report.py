@@ -60,7 +60,8 @@ def report_command(directory: str, embeddings: str | None) -> None:
 @click.option(
     "--same",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True),
-    help="Rows whose gradients or states have at least this cosine count as near-duplicates.  [0.65; states 0.98]",
+    help="Rows whose gradients or states have at least this cosine count as near-duplicates.  "
+    "[0.65 of plain gradients, else 0.98]",
 )
 @click.option(
     "--answers",

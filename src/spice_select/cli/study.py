@@ -88,7 +88,6 @@ def study_command(
     with progress_on(sys.stderr) as progress:
         table = run_study(study, Path(output), progress)
     console = Console(highlight=False)
-    figures = "loss.svg, tokens.svg" + (", targets.svg" if study.targets else "")
-    closing = f"{output}/table.md, {figures}; rows are in {output}/cells/, losses in {output}/tuned/"
+    closing = f"{output}/table.md, with figures beside it; rows are in {output}/cells/, losses in {output}/tuned/"
     for text in (printable(table), closing):
         console.print(text, soft_wrap=True, markup=False)

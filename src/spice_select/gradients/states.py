@@ -7,13 +7,12 @@ s = sum over i = 1..T of (i / (1 + ... + T)) h_i, h_i what the output layer rece
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from spice_select.gradients.finite import RowFeatures, in_order, marked
-from spice_select.gradients.loss import ATTENTION, TokenRow, output_layer_given
+from spice_select.gradients.loss import ATTENTION, TokenRow, collate, output_layer_given
 from spice_select.gradients.memory import halving
 
 if TYPE_CHECKING:
@@ -49,31 +48,27 @@ def pooled_states(
 
 def state_width(model: "PreTrainedModel") -> int:
     """The width d of what the output layer receives, by a pass over one token."""
+    token = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
     with torch.inference_mode():
-        return _weighted_states(model, torch.zeros((1, 1), dtype=torch.int64), torch.ones(1, 1)).shape[1]
+        return _weighted_states(model, token, torch.ones_like(token, dtype=torch.float32)).shape[1]
 
 
 def _batch_states(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> Tensor:
     """[b, d] float32 on the model's device, of rows that are padded on the right, where no token of theirs looks."""
-    width = max(len(row.input_ids) for row in rows)
-    input_ids = np.zeros((len(rows), width), dtype=np.int64)
-    weights = np.zeros((len(rows), width), dtype=np.float32)
-    for i, row in enumerate(rows):
-        length = len(row.input_ids)
-        input_ids[i, :length] = row.input_ids
-        weights[i, :length] = np.arange(1, length + 1) / (length * (length + 1) / 2)
-    return _weighted_states(model, torch.from_numpy(input_ids), torch.from_numpy(weights))
+    input_ids = collate(rows, model.device).input_ids
+    lengths = torch.tensor([[len(row.input_ids)] for row in rows], device=model.device)
+    places = torch.arange(1, input_ids.shape[1] + 1, device=model.device)
+    return _weighted_states(model, input_ids, (places <= lengths) * places / (lengths * (lengths + 1) / 2))
 
 
 def _weighted_states(model: "PreTrainedModel", input_ids: Tensor, weights: Tensor) -> Tensor:
     """Sums of the states of `input_ids` [b, T] with `weights` [b, T], 0 for padding, in float32: [b, d]."""
-    device, found = model.device, list[Tensor]()
-    weights = weights.to(device)
+    found: list[Tensor] = []
 
     def sum_up(hidden: Tensor) -> Tensor:
         found.append(torch.bmm(weights[:, None, :], hidden.float()).squeeze(1))
         return hidden[:1, :1]  # the logits are of no use
 
     with output_layer_given(model, input_ids.shape, sum_up), sdpa_kernel(ATTENTION):
-        model(input_ids=input_ids.to(device), use_cache=False)
+        model(input_ids=input_ids, use_cache=False)
     return found[0]

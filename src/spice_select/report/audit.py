@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spice_select.doubtful import doubtful_picks
+from spice_select.doubtful import LEAST_ROWS, doubtful_picks
 from spice_select.information.features import own_blocks
 from spice_select.information.mean_direction import CANCELLED
 from spice_select.information.similar import similar_groups
@@ -30,7 +30,6 @@ SAME, SAME_OTHERS = 0.65, 0.98
 share much of their states, and the moments in their preconditioned gradients (pool_1k's unlike rows reach 0.96)."""
 ROUNDING = 1e-6  # cosines of this size are rounding
 FAR = 5.0  # robust standard deviations from rows of similar length and the same source that make a norm an outlier
-LEAST_ROWS = 8  # sources with fewer rows are judged together
 
 
 def audit_of(run: FinishedRun, same: float | None = None) -> Audit | None:

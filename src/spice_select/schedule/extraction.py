@@ -14,7 +14,6 @@ from spice_select.errors import ConfigError
 from spice_select.files.records import differences
 from spice_select.gradients.finite import RowFeatures
 from spice_select.gradients.memory import explain_out_of_memory
-from spice_select.option_values import NOUNS
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
@@ -49,8 +48,7 @@ def refuse_incomparable(store: GradientStore, identity: Mapping[str, Any], optio
     )
     if differing := differences(theirs, ours):
         raise ConfigError(
-            f"{option} {store.path}: is not comparable with the {NOUNS[identity['features']]}s of {of}: {differing}.\n"
-            "Use the same options for both."
+            f"{option} {store.path}: is not comparable with {of}: {differing}.\nUse the same options for both."
         )
     return store
 

@@ -54,8 +54,7 @@ def pick_among_usable(
 
     `gram` holds the rows of the `target` [t], with their `weights`, after the pool's. Rows that equal one of them are
     left out, unless `config` keeps them; marked rows of the target count for nothing. `losses` [m] are for the record.
-    Returns the record, and the Gram
-    matrix of the rows that could be chosen, and of the target.
+    Returns the record, and the Gram matrix of the rows that could be chosen, and of the target.
     """
     size = len(rows)
     marked = ~torch.isfinite(gram.diagonal())

@@ -71,11 +71,10 @@ def open_targets(config: RunConfig, identity: Mapping[str, Any], of: GradientSto
 
 def leaks_in_store(store: GradientStore, kept: Sequence[int], targets: Sequence[GradientStore]) -> list[BadRow]:
     """Those of the rows `kept` of a store that equal a target row."""
-    wanted, lines, found = (
-        texts_of(chat for target in targets for chat in target.chats(range(target.rows))),
-        store.listing.lines,
-        list[BadRow](),
-    )
+    if not targets:
+        return []
+    wanted = texts_of(chat for target in targets for chat in target.chats(range(target.rows)))
+    lines, found = store.listing.lines, list[BadRow]()
     for start in range(0, len(kept), _TEXTS):
         rows = kept[start : start + _TEXTS]
         found += _leaks(zip([lines[row] for row in rows], store.chats(rows), strict=True), wanted)

@@ -14,7 +14,7 @@ from spice_select.api.gradients import PICK_OPTIONS, compute_gradients
 from spice_select.api.pick import pick
 from spice_select.config import RunConfig, resolve
 from spice_select.progress import Progress
-from spice_select.schedule.identity import FEATURE_KEYS, STATE_KEYS
+from spice_select.schedule.identity import FEATURE_KEYS, STATE_KEYS, as_target
 from spice_select.store.layout import MANIFEST
 from spice_select.store.reading import GradientStore
 from spice_select.study.config import COMMON_KEYS
@@ -39,8 +39,9 @@ def picked_from_stores(
     folder = directory / STORES / digest(features)
     made = {**config.model_dump(include=COMMON_KEYS - {"budget"}), **features, "seed": proxy_seed}
     store = _completed(folder / "pool", pool, made, None, progress)
-    plain = made | ({"features": "gradients"} if config.features == "preconditioned" else {})
-    targets = [_completed(folder / file.stem, [str(file)], plain, store.path, progress) for file in target_files]
+    targets = [
+        _completed(folder / file.stem, [str(file)], as_target(made), store.path, progress) for file in target_files
+    ]
     given = config.model_fields_set & {*PICK_OPTIONS} - _NOT_TAKEN
     own: dict[str, Any] = {key: getattr(config, key) for key in sorted(given)}
     if targets:

@@ -103,23 +103,26 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> SeedMe
     return interval([values[seed] - baseline[seed] for seed in common]) if common else None
 
 
+def by_seed(
+    results: Sequence[CellResult], cell: str, mean: Callable[[Mapping[str, float]], float | None]
+) -> dict[int, float]:  # fmt: skip
+    """The mean of a cell's losses at each seed where there is one."""
+    means = ((one.seed, mean(one.losses)) for one in results if one.cell == cell)
+    return {seed: value for seed, value in means if value is not None}
+
+
 def lines(results: Sequence[CellResult], sources: Sources, baseline: str) -> list[CellLine]:
     """Lines in the order in which the cells first appear."""
-
-    def by_seed(cell: str, mean: Callable[[Mapping[str, float]], float | None]) -> dict[int, float]:
-        means = ((one.seed, mean(one.losses)) for one in results if one.cell == cell)
-        return {seed: value for seed, value in means if value is not None}
-
     table: list[CellLine] = []
     for cell in dict.fromkeys(result.cell for result in results):
         rows, tokens = zip(*((one.rows, one.trained_tokens) for one in results if one.cell == cell), strict=True)
         other = baseline if cell != baseline else ""
-        macro, proportional = by_seed(cell, sources.macro), by_seed(cell, sources.proportional)
+        macro, proportional = by_seed(results, cell, sources.macro), by_seed(results, cell, sources.proportional)
         columns = (
             interval(macro.values()),
-            paired(macro, by_seed(other, sources.macro)),
+            paired(macro, by_seed(results, other, sources.macro)),
             interval(proportional.values()) if proportional else None,
-            paired(proportional, by_seed(other, sources.proportional)),
+            paired(proportional, by_seed(results, other, sources.proportional)),
         )
         table.append(CellLine(cell, len(rows), statistics.fmean(rows), statistics.fmean(tokens), *columns))
     return table

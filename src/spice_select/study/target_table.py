@@ -5,11 +5,11 @@ every source counts the same. Over all targets, a target is one value: the mean 
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spice_select.evaluation.bootstrap import by_source, macro_mean
-from spice_select.study.table import CellResult, SeedMean, interval, paired, piped, starred
+from spice_select.study.table import CellResult, SeedMean, by_seed, interval, paired, piped, starred
 
 Losses = Mapping[str, float]
 
@@ -68,11 +68,6 @@ class OverallLine:
     against: dict[str, SeedMean | None]
 
 
-def _by_seed(results: Sequence[CellResult], cell: str, mean: Callable[[Losses], float | None]) -> dict[int, float]:
-    means = ((one.seed, mean(one.losses)) for one in results if one.cell == cell)
-    return {seed: value for seed, value in means if value is not None}
-
-
 def of_target(results: Sequence[CellResult], target: str) -> list[CellResult]:
     """The results that a target's table shows: of cells made for it, and of those made without a target."""
     return [one for one in results if one.target in (None, target)]
@@ -86,7 +81,7 @@ def target_lines(
     for cell in dict.fromkeys(one.cell for one in shown):
         own = [one for one in shown if one.cell == cell]
         other = baseline if cell != baseline else ""
-        loss, others = (_by_seed(shown, cell, mean) for mean in (sources.on_target, sources.on_others))
+        loss, others = (by_seed(shown, cell, mean) for mean in (sources.on_target, sources.on_others))
         if not loss:
             continue
         table.append(
@@ -97,9 +92,9 @@ def target_lines(
                 statistics.fmean(one.trained_tokens for one in own),
                 statistics.fmean(sum(one.sources.get(name, 0) for name in sources.target) for one in own),
                 interval(loss.values()),
-                paired(loss, _by_seed(shown, other, sources.on_target)),
+                paired(loss, by_seed(shown, other, sources.on_target)),
                 interval(others.values()) if others else None,
-                paired(others, _by_seed(shown, other, sources.on_others)),
+                paired(others, by_seed(shown, other, sources.on_others)),
                 statistics.fmean(one.seconds for one in own),
             )
         )
@@ -116,7 +111,7 @@ def overall_lines(
         found: list[list[float]] = []
         for target, sources in targets.items():
             shown = of_target(results, target)
-            ours, theirs = (_by_seed(shown, name, sources.on_target) for name in (cell, other))
+            ours, theirs = (by_seed(shown, name, sources.on_target) for name in (cell, other))
             found.append([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
         return [values for values in found if values]
 
