@@ -50,7 +50,6 @@ from spice_select.store.reading import GradientStore
 LITTLE_WORK = 2e10
 """Products of numbers up to which information is also computed in all directions: a few seconds."""
 
-_WIDER = {False: "A store with a larger --dim", True: "A wider --model, or a store of gradients,"}
 
 STORE_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
@@ -183,9 +182,10 @@ def scaled_pool(
         moments = moments_of(features, ranks)
         length = moments.squared_norms.mean()
     elif most * 2 >= features.dim:
+        remedy = "A store of gradients" if store.features == "states" else "A store with a larger --dim"
         progress.note(
             f"up to {most:,} picks from {store.noun}s of {features.dim:,} dimensions: information saturates when there "
-            f"are more than half as many picks as dimensions. {_WIDER[store.features == 'states']} avoids that."
+            f"are more than half as many picks as dimensions. {remedy} avoids that."
         )
     mean = float(ranks.broadcast(length, 0))
     alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
