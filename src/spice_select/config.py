@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pydantic import field_validator, model_validator
 
+from spice_select import constants
 from spice_select.amounts import parse_budget, parse_quota, parse_target
 from spice_select.errors import ConfigError
 from spice_select.option_values import (
@@ -30,6 +31,9 @@ class RunConfig(RunOptions):
             return values
         given = cast(dict[str, Any], values)
         refuse_unknown(RunConfig, given, "RunConfig")
+        own, method = given.get("constants", {}), str(given.get("method", RunConfig.model_fields["method"].default))
+        if isinstance(own, dict) and (found := constants.resolved(method, cast(dict[Any, Any], own))):
+            given = {**given, "constants": found}
         return {**implied(given), **given}
 
     @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
@@ -173,7 +177,19 @@ class RunConfig(RunOptions):
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
     """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
-    What method and features imply comes below all of these. Raises as `validated`.
+    What method and features imply comes below all of these. Constants are merged one by one; those of the file go with
+    its method. Raises as `validated`.
     """
     presets = (implied(values, "preset") for values in (file_values, given))
-    return validated(RunConfig, {**next(presets), **file_values, **next(presets), **given}, origin)
+    merged = {**next(presets), **file_values, **next(presets), **given, **_constants(file_values, given)}
+    return validated(RunConfig, merged, origin)
+
+
+def _constants(file_values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What becomes of constants: those of the file are under the given ones, and go where another method is given."""
+    method = file_values.get("method")
+    kept = method is None or given.get("method", method) == method
+    of_file, own = file_values.get("constants"), given.get("constants")
+    if kept and isinstance(of_file, dict) and isinstance(own, dict):
+        return {"constants": {**cast(dict[Any, Any], of_file), **cast(dict[Any, Any], own)}}
+    return {} if kept or own is not None else {"constants": {}}

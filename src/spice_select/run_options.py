@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
+from spice_select import constants
 from spice_select.amounts import read_share, read_targets
 from spice_select.file_options import FileOptions
 from spice_select.option_values import EMBEDDED_MODEL, AlphaMode, Dtype, Features, Method, Scale, TargetRule
@@ -29,6 +30,7 @@ class RunOptions(BaseModel):
         "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random; "
         "with --target, among all rows: less (most along it), rds (its rows take turns), tsds (optimal transport).",
     )
+    constants: dict[str, int | float] = Field({}, description=constants.help_text())
     features: Features = Field(
         "gradients",
         description="By what rows are compared: gradients; preconditioned, as AdamW would step by them (LESS); or "
