@@ -10,6 +10,7 @@ from spice_select import constants
 from spice_select.amounts import parse_budget, parse_quota, parse_target
 from spice_select.errors import ConfigError
 from spice_select.option_values import (
+    AMONG_ALL,
     FROM_STORE,
     GREEDY,
     OF_GRADIENTS,
@@ -75,7 +76,12 @@ class RunConfig(RunOptions):
                 everything and not (stored or ranked),
                 f"pool_size all goes with {', '.join(FROM_STORE)}, {others}; for {self.method} give a number of rows",
             ),
-            (aimed and not everything, f"{self.method} chooses among all rows; leave pool_size out, or give all"),
+            (
+                self.method in AMONG_ALL and not everything,
+                f"{self.method} chooses among all rows; leave pool_size out, or give all",
+            ),
+            (self.judge and self.method != "selectit", f"judge goes with selectit, not with {self.method}"),
+            (len({self.model, *self.judge}) <= len(self.judge), "judge: name each model once, and not that of --model"),
             (
                 aimed and not self.target,
                 f"{self.method} needs a target: name examples of what to become good at (--target)",

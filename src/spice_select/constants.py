@@ -30,7 +30,14 @@ class Tsds(Constants):
     sigma: float = Field(0.75, ge=0, description="Width of the kernel of density; 0: all rows are equally crowded.")
 
 
-CONSTANTS: dict[str, type[Constants]] = {"tsds": Tsds}
+class SelectIt(Constants):
+    """Of the ratings: see `methods.selectit`."""
+
+    K: int = Field(5, ge=1, le=9, description="Rating prompts.")
+    a: float = Field(0.2, ge=0, description="Weight of the spread over rating prompts.")
+
+
+CONSTANTS: dict[str, type[Constants]] = {"tsds": Tsds, "selectit": SelectIt}
 """Name of a method -> its constants; methods that are not here have none."""
 
 

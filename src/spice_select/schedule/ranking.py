@@ -1,8 +1,8 @@
 """The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -11,17 +11,20 @@ import torch
 
 from spice_select.choices import BadRow, PoolRecord
 from spice_select.config import RunConfig
-from spice_select.gradients.finite import LOSS
+from spice_select.gradients.finite import LOSS, problem
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
+from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.rating import RATING, ratings
+from spice_select.schedule.token_states import TokenStates
 
 OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
@@ -48,44 +51,73 @@ class Losses:
 
 
 def choose_by_rank(
-    examples: Rows[Example], config: RunConfig, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
+    prepared: Prepared, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
 ) -> list[PoolRecord]:
-    """Rank `examples` by `config.method` and take its budget of rows, or the prefix nearest to a budget in tokens.
+    """Rank the pool by the configured method and take its budget of rows, or the prefix nearest to a budget in tokens.
 
-    Only ifd needs `proxy`, as loaded. Returns a single record: all rows are one pool. Raises `ModelError` where a loss
-    is not finite and `config` says to stop there, or where no row can be used.
+    `proxy` is the model as loaded, None for a method without one. Returns a single record: all rows are one pool.
+    Raises `ModelError` where what is computed of a row is not finite and the options say to stop there, or where no
+    row can be used.
     """
-    losses, bad = None, list[BadRow]()
+    config, examples = prepared.config, prepared.pool.examples
+    facts, bad = RowFacts(examples.trained_tokens.tolist(), config.seed), list[BadRow]()
     if proxy is not None:
         sized = with_token_budget(proxy, config, examples, checkpoint.directory)
-        losses = response_and_prompt_losses(examples, sized, progress)
-        bad = bad_losses(examples, losses)
+        facts, bad = _MEASURED[config.method](prepared, sized, facts, progress)
         stop_or_report(bad, config, progress)
     unusable = {row.row for row in bad}
     rows = [row for row in range(len(examples)) if row not in unusable]
     place = {row: number for number, row in enumerate(rows)}
-    picks = [place[row] for row in ranked(examples, config, losses)]
+    picks = [place[row] for row in ranked(config, facts, unusable, progress)]
     record = PoolRecord(0, rows, picks, len(picks), False, 0.0, None, bad)
     refuse_empty_choice([record])
     checkpoint.save_record(record)
     return [record]
 
 
+def ranked(config: RunConfig, facts: RowFacts, unusable: Container[int], progress: Progress) -> list[int]:
+    """The picks of a method without gradients, best first, without the `unusable` rows."""
+    lengths, tokens = facts.trained_tokens, config.budget_tokens
+    most = config.budget_rows(len(lengths), sum(lengths))
+
+    def are_enough(picks: Sequence[int]) -> bool:
+        return len(picks) >= most if tokens is None else sum(lengths[row] for row in picks) >= tokens
+
+    def on_pick(_: int) -> None:
+        progress.advance(1, 1)
+
+    if facts.states:
+        progress.begin("choosing", most, most)
+    wanted = replace(facts, are_enough=are_enough, on_pick=on_pick)
+    order = [row for row in ORDERS[config.method](wanted) if row not in unusable]
+    return order[:most] if tokens is None or not order else take_tokens(order, lengths, tokens)
+
+
+def _by_losses(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
+    examples = prepared.pool.examples
+    losses = response_and_prompt_losses(examples, proxy, progress)
+    return replace(facts, conditioned=losses.conditioned, direct=losses.direct), bad_losses(examples, losses)
+
+
+def _by_ratings(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
+    scores = ratings(prepared, proxy, progress)
+    bad = [bad_row(prepared.pool.examples[row], RATING) for row, score in enumerate(scores) if math.isnan(score)]
+    return replace(facts, scores=scores), bad
+
+
+def _by_states(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
+    states = TokenStates(prepared.pool.examples, proxy, progress)
+    bad = [bad_row(prepared.pool.examples[row], problem(math.inf, "state")) for row in sorted(states.not_finite)]
+    return replace(facts, states=states), bad
+
+
+_MEASURED = {"ifd": _by_losses, "selectit": _by_ratings, "fishersft": _by_states}
+"""Method -> what the model says of all rows, added to facts of them, and the rows of which that is not finite."""
+
+
 def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
     """Rows whose losses are not finite."""
     return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
-
-
-def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) -> list[int]:
-    """The picks of a method without gradients, best first; rows whose loss is not finite are left out."""
-    lengths: list[int] = examples.trained_tokens.tolist()
-    known = losses or Losses([], [])
-    bad = known.bad()
-    ordered = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
-    order = [row for row in ordered if row not in bad]
-    if config.budget_tokens is None or not order:
-        return order[: config.budget_rows(len(examples), sum(lengths))]
-    return take_tokens(order, lengths, config.budget_tokens)
 
 
 def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress) -> Losses:
