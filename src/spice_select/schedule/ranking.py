@@ -1,9 +1,10 @@
 """The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from functools import partial
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,13 @@ import torch
 
 from spice_select.choices import BadRow, PoolRecord
 from spice_select.config import RunConfig
+from spice_select.constants import SelectIt
 from spice_select.gradients.finite import LOSS, problem
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.gradients.states import state_width
 from spice_select.methods import ORDERS, RowFacts, take_tokens
+from spice_select.methods.selectit import PROMPTS
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
 from spice_select.prepared import Prepared
@@ -23,8 +27,8 @@ from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
-from spice_select.schedule.rating import RATING, ratings
-from spice_select.schedule.token_states import TokenStates
+from spice_select.schedule.rating import RATING, raters, ratings, score_probabilities
+from spice_select.schedule.token_states import TokenStates, predicting_states
 
 OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
@@ -32,7 +36,7 @@ OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a low
 class ResponseAlone:
     """An example without its prompt; its first token has nothing before it and is no target."""
 
-    def __init__(self, example: Example) -> None:
+    def __init__(self, example: TokenRow) -> None:
         self.input_ids: npt.NDArray[np.int32] = example.input_ids[example.trained]
         self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
 
@@ -115,6 +119,34 @@ _MEASURED = {"ifd": _by_losses, "selectit": _by_ratings, "fishersft": _by_states
 """Method -> what the model says of all rows, added to facts of them, and the rows of which that is not finite."""
 
 
+class Passes(NamedTuple):
+    """Passes of the model that a ranking takes: `run` on batches of `rows`, so many `times`."""
+
+    stage: str
+    rows: Sequence[TokenRow]
+    lengths: list[int]  # tokens of each row
+    run: Callable[[Sequence[TokenRow]], object]
+    times: int = 1
+
+
+def passes_over_rows(prepared: Prepared, proxy: Proxy, progress: Progress) -> Passes:
+    """The passes of the configured method, to be timed; what else it needs time for is reported."""
+    config, examples, model = prepared.config, prepared.pool.examples, proxy.model
+    lengths = cast("list[int]", examples.tokens.tolist())
+    if config.method == "ifd":
+        return Passes("losses", examples, lengths, partial(two_losses, proxy=proxy))
+    if config.method == "fishersft":
+        size = prepared.pool.trained_tokens * state_width(model) * model.dtype.itemsize
+        progress.note(f"not timed: the choice after the pass; {size / 1e6:,.1f} MB are in a temporary file meanwhile")
+        return Passes("states", examples, lengths, partial(predicting_states, model))
+    rater, prompts = raters(prepared)[0], SelectIt.model_validate(config.constants).K
+    if prepared.judges:
+        names = ", ".join(judge.name for judge in prepared.judges)
+        progress.note(f"not timed: {prompts} passes over all rows by each judge ({names})")
+    texts, run = rater.texts(PROMPTS[0], examples), partial(score_probabilities, model, scores=rater.scores)
+    return Passes("ratings", texts, [len(text.input_ids) for text in texts], run, prompts)
+
+
 def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
     """Rows whose losses are not finite."""
     return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
@@ -134,7 +166,7 @@ def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progre
     return losses
 
 
-def two_losses(rows: Sequence[Example], proxy: Proxy) -> list[tuple[float, float]]:
+def two_losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[tuple[float, float]]:
     """Mean NLL of each response after its prompt, and alone: NaN for one of one token, infinite if not finite."""
     responses = [ResponseAlone(row) for row in rows]
     after_prompt, alone = _losses(rows, proxy), _losses(responses, proxy)
