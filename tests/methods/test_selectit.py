@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from oracles import method_oracle as oracle
@@ -147,10 +147,7 @@ def test_a_tokenizer_that_joins_a_score_to_what_is_before_it_is_refused():
     tokenizer = byte_tokenizer()
     vocabulary = {**tokenizer.get_vocab(), "Ċ1": len(tokenizer)}
     joined = Tokenizer(models.BPE(vocabulary, [("Ċ", "1")]))
-    joined.pre_tokenizer, joined.decoder = (
-        tokenizer.backend_tokenizer.pre_tokenizer,
-        tokenizer.backend_tokenizer.decoder,
-    )
+    joined.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     with pytest.raises(ModelError, match=r"the scores 1 to 5 as one token each(.|\n)*--judge"):
         Rater("joined", type(tokenizer)(tokenizer_object=joined), 2048)
 
