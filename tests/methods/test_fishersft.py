@@ -93,11 +93,11 @@ def test_a_budget_in_tokens_is_the_nearest_prefix_and_a_finished_run_is_read_bac
     done = spice(*arguments, "--budget", "200tok")
     assert done.returncode == 0, done.stderr
     order = select(pool, model=tiny_model, method="fishersft", budget="30")
-    lengths = [line.trained_tokens for line in order.listing.lines]
+    lengths = [line.trained_tokens for line in order.pool.lines]
     totals = np.cumsum([lengths[row] for row in order.records[0].picks])
     count = int(np.abs(totals - 200).argmin()) + 1
     kept = {row["id"] for row in read_jsonl(tmp_path / "r" / "selected.jsonl")}
-    assert kept == {order.listing.lines[row].id for row in order.records[0].picks[:count]}
+    assert kept == {order.pool.lines[row].id for row in order.records[0].picks[:count]}
     assert spice(*arguments, "--budget", "200tok", "--resume").returncode == 0
     expected = spice(*arguments, "--budget", "5", "--dry-run")
     assert "not timed: the choice after the pass" in expected.stderr and "forecast" in expected.stdout
