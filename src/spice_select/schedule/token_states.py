@@ -53,7 +53,7 @@ class TokenStates(Sequence[Tensor]):
                             self.not_finite.add(row)
                     progress.advance(len(batch), sum(lengths[row] for row in batch))
                 file.flush()
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             size = f"{self._starts[-1] * self._dtype.itemsize / 1e9:,.1f} GB"
             raise ModelError(
@@ -73,8 +73,8 @@ class TokenStates(Sequence[Tensor]):
             return [self[row] for row in range(len(self))[index]]
         if index in self.not_finite:
             return torch.empty((0, self._width), dtype=self._dtype, device=self._device)
-        start, stop = self._starts[index], self._starts[index + 1]
-        found = torch.frombuffer(self._map, dtype=self._dtype, count=stop - start, offset=start * self._dtype.itemsize)
+        start, stop = (place * self._dtype.itemsize for place in self._starts[index : index + 2])
+        found = torch.frombuffer(bytearray(self._map[start:stop]), dtype=self._dtype)
         return found.view(-1, self._width).to(self._device)
 
 
