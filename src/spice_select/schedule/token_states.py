@@ -73,7 +73,7 @@ class TokenStates(Sequence[Tensor]):
             return [self[row] for row in range(len(self))[index]]
         if index in self.not_finite:
             return torch.empty((0, self._width), dtype=self._dtype, device=self._device)
-        start, stop = (place * self._dtype.itemsize for place in self._starts[index : index + 2])
+        start, stop = (self._starts[place] * self._dtype.itemsize for place in (index, index + 1))
         found = torch.frombuffer(bytearray(self._map[start:stop]), dtype=self._dtype)
         return found.view(-1, self._width).to(self._device)
 
