@@ -29,6 +29,10 @@ class RunOptions(BaseModel):
         "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random; "
         "with --target, among all rows: less (most along it), rds (its rows take turns), tsds (optimal transport).",
     )
+    balance: Literal["source"] | None = Field(
+        None,
+        description="source: with random, sources take turns; one without rows left leaves its share to others.",
+    )
     features: Features = Field(
         "gradients",
         description="By what rows are compared: gradients; preconditioned, as AdamW would step by them (LESS); or "

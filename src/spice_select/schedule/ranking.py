@@ -81,7 +81,9 @@ def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) ->
     lengths: list[int] = examples.trained_tokens.tolist()
     known = losses or Losses([], [])
     bad = known.bad()
-    ordered = ORDERS[config.method](RowFacts(lengths, config.seed, known.conditioned, known.direct))
+    sources = [example.line.source for example in examples] if config.balance else []
+    facts = RowFacts(lengths, config.seed, known.conditioned, known.direct, sources=sources)
+    ordered = ORDERS[config.method](facts)
     order = [row for row in ordered if row not in bad]
     if config.budget_tokens is None or not order:
         return order[: config.budget_rows(len(examples), sum(lengths))]
