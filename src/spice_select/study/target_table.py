@@ -161,7 +161,7 @@ def target_markdown(name: str, table: Sequence[TargetLine], baseline: str) -> st
         rows.append([line.cell, f"{line.seeds or ''}", f"{line.rows:.0f}", f"{line.tokens:,.0f}", f"{line.picks:.1f}"])
         rows[-1] += [f"{one or ''}" for one in (line.loss, line.difference, line.others, line.others_difference)]
         rows[-1].append(amount(line.seconds, 1))
-    return "".join(f"{line}\n" for line in [f"Target {name}:\n", *piped(rows), ""])
+    return "".join(f"{line}\n" for line in [f"Target {name}:\n", *piped(rows)])
 
 
 def overall_markdown(table: Sequence[OverallLine], baseline: str, against: Sequence[str]) -> str:
@@ -181,7 +181,8 @@ def overall_markdown(table: Sequence[OverallLine], baseline: str, against: Seque
         rows.append([line.cell, targets, f"{line.difference or ''}", won, *compared])
     words = [
         "\nOver all targets: mean over targets, of each the mean over its seeds, ± half a 95 % interval over targets",
-        f"(Student's t); a setting is a target at a seed, won where the loss on the target is below {baseline}'s.",
+        f"(Student's t); a setting is a target at a seed, won where the loss on the target is below {baseline}'s;",
+        "p as above, of a t-test over targets.",
         "Losses on a target are means over the held-out sources of its rows, on the others over the rest; sources",
         "count alike. Seconds to choose hold features and choice; shared features are counted in full in each.",
     ]
