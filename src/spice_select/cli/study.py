@@ -42,6 +42,8 @@ With targets, add:
     four-rows: {target: true, target_rows: 4, target_rule: information}
     of-its-kind: {method: random, of_target_sources: true}    random rows of the target's sources: the ceiling
 
+The methods of the paper's comparison: spice-select study --preset paper --pool POOL --heldout DATA --output DIR
+
 Cells with a frozen proxy (no update within the pool) share one computation of the gradients; a cell whose proxy is
 updated makes a whole run. You can interrupt a study at any time: the same command continues it. You may run it several
 times at once, each on a core of its own (taskset -c 0 ...): the processes share the work. You may add cells, targets

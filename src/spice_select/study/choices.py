@@ -26,7 +26,7 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.study.cells import EQUAL_TOKENS, OF_TARGET_SOURCES, TARGET, depends_on_target
 from spice_select.study.config import StudyConfig
-from spice_select.study.cost import COST, Cost, cost_in, measured
+from spice_select.study.cost import COST, UNMEASURED, Cost, cost_in, measured
 from spice_select.study.gram import frozen_picks
 from spice_select.study.records import digest, read_json
 from spice_select.study.stores import picked_from_stores
@@ -169,6 +169,7 @@ class Choices:
         return picked
 
     def _whole_run(self, config: RunConfig, selection: Path) -> tuple[list[int], Cost]:
+        begun = selection.exists()  # by a process that was killed: what it spent is not known
         try:
             with measured() as spent:
                 found = select(self.config.pool, config, output=selection, existing="resume", progress=self.progress)
@@ -176,7 +177,7 @@ class Choices:
         except OutputError as error:
             raise OutputError(f"{error}\nOr delete {selection} and run the study again.") from error
         seconds = sum(time for part, time in found.seconds.items() if part not in _NOT_COUNTED)
-        return sorted(found.indices), replace(cost, seconds=seconds)
+        return sorted(found.indices), UNMEASURED if begun else replace(cost, seconds=seconds)
 
     def _drawn(self, unit: Unit) -> list[Path]:
         """The files of the rows that a unit chooses for."""
