@@ -67,7 +67,7 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
     study = write_study(tmp_path / "study.yaml", tiny_model, equal_tokens=True)
     alone = spice(*command(study, chat_pool, heldout, tmp_path / "alone"))
     assert alone.returncode == 0, alone.stderr
-    cells = ["untrained", "random", "spice", "random-as-spice", "all"]
+    cells = ["untrained", "all", "random", "spice", "random-as-spice"]
     assert [line.split("|")[1].strip() for line in alone.stdout.splitlines() if line.startswith("| ")][2:7] == cells
     assert len(results(tmp_path / "alone")["cells/all-0"]["ids"]) == 57
 

@@ -71,9 +71,10 @@ class StudyConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _add_equal_tokens(cls, values: Any) -> Any:
-        content: dict[str, Any] = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
-        wanted = content.get("equal_tokens") is True and _is_nested(content.get("cells"))
-        return {**content, "cells": with_equal_tokens(content["cells"])} if wanted else content or cast("Any", values)
+        content: Any = values
+        if isinstance(values, dict) and content.get("equal_tokens") is True and _is_nested(content.get("cells")):
+            return {**content, "cells": with_equal_tokens(content["cells"])}
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":
