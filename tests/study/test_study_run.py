@@ -70,6 +70,7 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
     cells = ["untrained", "all", "random", "spice", "random-as-spice"]
     assert [line.split("|")[1].strip() for line in alone.stdout.splitlines() if line.startswith("| ")][2:7] == cells
     assert len(results(tmp_path / "alone")["cells/all-0"]["ids"]) == 57
+    assert "random-as-spice" in (tmp_path / "alone" / "cost.svg").read_text(encoding="utf-8")
 
     process = subprocess.Popen(
         [sys.executable, "-m", "spice_select", *command(study, chat_pool, heldout, tmp_path / "killed")],

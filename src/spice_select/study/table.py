@@ -138,9 +138,9 @@ def markdown(table: Sequence[CellLine], baseline: str, remarks: Sequence[str]) -
         rows[-1] += [f"{one or ''}" for one in (line.proportional, line.proportional_difference)]
     text = piped(rows) if table else []
     text += [
-        "\nMean over seeds ± half a 95 % interval (Student's t), each for itself; differences are paired by seed,",
-        "lower is better. p: two-sided paired t-test, adjusted by Holm's method for all that are tested in its column,",
-        "which random at equal tokens is not; * p below 0.05.",
+        "\nMean over seeds ± half a 95 % interval (Student's t, not adjusted); differences are paired by seed,",
+        "lower is better. p: two-sided paired t-test, adjusted by Holm's method for all tested cells of the column,",
+        "which are all but random at equal tokens; * p below 0.05.",
     ]
     return "".join(f"{part}\n" for part in [*text, *remarks])
 
