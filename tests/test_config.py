@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from spice_select.config import RunConfig, resolve
 from spice_select.config_file import dump_yaml, load_yaml
+from spice_select.constants import CONSTANTS, listed
 from spice_select.errors import ConfigError
 from spice_select.information import Scale as InformationScale
-from spice_select.option_values import IMPLIED, Scale
+from spice_select.option_values import IMPLIED, Method, Scale
 from spice_select.prepared import merged_config
 
 
@@ -97,6 +98,43 @@ def test_what_a_method_implies_counts_where_nothing_is_given():
     assert (own.features, own.warmup_steps, own.pool_size) == ("gradients", 100, "all")
     assert merged_config(less, {"method": "spice"}).features == "gradients"
     assert merged_config(less, {"budget": "5"}).features == "preconditioned"
+
+
+def test_constants_are_those_of_the_method():
+    """Given ones over the file's over the paper's, one by one; those of a file go with its method."""
+    target = {"target": "task.jsonl"}
+    assert resolve({}, {"method": "tsds", **target}).constants == {"alpha": 0.5, "C": 5.0, "sigma": 0.75}
+    file = {"method": "tsds", "constants": {"C": 2, "sigma": 0}, **target}
+    config = resolve(file, {"constants": {"sigma": "0.5"}})
+    assert config.constants == {"alpha": 0.5, "C": 2.0, "sigma": 0.5}
+    assert merged_config(config, {"budget": "5"}).constants == config.constants
+    assert merged_config(config, {"constants": {"C": 5}}).constants == {"alpha": 0.5, "C": 5.0, "sigma": 0.5}
+    assert resolve(file, {"method": "rds"}).constants == merged_config(config, {"method": "rds"}).constants == {}
+    assert RunConfig().constants == {} and "constants" not in RunConfig(seed=1).model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("method", "constants", "message"),
+    [
+        ("tsds", {"gamma": 1}, "tsds has no constant 'gamma'; its constants: alpha 0.5, C 5, sigma 0.75"),
+        ("tsds", {"alpha": 2}, "constant alpha of tsds: .* less than or equal to 1 .got 2.; its constants: alpha 0.5,"),
+        ("tsds", {"sigma": True}, ".*must be a number"),
+        ("tsds", {"C": "much"}, ".*valid number"),
+        ("tsds", {"C": float("nan")}, ".*finite number"),
+        ("tsds", [1], "constants: "),
+        ("random", {"sigma": 1}, "constants: random has none; leave them out"),
+    ],
+)
+def test_an_impossible_constant_ends_in_a_line_that_lists_the_methods(method, constants, message):
+    with pytest.raises(ConfigError, match=rf"run\.yaml: {message}") as error:
+        resolve({"method": method, "constants": constants, "target": "t" if method == "tsds" else []}, {}, "run.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_every_constant_has_a_name_once_and_a_default_within_its_limits():
+    for method, schema in CONSTANTS.items():
+        assert method in typing.get_args(Method) and schema.model_validate(schema().model_dump()) == schema()
+        assert f"{method}: {listed(method)}" in RunConfig.model_fields["constants"].description
 
 
 def test_the_paper_preset_is_the_literal_formula():

@@ -6,9 +6,11 @@ from typing import Any, cast
 
 from pydantic import field_validator, model_validator
 
+from spice_select import constants
 from spice_select.amounts import parse_budget, parse_quota, parse_target
 from spice_select.errors import ConfigError
 from spice_select.option_values import (
+    AMONG_ALL,
     FROM_STORE,
     GREEDY,
     OF_GRADIENTS,
@@ -30,6 +32,9 @@ class RunConfig(RunOptions):
             return values
         given = cast(dict[str, Any], values)
         refuse_unknown(RunConfig, given, "RunConfig")
+        own, method = given.get("constants", {}), str(given.get("method", RunConfig.model_fields["method"].default))
+        if isinstance(own, dict) and (found := constants.resolved(method, cast(dict[Any, Any], own))):
+            given = {**given, "constants": found}
         return {**implied(given), **given}
 
     @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
@@ -71,7 +76,12 @@ class RunConfig(RunOptions):
                 everything and not (stored or ranked),
                 f"pool_size all goes with {', '.join(FROM_STORE)}, {others}; for {self.method} give a number of rows",
             ),
-            (aimed and not everything, f"{self.method} chooses among all rows; leave pool_size out, or give all"),
+            (
+                self.method in AMONG_ALL and not everything,
+                f"{self.method} chooses among all rows; leave pool_size out, or give all",
+            ),
+            (self.judge and self.method != "selectit", f"judge goes with selectit, not with {self.method}"),
+            (len({self.model, *self.judge}) <= len(self.judge), "judge: name each model once, and not that of --model"),
             (
                 aimed and not self.target,
                 f"{self.method} needs a target: name examples of what to become good at (--target)",
@@ -174,7 +184,19 @@ class RunConfig(RunOptions):
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
     """Merge preset < file, and over both the given options with a preset of theirs, and validate.
 
-    What method and features imply comes below all of these. Raises as `validated`.
+    What method and features imply comes below all of these. Constants are merged one by one; those of the file go with
+    its method. Raises as `validated`.
     """
     presets = (implied(values, "preset") for values in (file_values, given))
-    return validated(RunConfig, {**next(presets), **file_values, **next(presets), **given}, origin)
+    merged = {**next(presets), **file_values, **next(presets), **given, **_constants(file_values, given)}
+    return validated(RunConfig, merged, origin)
+
+
+def _constants(file_values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What becomes of constants: those of the file are under the given ones, and go where another method is given."""
+    method = file_values.get("method")
+    kept = method is None or given.get("method", method) == method
+    of_file, own = file_values.get("constants"), given.get("constants")
+    if kept and isinstance(of_file, dict) and isinstance(own, dict):
+        return {"constants": {**cast(dict[Any, Any], of_file), **cast(dict[Any, Any], own)}}
+    return {} if kept or own is not None else {"constants": {}}

@@ -3,17 +3,22 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random", "less", "rds", "tsds"]
+Method = Literal[
+    "spice", "fisher", "norm", "dpp", "cosine", "ifd", "selectit", "fishersft", "longest", "random",
+    "less", "rds", "tsds",
+]  # fmt: skip
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
 """Methods that maximise information step by step; only these can stop early."""
 TARGETED: tuple[Method, ...] = ("less", "rds", "tsds")
 """Methods that need a target and choose among all rows of a store."""
 FROM_STORE: tuple[Method, ...] = (*GREEDY, *TARGETED)
 """Methods that can choose among all rows of a store."""
-WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
+WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "selectit", "fishersft", "longest", "random")
 """Methods that rank all rows of the pool at once."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
+AMONG_ALL: tuple[Method, ...] = (*TARGETED, "selectit", "fishersft")
+"""Methods that do not work in candidate pools, and refuse a number of rows for one."""
 Features = Literal["gradients", "preconditioned", "states"]
 Scale = Literal["auto", "none", "sqrt-length", "geometric", "unit"]
 TargetRule = Literal["variance", "information"]
@@ -25,6 +30,8 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 
 IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
     "method": {
+        "selectit": {"pool_size": "all"},
+        "fishersft": {"pool_size": "all"},
         "less": {"features": "preconditioned", "pool_size": "all"},
         "rds": {"features": "states", "pool_size": "all"},
         "tsds": {"features": "states", "pool_size": "all"},

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.config import RunConfig, resolve
 from spice_select.file_options import FileOptions
-from spice_select.option_values import EMBEDDED_MODEL, implied
+from spice_select.option_values import EMBEDDED_MODEL, WITHOUT_GRADIENTS, implied
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.pool.problems import one_line
 from spice_select.pool.sources import options_meant
@@ -25,7 +25,7 @@ from spice_select.proxy.lora import Proxy, attach_lora
 class Prepared:
     """A pool that was read, and the model for its gradients; `about` describes the model for the manifest.
 
-    `targets` are the pools of what rows are chosen for, one for each target of `config`.
+    `targets` are the pools of what rows are chosen for, one for each target of `config`; `judges` are further models.
     """
 
     config: RunConfig
@@ -35,6 +35,7 @@ class Prepared:
     source: loading.ModelSource
     device: torch.device
     targets: list[Pool] = field(default_factory=list[Pool])
+    judges: list[loading.ModelSource] = field(default_factory=list[loading.ModelSource])
 
     @property
     def hub_name(self) -> str:
@@ -42,11 +43,11 @@ class Prepared:
         return HUB_NAME if self.config.model == EMBEDDED_MODEL else self.config.model
 
     def proxy(self, progress: Progress) -> Proxy:
-        """Load the model and attach seeded adapters; none where rows are compared by states."""
+        """Load the model and attach seeded adapters; none where no gradient is computed."""
         config = self.config
         progress.note(f"loading {config.model}")
         model = loading.load_model(self.source, config.dtype, self.device)
-        if config.features == "states":
+        if config.features == "states" or config.method in WITHOUT_GRADIENTS:
             return Proxy(model, {})
         proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed, config.last_blocks)
         self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.layers))
@@ -62,13 +63,16 @@ def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfi
         meant = implied(own, "method", "features").items() if options.keys() & {"method", "features"} else ()
         kept = {key: value for key, value in own.items() if (key, value) not in meant}
         merged = resolve(kept, options, "options") if options else config
-    found: dict[str, str] = {}
-    path = Path(merged.model).expanduser()
-    if merged.model != EMBEDDED_MODEL and path.is_dir():
-        found["model"] = str(path.resolve())
+    found: dict[str, Any] = {"model": _full_path(merged.model), "judge": [_full_path(name) for name in merged.judge]}
+    found = {key: value for key, value in found.items() if value != getattr(merged, key)}
     if merged.chat_template is not None and (file := Path(merged.chat_template).expanduser()).is_file():
         found["chat_template"] = str(file.resolve())
     return merged.model_copy(update=found) if found else merged
+
+
+def _full_path(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model != EMBEDDED_MODEL and path.is_dir() else model
 
 
 def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:
@@ -82,10 +86,18 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, per_file)
     pool = read_pool(inputs, tokenizer, options, progress.note)
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device)})
-    about = {"name": config.model, "fingerprint": loading.model_fingerprint(source), "device": device.type}
+    about: dict[str, Any] = {
+        "name": config.model,
+        "fingerprint": loading.model_fingerprint(source),
+        "device": device.type,
+    }
     if source.chat_template is not None:
         about["chat_template"] = f"sha256:{hashlib.sha256(source.chat_template.encode()).hexdigest()}"
-    return Prepared(config, pool, tokenizer, about, source, device, targets)
+    own = {"revision": None, "chat_template": None}
+    judges = [loading.model_source(config.model_copy(update={"model": name, **own})) for name in config.judge]
+    if judges:
+        about["judges"] = [{"name": judge.name, "fingerprint": loading.model_fingerprint(judge)} for judge in judges]
+    return Prepared(config, pool, tokenizer, about, source, device, targets, judges)
 
 
 def _read_targets(config: RunConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> list[Pool]:

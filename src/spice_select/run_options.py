@@ -1,14 +1,17 @@
 """The options of a run, each with its limits and its help: the fields of `config.RunConfig`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
+from spice_select import constants
 from spice_select.amounts import read_share, read_targets
 from spice_select.file_options import FileOptions
 from spice_select.option_values import EMBEDDED_MODEL, AlphaMode, Dtype, Features, Method, Scale, TargetRule
 
 Share = Annotated[str, BeforeValidator(read_share)]
+Names = Annotated[list[str], BeforeValidator(lambda value: [str(value)] if isinstance(value, str | Path) else value)]
 
 
 class RunOptions(BaseModel):
@@ -20,14 +23,19 @@ class RunOptions(BaseModel):
     budget: str = Field(
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. Trained tokens ('20000tok', "
-        "'2Mtok') with ifd, longest and random (the nearest number of rows) and with --pool-size all (an upper limit; "
-        "spice and fisher compare scores per token). Excluded rows do not count.",
+        "'2Mtok') with ifd, selectit, fishersft, longest and random (the nearest number of rows) and otherwise with "
+        "--pool-size all (an upper limit; spice and fisher compare scores per token). Excluded rows do not count.",
     )
     method: Method = Field(
         "spice",
         description="spice; fisher (penalty 0); the baselines norm (largest gradients), dpp (diverse directions), "
-        "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), longest (responses), random; "
-        "with --target, among all rows: less (most along it), rds (its rows take turns), tsds (optimal transport).",
+        "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), selectit (ratings by models), "
+        "fishersft (hidden states that span most), longest (responses), random; with --target, among all rows: less "
+        "(most along it), rds (its rows take turns), tsds (optimal transport).",
+    )
+    constants: dict[str, int | float] = Field({}, description=constants.help_text())
+    judge: Names = Field(
+        [], description="For selectit: a further model that rates rows; the larger a model, the more it counts."
     )
     balance: Literal["source"] | None = Field(
         None,

@@ -203,6 +203,20 @@ def test_a_seed_of_a_pick_draws_anew(folder):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_a_constant_of_a_method_decides_the_choice_and_its_identity(folder, tmp_path):
+    arguments = ["pick", folder / "states", "--target", folder / "aim", "--method", "tsds", "--budget", 20]
+    given = [*arguments, "--constant", "sigma=0", "--constant", "alpha=0.9", "--output", tmp_path / "chosen"]
+    done = spice(*given)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "chosen" / "manifest.json").read_text())
+    assert manifest["config"]["constants"] == {"alpha": 0.9, "C": 5.0, "sigma": 0.0}
+    usual, own = ({"target": str(folder / "aim"), "method": "tsds", "budget": 20, **more}
+                  for more in ({}, {"constants": {"alpha": 0.9, "sigma": 0}}))  # fmt: skip
+    assert ids(pick(folder / "states", **own)) != ids(pick(folder / "states", **usual))
+    refused = spice(*arguments, "--constant", "sigma", "--output", tmp_path / "none")
+    assert refused.returncode == 2 and "--constant sigma: write it as NAME=VALUE, e.g. sigma=0.5." in refused.stderr
+
+
 def test_a_store_of_another_kind_is_not_completed(folder, tiny_model):
     with pytest.raises(OutputError, match="features"):
         compute_gradients(folder / "pool.jsonl", model=tiny_model, output=folder / "states", **FAST)

@@ -132,6 +132,15 @@ def test_skipping_rows_is_a_pool_without_them(method, pool, good_rows, bad_model
     assert skipped.summary.not_finite == len(BAD) and without.summary.not_finite == 0
 
 
+@pytest.mark.parametrize(("method", "noun"), [("selectit", "rating"), ("fishersft", "state")])
+def test_a_rating_or_state_that_is_not_finite_stops_or_leaves_the_row_out(method, noun, pool, good_rows, bad_model):
+    options = {"model": bad_model, "method": method, "budget": "6"}
+    with pytest.raises(ModelError, match=rf"row 4 \(id 'row-3'\): its {noun} is not finite(.|\n)*skip"):
+        select(pool, **options)
+    skipped = select(pool, on_bad_gradient="skip", **options)
+    assert ids(skipped) == ids(select(good_rows, **options)) and skipped.summary.not_finite == len(BAD)
+
+
 @pytest.mark.parametrize("method", ["spice", "fisher", "norm", "dpp", "cosine"])
 def test_a_marked_gram_matrix_is_that_without_its_marked_rows(method):
     """Picks and every number, whatever stands in the marked rows; fewer rows than the quota are all picked."""

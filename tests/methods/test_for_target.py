@@ -119,15 +119,16 @@ def test_probabilities_are_those_of_the_definition(seed, count, sigma) -> None:
     distances = np.array([[np.linalg.norm(oracle.unit(vectors)[row] - u) for row in own]
                           for u, own in zip(oracle.unit(targets), near, strict=True)])  # fmt: skip
     densities = np.array([[rho[row] for row in own] for own in near])
-    _, plan = oracle.transport(distances, densities, tsds.ALPHA, tsds.C)
+    _, plan = oracle.transport(distances, densities, 0.3, 2.0)
     expected = np.zeros(70)
     for own, shares in zip(near, plan, strict=True):
         np.add.at(expected, own, shares)
-    problem = aim(vectors, [targets], RowLimit(7))
+    constants = {"alpha": 0.3, "C": 2.0, "sigma": sigma}
+    problem = aim(vectors, [targets], RowLimit(7), constants=constants)
     with pytest.MonkeyPatch.context() as patch:
         for first in (1, 64):
             patch.setattr(tsds, "_FIRST", first)
-            found = tsds.probabilities(problem, torch.cat(problem.directions), sigma)
+            found = tsds.probabilities(problem, torch.cat(problem.directions))
             np.testing.assert_allclose(found.numpy(), expected, atol=1e-8)
 
 

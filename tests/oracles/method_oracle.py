@@ -120,3 +120,38 @@ def transport(distances: np.ndarray, densities: np.ndarray, alpha: float, scale:
     found = linprog(price, A_ub=below, b_ub=np.zeros(size), A_eq=spent, b_eq=np.full(rows, 1 / rows))
     assert found.success, found.message
     return float(found.fun), found.x[:-1].reshape(rows, width)
+
+
+def selectit_token(probabilities: Sequence[float]) -> float:
+    """Base score times the mean of |P'(base) - P'(s)| over the other four."""
+    shares = [p / sum(probabilities) for p in probabilities]
+    base = shares.index(max(shares))
+    return (base + 1) * sum(abs(shares[base] - share) for share in shares) / 4
+
+
+def selectit_sentence(scores: Sequence[float], a: float) -> float:
+    """Mean over prompts, less where they disagree."""
+    mean = sum(scores) / len(scores)
+    return mean / (1 + a * math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores)))
+
+
+def selectit(probabilities: np.ndarray, parameters: Sequence[int], a: float) -> list[float]:
+    """From probabilities [models, n, K, 5] to the weighted mean over models, [n]."""
+    return [
+        sum(
+            count / sum(parameters) * selectit_sentence([selectit_token(p) for p in of_model[row]], a)
+            for count, of_model in zip(parameters, probabilities, strict=True)
+        )
+        for row in range(probabilities.shape[1])
+    ]
+
+
+def fishersft(blocks: Sequence[np.ndarray], count: int) -> list[int]:
+    """Add the row with which log det(I + sum of all X'X) is the largest, computed anew for each."""
+    picks: list[int] = []
+    while len(picks) < count:
+        rest = [row for row in range(len(blocks)) if row not in picks]
+        sums = [np.eye(blocks[0].shape[1]) + sum(blocks[i].T @ blocks[i] for i in [*picks, row]) for row in rest]
+        volumes = [float(np.linalg.slogdet(total)[1]) for total in sums]
+        picks.append(next(row for row, v in zip(rest, volumes, strict=True) if v >= max(volumes) - 1e-8))
+    return picks

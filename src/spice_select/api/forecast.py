@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -34,7 +34,7 @@ from spice_select.proxy.lora import Proxy, merge
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.kinds import kind_of
 from spice_select.schedule.pools import cut_cycles, cut_pools
-from spice_select.schedule.ranking import two_losses
+from spice_select.schedule.ranking import passes_over_rows
 from spice_select.store.layout import shard_rows
 from spice_select.training.callback import Steps
 from spice_select.training.data import Data
@@ -46,6 +46,8 @@ TIMED = 3
 
 MEMORY_REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
 STATE_BYTES = 3 * 4  # of a trained parameter: the float32 value and AdamW's two moments
+
+Text = TypeVar("Text")
 
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """A container's own memory limit, by either version of Linux control groups."""
@@ -95,9 +97,10 @@ def forecast(
     with explain_out_of_memory(MEMORY_REMEDY):
         proxy = _merged_proxy(prepared, reporter)
         if config.method in WITHOUT_GRADIENTS:
-            rows = range(len(prepared.pool.examples))
-            per_token, tokens, memory = _measure(prepared, proxy, [rows], lambda members: two_losses(members, proxy))
-            return _forecast(prepared, {"losses": per_token * tokens}, memory, disk)
+            passes = passes_over_rows(prepared, proxy, reporter)
+            rows = range(len(passes.rows))
+            per_token, tokens, memory = _measure(passes.rows, passes.lengths, proxy, [rows], passes.run)
+            return _forecast(prepared, {passes.stage: passes.times * per_token * tokens}, memory, disk)
         if config.pool_size == "all":
             return _forecast_store(prepared, proxy, disk, warm_up=True)
         return _forecast_candidate_pools(prepared, proxy, disk, budget)
@@ -165,7 +168,8 @@ def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: boo
     def project(members: Sequence[Example]) -> None:
         compute(members, [range(len(members))])
 
-    per_token, tokens, memory = _measure(prepared, proxy, shards, project)
+    rows = prepared.pool.examples
+    per_token, tokens, memory = _measure(rows, rows.tokens.tolist(), proxy, shards, project)
     warm_up = warm_up and config.features != "states"
     trained = config.warmup_steps * config.update_batch_size * prepared.pool.total_tokens / count if warm_up else 0.0
     target = _target_size(prepared)
@@ -189,7 +193,8 @@ def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budge
     def multiply(members: Sequence[Example]) -> None:
         pool_gram(proxy.model, proxy.layers, members, [range(len(members))], 0, HeldGradients())
 
-    per_token, tokens, memory = _measure(prepared, proxy, [pool.rows for pool in used], multiply)
+    members_of = [pool.rows for pool in used]
+    per_token, tokens, memory = _measure(prepared.pool.examples, lengths.tolist(), proxy, members_of, multiply)
     room, dtype = int(config.gradient_memory * GIB), proxy.model.dtype
     target = _target_size(prepared)
     held = rows_held(proxy.batches(lengths[used[0].rows].tolist())) + target.rows
@@ -216,15 +221,18 @@ def _target_size(prepared: Prepared) -> _Size:
 
 
 def _measure(
-    prepared: Prepared, proxy: Proxy, groups: Iterable[Sequence[int]], run: Callable[[Sequence[Example]], object]
+    examples: Sequence[Text],
+    lengths: Sequence[int],
+    proxy: Proxy,
+    groups: Iterable[Sequence[int]],
+    run: Callable[[Sequence[Text]], object],
 ) -> tuple[float, int, int]:
-    """Time `run` on a few of the batches of the `groups` of rows.
+    """Time `run` on a few of the batches of the `groups` of rows, `examples` of `lengths` tokens.
 
     Returns:
         Seconds of `run` per padded token, padded tokens of all batches, and peak memory in bytes.
 
     """
-    examples, lengths = prepared.pool.examples, prepared.pool.examples.tokens.tolist()
     cuts = [(rows, proxy.batches([lengths[row] for row in rows])) for rows in groups]
     batches = [[rows[place] for place in batch] for rows, cut in cuts for batch in cut]
     sizes = [len(batch) * max(lengths[row] for row in batch) for batch in batches]

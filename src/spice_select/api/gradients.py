@@ -22,7 +22,7 @@ from spice_select.store.reading import GradientStore
 from spice_select.store.writing import check_place
 
 PICK_OPTIONS = (
-    "budget", "method", "preset", "quota", "given", "exclude", "target", "target_rule", "target_share",
+    "budget", "method", "constants", "preset", "quota", "given", "exclude", "target", "target_rule", "target_share",
     "stop_coverage", "keep_target_rows", "penalty", "stop_ratio", "scale", "rank", "alpha",
     "alpha_mode", "seed", "device", "parquet",
 )  # fmt: skip

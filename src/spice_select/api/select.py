@@ -33,6 +33,7 @@ from spice_select.schedule.checkpoint import TARGET, TEXTS, Checkpoint
 from spice_select.schedule.choose import choose
 from spice_select.schedule.extraction import open_given
 from spice_select.schedule.identity import run_identity, store_identity
+from spice_select.schedule.rating import raters
 from spice_select.stopwatch import Stopwatch
 from spice_select.store.reading import GradientStore
 
@@ -115,7 +116,7 @@ def _select(
 def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | None]:
     """Report the pool; return the rows to keep at most, and the store of given rows, if any.
 
-    Raises `ConfigError` where budget, quota, excluded ids or given rows do not fit the pool.
+    Raises `ConfigError` where budget, quota, excluded ids or given rows do not fit the pool, and as `Rater`.
     """
     config, pool = prepared.config, prepared.pool
     budget, given = config.budget_rows(len(pool.examples), pool.trained_tokens), None
@@ -123,6 +124,8 @@ def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | N
         lines = pool.listing().lines
         budget = limit_of(config, lines_at(lines, without_excluded(config, lines, NoProgress()))).most
         given = open_given(config, store_identity(prepared), "the pool", prepared.device)
+    if config.method == "selectit":
+        raters(prepared)  # before time is spent on the model
     tokens = config.budget_tokens
     purpose = f"keeping {budget:,}" if tokens is None else f"keeping about {tokens:,} trained tokens"
     report_pool(pool, config, purpose, progress)

@@ -15,7 +15,7 @@ Sections = Mapping[str, tuple[str, ...]]
 """Names of options by the heading under which the help lists them."""
 
 SECTIONS: Sections = {
-    "What to choose": ("budget", "method", "balance", "features", "preset"),
+    "What to choose": ("budget", "method", "balance", "constants", "judge", "features", "preset"),
     "For what": ("target", "target_rule", "target_share", "stop_coverage", "keep_target_rows"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
     "The schedule": ("pool_size", "update_every", "seed"),
@@ -31,6 +31,8 @@ REPEATED = {
     "format": ("--format", "[FILE=]NAME", " Of one input: pool.json=alpaca."),
     "columns": ("--column", "[FILE:]FIELD=COLUMN", " Of one input: pool.json:prompt=question."),
     "quota": ("--quota", "SOURCE=SHARE", ""),
+    "constants": ("--constant", "NAME=VALUE", ""),
+    "judge": ("--judge", "MODEL", ""),
     "target": ("--target", "FILE[=SHARE]", ""),
 }
 """Fields whose option may be given several times: that option, how it is written, what else its help says."""
@@ -73,26 +75,29 @@ def config_options(*names: str, schema: type[BaseModel] = RunConfig) -> Callable
 
 
 def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what the user wrote; `--quota` becomes a mapping, and `--format` and `--column` what `RunConfig` has.
+    """Keep what the user wrote; quotas and constants become mappings, `--format` and `--column` as in `RunConfig`.
 
     Raises `ConfigError` if one of these cannot be read, or says the same thing twice.
     """
     given = {key: value for key, value in values.items() if value is not None and value != ()}
     if "quota" in given:
-        given["quota"] = _quota(given["quota"])
+        given["quota"] = _mapping("--quota", "SOURCE=SHARE, e.g. gsm8k=20%", given["quota"])
+    if "constants" in given:
+        given["constants"] = _mapping("--constant", "NAME=VALUE, e.g. sigma=0.5", given["constants"])
     return given | _reading(given.pop("format", ()), given.pop("columns", ()))
 
 
-def _quota(texts: Sequence[str]) -> dict[str, str]:
-    quota: dict[str, str] = {}
+def _mapping(option: str, form: str, texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for text in texts:
-        source, _, share = text.rpartition("=")
-        if not (source and share):
-            raise ConfigError(f"--quota {text}: write it as SOURCE=SHARE, e.g. gsm8k=20%.")
-        if source in quota:
-            raise ConfigError("--quota: a name was given twice; give each once (a quota with two ends: 10%..30%).")
-        quota[source] = share
-    return quota
+        name, _, value = text.rpartition("=")
+        if not (name and value):
+            raise ConfigError(f"{option} {text}: write it as {form}.")
+        if name in found:
+            ends = " (a quota with two ends: 10%..30%)" * (option == "--quota")
+            raise ConfigError(f"{option}: a name was given twice; give each once{ends}.")
+        found[name] = value
+    return found
 
 
 def _reading(formats: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:

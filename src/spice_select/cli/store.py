@@ -8,6 +8,7 @@ import click
 from spice_select.cli.options import SECTIONS, Sections, config_options, dry_run_option, given_options, sectioned
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
+from spice_select.constants import help_text
 from spice_select.distributed.launch import is_main_process
 from spice_select.option_values import FROM_STORE
 
@@ -24,7 +25,7 @@ Examples:
   spice-select pick store --budget 10% --output chosen
 """
 PICK: Sections = {
-    "What to choose": ("budget", "method", "preset", "quota", "given", "exclude"),
+    "What to choose": ("budget", "method", "constants", "preset", "quota", "given", "exclude"),
     "For what": SECTIONS["For what"],
     "The score": SECTIONS["The score"],
     "Machine": ("seed", "device", "parquet"),
@@ -101,6 +102,9 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     help="spice; fisher (penalty 0); with --target the baselines less (rows most along it), rds (its rows take turns), "
     "tsds (optimal transport).  [spice]",
 )  # fmt: skip
+@click.option(
+    "--constant", "constants", multiple=True, metavar="NAME=VALUE", help=f"{help_text(FROM_STORE)} Repeatable."
+)
 @click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
 @config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], "device", "parquet")
 @click.option(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from spice_select.information import largest_norms
-from spice_select.methods import cosine, dpp, ifd, less, rds, tsds
+from spice_select.methods import cosine, dpp, fishersft, ifd, less, rds, selectit, tsds
 from spice_select.methods.facts import RowFacts, longest, shuffled, take_tokens
 from spice_select.methods.nearest import Aim
 
@@ -24,8 +24,10 @@ GRADIENT_METHODS: dict[str, Callable[[Tensor, int], list[int]]] = {
 }
 """Name -> (Gram matrix, number of picks) -> places in the pool, first pick first."""
 
-ORDERS: dict[str, Callable[[RowFacts], list[int]]] = {"random": shuffled, "longest": longest, "ifd": ifd.order}
-"""Name -> facts of all rows -> all row numbers, best first."""
+ORDERS: dict[str, Callable[[RowFacts], list[int]]] = {
+    "random": shuffled, "longest": longest, "ifd": ifd.order, "selectit": selectit.order, "fishersft": fishersft.order,
+}  # fmt: skip
+"""Name -> facts of all rows -> row numbers, best first: all, or as many as are enough."""
 
 FOR_TARGET: dict[str, Callable[[Aim], list[int]]] = {"less": less.pick, "rds": rds.pick, "tsds": tsds.pick}
 """Name -> rows, targets and a limit -> the rows picked, first pick first."""

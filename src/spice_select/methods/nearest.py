@@ -4,8 +4,8 @@ Contract: rows are read in blocks; a few values are held for each taker and each
 The same rows by any number of processes: scores are rounded to 2^-30, and the lower of equal ones wins.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -39,6 +39,7 @@ class Aim:
         targets: of each target its rows, [t, d].
         limit: on the rows picked.
         seed: of the run, for methods that draw.
+        constants: of the method, where they differ from its defaults.
         ranks: the processes that share the rows.
         on_pick: receives the number of picks made.
         note: receives what the user should know of the choice.
@@ -49,6 +50,7 @@ class Aim:
     targets: Sequence[Tensor]
     limit: Limit
     seed: int = 0
+    constants: Mapping[str, float] = field(default_factory=dict[str, float])
     ranks: Ranks = ALONE
     on_pick: Callable[[int], None] = _nothing
     note: Callable[[str], None] = _nothing

@@ -18,12 +18,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from spice_select.constants import Tsds
 from spice_select.information import PartOfFeatures
 from spice_select.information.features import own_blocks
 from spice_select.methods.nearest import HELD, Aim, best_rows, cosines, take_turns
 
-ALPHA, C, SIGMA = 0.5, 5.0, 0.75
-"""The weight of distance against concentration, the scale of distances, and the width of the kernel of density."""
 REACH, CROWD = 5000, 1000
 """The most neighbours of a target row, and the most rows that count in the density at one."""
 
@@ -62,9 +61,9 @@ def pick(aim: Aim) -> list[int]:
     return take_turns(aim, rankings)
 
 
-def probabilities(aim: Aim, targets: Tensor, sigma: float = SIGMA) -> Tensor:
+def probabilities(aim: Aim, targets: Tensor) -> Tensor:
     """The probability of each row, [n] with sum 1, for unit target rows [M, d]."""
-    count = aim.features.rows
+    count, constants = aim.features.rows, Tsds.model_validate(aim.constants)
     rows, near = best_rows(aim, lambda block: cosines(block, targets), max(1, min(REACH, count // 10)))
     distances, fetched = (2.0 - 2.0 * near).sqrt().cpu(), _distinct(rows)
     densities = torch.full((count,), math.nan, dtype=torch.float64, device=rows.device)
@@ -73,9 +72,9 @@ def probabilities(aim: Aim, targets: Tensor, sigma: float = SIGMA) -> Tensor:
     while plan is None:
         reached = _distinct(rows[:, :depth])
         new = reached[densities[reached].isnan()]
-        densities[new] = aim.ranks.broadcast(density(aim, fetched, new, sigma), 0)  # all must go equally deep
+        densities[new] = aim.ranks.broadcast(density(aim, fetched, new, constants.sigma), 0)  # all must go equally deep
         weights = (1.0 / densities[rows[:, :depth]]).cpu()
-        plan = spread(distances, weights)
+        plan = spread(distances, weights, constants.alpha, constants.C)
         depth *= 4
     shares = torch.zeros(count, dtype=torch.float64)
     places = rows.cpu()
@@ -117,7 +116,7 @@ def _largest(values: Tensor, count: int) -> Tensor:
     return values.topk(min(count, len(values)), dim=0).values if len(values) > count else values
 
 
-def spread(distances: Tensor, weights: Tensor, alpha: float = ALPHA, scale: float = C) -> Spread | None:
+def spread(distances: Tensor, weights: Tensor, alpha: float, scale: float) -> Spread | None:
     """The optimal spread over neighbours at `distances` [M, K], nearest first, with weights w = 1 / rho [M, k].
 
     None where the weights of more than k < K neighbours are needed.

@@ -38,7 +38,7 @@ def choose(
     config, examples = prepared.config, prepared.pool.examples
     if config.method in WITHOUT_GRADIENTS:
         with watch.time("selection"):
-            return choose_by_rank(examples, config, proxy, checkpoint, progress)
+            return choose_by_rank(prepared, proxy, checkpoint, progress)
     assert proxy is not None
     if config.pool_size != "all":
         rows = [example for target in prepared.targets for example in target.examples]

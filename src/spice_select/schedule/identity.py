@@ -43,6 +43,8 @@ def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     if prepared.targets:
         decisive["target"] = [parse_target(place)[1] for place in config.target]  # where they lie is no matter
         decisive["target_data"] = [file.sha256 for target in prepared.targets for file in target.files]
+    if "judges" in prepared.about:
+        decisive["judge_weights"] = [judge["fingerprint"] for judge in prepared.about["judges"]]
     return {**decisive, "data": _digests(prepared), **_environment(prepared)}
 
 

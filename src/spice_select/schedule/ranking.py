@@ -1,9 +1,10 @@
 """The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +12,23 @@ import torch
 
 from spice_select.choices import BadRow, PoolRecord
 from spice_select.config import RunConfig
-from spice_select.gradients.finite import LOSS
+from spice_select.constants import SelectIt
+from spice_select.gradients.finite import LOSS, problem
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.gradients.memory import explain_out_of_memory
+from spice_select.gradients.states import state_width
 from spice_select.methods import ORDERS, RowFacts, take_tokens
+from spice_select.methods.selectit import PROMPTS
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
+from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
+from spice_select.schedule.rating import RATING, raters, ratings, score_probabilities
+from spice_select.schedule.token_states import TokenStates, predicting_states
 
 OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
@@ -29,7 +36,7 @@ OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a low
 class ResponseAlone:
     """An example without its prompt; its first token has nothing before it and is no target."""
 
-    def __init__(self, example: Example) -> None:
+    def __init__(self, example: TokenRow) -> None:
         self.input_ids: npt.NDArray[np.int32] = example.input_ids[example.trained]
         self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
 
@@ -48,46 +55,102 @@ class Losses:
 
 
 def choose_by_rank(
-    examples: Rows[Example], config: RunConfig, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
+    prepared: Prepared, proxy: Proxy | None, checkpoint: Checkpoint, progress: Progress
 ) -> list[PoolRecord]:
-    """Rank `examples` by `config.method` and take its budget of rows, or the prefix nearest to a budget in tokens.
+    """Rank the pool by the configured method and take its budget of rows, or the prefix nearest to a budget in tokens.
 
-    Only ifd needs `proxy`, as loaded. Returns a single record: all rows are one pool. Raises `ModelError` where a loss
-    is not finite and `config` says to stop there, or where no row can be used.
+    `proxy` is the model as loaded, None for a method without one. Returns a single record: all rows are one pool.
+    Raises `ModelError` where what is computed of a row is not finite and the options say to stop there, or where no
+    row can be used.
     """
-    losses, bad = None, list[BadRow]()
+    config, examples = prepared.config, prepared.pool.examples
+    sources = [example.line.source for example in examples] if config.balance else []
+    facts, bad = RowFacts(examples.trained_tokens.tolist(), config.seed, sources=sources), list[BadRow]()
     if proxy is not None:
         sized = with_token_budget(proxy, config, examples, checkpoint.directory)
-        losses = response_and_prompt_losses(examples, sized, progress)
-        bad = bad_losses(examples, losses)
+        facts, bad = _MEASURED[config.method](prepared, sized, facts, progress)
         stop_or_report(bad, config, progress)
     unusable = {row.row for row in bad}
     rows = [row for row in range(len(examples)) if row not in unusable]
     place = {row: number for number, row in enumerate(rows)}
-    picks = [place[row] for row in ranked(examples, config, losses)]
+    picks = [place[row] for row in ranked(config, facts, unusable, progress)]
     record = PoolRecord(0, rows, picks, len(picks), False, 0.0, None, bad)
     refuse_empty_choice([record])
     checkpoint.save_record(record)
     return [record]
 
 
+def ranked(config: RunConfig, facts: RowFacts, unusable: Container[int], progress: Progress) -> list[int]:
+    """The picks of a method without gradients, best first, without the `unusable` rows."""
+    lengths, tokens = facts.trained_tokens, config.budget_tokens
+    most = config.budget_rows(len(lengths), sum(lengths))
+
+    def are_enough(picks: Sequence[int]) -> bool:
+        return len(picks) >= most if tokens is None else sum(lengths[row] for row in picks) >= tokens
+
+    def on_pick(_: int) -> None:
+        progress.advance(1, 1)
+
+    if facts.states:
+        progress.begin("choosing", most, most)
+    wanted = replace(facts, are_enough=are_enough, on_pick=on_pick)
+    order = [row for row in ORDERS[config.method](wanted) if row not in unusable]
+    return order[:most] if tokens is None or not order else take_tokens(order, lengths, tokens)
+
+
+def _by_losses(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
+    examples = prepared.pool.examples
+    losses = response_and_prompt_losses(examples, proxy, progress)
+    return replace(facts, conditioned=losses.conditioned, direct=losses.direct), bad_losses(examples, losses)
+
+
+def _by_ratings(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
+    scores = ratings(prepared, proxy, progress)
+    bad = [bad_row(prepared.pool.examples[row], RATING) for row, score in enumerate(scores) if math.isnan(score)]
+    return replace(facts, scores=scores), bad
+
+
+def _by_states(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
+    states = TokenStates(prepared.pool.examples, proxy, progress)
+    bad = [bad_row(prepared.pool.examples[row], problem(math.inf, "state")) for row in sorted(states.not_finite)]
+    return replace(facts, states=states), bad
+
+
+_MEASURED = {"ifd": _by_losses, "selectit": _by_ratings, "fishersft": _by_states}
+"""Method -> what the model says of all rows, added to facts of them, and the rows of which that is not finite."""
+
+
+class Passes(NamedTuple):
+    """Passes of the model that a ranking takes: `run` on batches of `rows`, so many `times`."""
+
+    stage: str
+    rows: Sequence[TokenRow]
+    lengths: list[int]  # tokens of each row
+    run: Callable[[Sequence[TokenRow]], object]
+    times: int = 1
+
+
+def passes_over_rows(prepared: Prepared, proxy: Proxy, progress: Progress) -> Passes:
+    """The passes of the configured method, to be timed; what else it needs time for is reported."""
+    config, examples, model = prepared.config, prepared.pool.examples, proxy.model
+    lengths = cast("list[int]", examples.tokens.tolist())
+    if config.method == "ifd":
+        return Passes("losses", examples, lengths, partial(two_losses, proxy=proxy))
+    if config.method == "fishersft":
+        size = prepared.pool.trained_tokens * state_width(model) * model.dtype.itemsize
+        progress.note(f"not timed: the choice after the pass; {size / 1e6:,.1f} MB are in a temporary file meanwhile")
+        return Passes("states", examples, lengths, partial(predicting_states, model))
+    rater, prompts = raters(prepared)[0], SelectIt.model_validate(config.constants).K
+    if prepared.judges:
+        names = ", ".join(judge.name for judge in prepared.judges)
+        progress.note(f"not timed: {prompts} passes over all rows by each judge ({names})")
+    texts, run = rater.texts(PROMPTS[0], examples), partial(score_probabilities, model, scores=rater.scores)
+    return Passes("ratings", texts, [len(text.input_ids) for text in texts], run, prompts)
+
+
 def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
     """Rows whose losses are not finite."""
     return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
-
-
-def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) -> list[int]:
-    """The picks of a method without gradients, best first; rows whose loss is not finite are left out."""
-    lengths: list[int] = examples.trained_tokens.tolist()
-    known = losses or Losses([], [])
-    bad = known.bad()
-    sources = [example.line.source for example in examples] if config.balance else []
-    facts = RowFacts(lengths, config.seed, known.conditioned, known.direct, sources=sources)
-    ordered = ORDERS[config.method](facts)
-    order = [row for row in ordered if row not in bad]
-    if config.budget_tokens is None or not order:
-        return order[: config.budget_rows(len(examples), sum(lengths))]
-    return take_tokens(order, lengths, config.budget_tokens)
 
 
 def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress) -> Losses:
@@ -104,7 +167,7 @@ def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progre
     return losses
 
 
-def two_losses(rows: Sequence[Example], proxy: Proxy) -> list[tuple[float, float]]:
+def two_losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[tuple[float, float]]:
     """Mean NLL of each response after its prompt, and alone: NaN for one of one token, infinite if not finite."""
     responses = [ResponseAlone(row) for row in rows]
     after_prompt, alone = _losses(rows, proxy), _losses(responses, proxy)

@@ -113,7 +113,8 @@ def _order(pool: "ScaledPool", counts: Sequence[int], limit: Limit, config: RunC
         return []
     rows, whole = torch.split(pool.targeted.target.rows, [*counts]), pool.targeted.uncut
     aim = Aim(
-        whole.features, rows, limit, config.seed, whole.ranks, lambda _: progress.advance(1, 1), progress.note
+        whole.features, rows, limit, config.seed, config.constants, whole.ranks,
+        lambda _: progress.advance(1, 1), progress.note,
     )  # fmt: skip
     return FOR_TARGET[config.method](aim)
 

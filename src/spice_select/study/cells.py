@@ -26,9 +26,9 @@ ALL_ROWS = {"method": "random", "budget": "100%"}
 SCORE_KEYS = {"penalty", "scale", "rank", "alpha", "alpha_mode"}
 _TARGET_KEYS = {"target_rule", "target_share", "stop_coverage", "keep_target_rows"}
 _PROXY_KEYS = {"features", "layers", "learning_rate", "warmup_steps", "dim"}
-_SCHEDULE_KEYS = {"method", "balance", "stop_ratio", "preset", "pool_size", "update_every", "budget"}
+_SCHEDULE_KEYS = {"method", "balance", "constants", "stop_ratio", "preset", "pool_size", "update_every", "budget"}
 CELL_KEYS = SCORE_KEYS | _TARGET_KEYS | _PROXY_KEYS | _SCHEDULE_KEYS
-_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "balance", "budget"})
+_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "balance", "constants", "budget"})
 IGNORED_KEYS = {
     "fisher": {"penalty"}, **dict.fromkeys((*GRADIENT_METHODS, *TARGETED), SCORE_KEYS), **_WITHOUT,
 }  # fmt: skip
