@@ -95,6 +95,7 @@ class RunConfig(RunOptions):
                 (getattr(self, key) and not (everything and stored), f"{key} goes with pool_size all and {names}")
                 for key, names in (("quota", all_stored), ("exclude", all_stored), ("given", both))
             ),
+            (self.balance and self.method != "random", f"balance goes with method random, not with {self.method}"),
             (self.given and aimed, f"given goes with the methods {both}, not with {self.method}"),
             (self.target and not stored, f"target goes with the methods {all_stored}, not with {self.method}"),
             *(

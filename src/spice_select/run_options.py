@@ -37,6 +37,10 @@ class RunOptions(BaseModel):
     judge: Names = Field(
         [], description="For selectit: a further model that rates rows; the larger a model, the more it counts."
     )
+    balance: Literal["source"] | None = Field(
+        None,
+        description="source: with random, sources take turns; one without rows left leaves its share to others.",
+    )
     features: Features = Field(
         "gradients",
         description="By what rows are compared: gradients; preconditioned, as AdamW would step by them (LESS); or "

@@ -94,6 +94,20 @@ def test_random_depends_on_the_seed_alone() -> None:
     assert counts.max() < 145
 
 
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(0, 5), st.data())
+def test_balanced_random_gives_each_source_the_same_or_all_it_has(sources, seed, data) -> None:
+    """Of any prefix, no source has a row less than another unless it has no more; each draws in random's order."""
+    lengths = [1] * len(sources)
+    plain, order = (ORDERS["random"](RowFacts(lengths, seed, sources=of)) for of in ((), sources))
+    picks = order[: data.draw(st.integers(1, len(sources)))]
+    counts = {source: sum(sources[row] == source for row in picks) for source in set(sources)}
+    assert all(
+        counts[source] in (sources.count(source), max(counts.values()) - 1, max(counts.values())) for source in counts
+    )
+    for source in set(sources):
+        assert [row for row in order if sources[row] == source] == [row for row in plain if sources[row] == source]
+
+
 def test_ifd_prefers_hard_rows_whose_prompt_still_helps() -> None:
     """Highest below 1 first; then those from 1 on, whose prompt is no help; then those without a value."""
     conditioned = [0.9, 0.5, 1.5, 1.0, 0.7, 0.2]

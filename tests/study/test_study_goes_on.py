@@ -78,6 +78,32 @@ def test_a_cell_whose_options_change_is_made_anew_and_so_is_what_follows_it(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("tuned/*/heldout.json")} == before
 
 
+def test_a_study_of_an_earlier_version_goes_on(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """One that has seconds where others have costs: nothing is made again, and what was not measured stays empty."""
+    cells = {**RANDOM, "spice": {"scale": "unit"}}
+    study = study_of(tiny_model, chat_pool, heldout, cells=cells)
+    run_study(study, tmp_path, NoProgress())
+    assert sorted(json.loads((tmp_path / "study.json").read_text())) == [
+        "budget", "columns", "dtype", "format", "format_version", "gradient_seeds", "heldout", "max_length", "model",
+        "pool", "recipe", "rows_per_source", "target_rows", "targets", "weights",
+    ]  # fmt: skip
+    for path in [*tmp_path.glob("*.cost.json"), *tmp_path.glob("cells/*/cost.json")]:
+        path.rename(path.with_name(path.name.replace("cost.json", "seconds.json"))).write_text("2.5")
+    (tmp_path / "lines.json").unlink()
+    made = [path for path in tmp_path.rglob("*.json") if ".claims" not in path.parts]
+    before = {path: path.stat().st_mtime_ns for path in made}
+    more = study.model_copy(update={"cells": {**cells, "sqrt": {"scale": "sqrt-length"}}})
+    text = run_study(more, tmp_path, NoProgress())
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    table = json.loads((tmp_path / "lines.json").read_text())["cost"]
+    for line in table[:2]:
+        assert line["choice"] == {"seconds": 2.5, **dict.fromkeys(["forward", "backward", "memory", "gpu_memory"])}
+    assert table[2]["choice"]["seconds"] > 2.5 and table[2]["choice"]["backward"] is None
+    assert "| spice | 2.5 |  |  |  |" in text
+    next(tmp_path.glob("cells/spice-*/seconds.json")).unlink()
+    assert "| spice |  |  |  |  |" in run_study(more, tmp_path, NoProgress())
+
+
 def test_a_damaged_record_is_named(tiny_model, chat_pool, heldout, tmp_path) -> None:
     """The record of a cell, and the file of losses."""
     study = study_of(tiny_model, chat_pool, heldout)

@@ -15,9 +15,11 @@ from oracles.forked import spice
 from oracles.runs import byte_tokenizer, chat_rows, write_jsonl
 from spice_select import select
 from spice_select.errors import ConfigError
+from spice_select.option_values import TARGETED, Method
 from spice_select.pool.examples import read_pool
 from spice_select.progress import NoProgress
-from spice_select.study.config import StudyConfig, load_study
+from spice_select.study.config import StudyConfig, load_preset, load_study
+from spice_select.study.presets import preset_text
 from spice_select.study.run import run_study
 
 pytest.importorskip("trl")
@@ -25,7 +27,7 @@ pytest.importorskip("matplotlib")
 
 RECIPE = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
 STUDIES = Path(__file__).resolve().parents[2] / "benchmarks" / "study"
-CELLS = {"random": {"method": "random"}, "spice": {"scale": "unit"}}
+CELLS = {"random": {"method": "random"}, "spice": {"scale": "unit"}, "all": {"full": True}}
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +55,22 @@ def results(directory: Path) -> dict[str, dict]:
     return {name.rpartition("-")[0] if name.startswith("cells") else name: content for name, content in found.items()}
 
 
+def outcome(directory: Path) -> tuple[dict, str]:
+    """The tables without what cells cost, which no two runs share."""
+    found = json.loads((directory / "lines.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert [line["cell"] for line in found.pop("cost")] == [line["cell"] for line in found["cells"][1:]]
+    return found, (directory / "table.md").read_text(encoding="utf-8").partition("Cost:")[0]
+
+
 def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool, heldout, tmp_path) -> None:
     """A study killed after its first cell and run again ends in the files of an undisturbed one; nothing is redone."""
-    study = write_study(tmp_path / "study.yaml", tiny_model)
+    study = write_study(tmp_path / "study.yaml", tiny_model, equal_tokens=True)
     alone = spice(*command(study, chat_pool, heldout, tmp_path / "alone"))
     assert alone.returncode == 0, alone.stderr
-    assert "| spice | 1 | 6 |" in alone.stdout
+    cells = ["untrained", "all", "random", "spice", "random-as-spice"]
+    assert [line.split("|")[1].strip() for line in alone.stdout.splitlines() if line.startswith("| ")][2:7] == cells
+    assert len(results(tmp_path / "alone")["cells/all-0"]["ids"]) == 57
+    assert "random-as-spice" in (tmp_path / "alone" / "cost.svg").read_text(encoding="utf-8")
 
     process = subprocess.Popen(
         [sys.executable, "-m", "spice_select", *command(study, chat_pool, heldout, tmp_path / "killed")],
@@ -75,7 +87,8 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == before
     assert results(tmp_path / "killed") == results(tmp_path / "alone")
-    for name in ("table.md", "lines.json", "loss.svg", "tokens.svg"):
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "alone")
+    for name in ("loss.svg", "tokens.svg"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
     other = write_study(tmp_path / "other.yaml", tiny_model, budget="9")
@@ -93,7 +106,7 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
         {"scale": "sqrt-length", "rank": "all"},
         {"method": "norm", "pool_size": 57},
         {"method": "dpp"},
-        {"method": "random"},
+        {"method": "random", "balance": "source"},
         {"method": "longest"},
         {"method": "ifd"},
         {"pool_size": 10, "update_every": 2, "warmup_steps": 1},
@@ -139,6 +152,21 @@ def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, c
         ({"cells": {"random": {}}, "seeds": 0}, "seeds"),
         ({"cells": {"random": {}}, "recipe": {"epoch": 1}}, "recipe.epoch"),
         ({"cells": {"random": {}}, "recipe": {"seed": 3}}, "'seed' is set by the study"),
+        (
+            {"cells": {"random": {}}, "learning_rates": [1e-3], "recipe": {"learning_rate": 1e-3}},
+            "leave one of the two",
+        ),
+        ({"cells": {"random": {}}, "learning_rates": [0]}, "learning_rates.0"),
+        ({"cells": {"random": {"target": True}}, "learning_rates": [1e-3]}, "needs a baseline without a target"),
+        ({"cells": {"random": {}, "a": {"full": True, "budget": 5}}}, "leave the other keys out"),
+        ({"cells": {"random": {}, "a": {"full": 1}}}, "full must be true"),
+        ({"cells": {"random": {}, "untrained": {}}}, "'untrained': so the model"),
+        ({"cells": {"random": {"balance": "source"}}}, "balance goes with method random, not with spice"),
+        (
+            {"cells": {"random": {"equal_tokens_to": ["a"], "method": "random"}}, "equal_tokens": True},
+            "must name a cell",
+        ),
+        ({"cells": {"random": [1]}, "equal_tokens": True}, "cells.random"),
         ({"cells": {"random": {}}, "recipe": {"max_length": 64}}, "'max_length' is set by the study"),
         ({"cells": {"random": {}, "b": {"equal_tokens_to": ["random"], "method": "random"}}}, "must name a cell"),
         ({"cells": {"random": {}, "b": {"equal_tokens_to": None, "method": "random"}}}, "must name a cell"),
@@ -197,3 +225,60 @@ def test_a_study_without_data_says_what_to_add(tiny_model, tmp_path) -> None:
     assert done.returncode == 2
     assert "names no pool" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_every_cell_gets_random_rows_at_equal_tokens() -> None:
+    """Unless it has them already, or is plain random rows itself, or all rows."""
+    cells = {"random": {"method": "random"}, "a": {}, "b": {"scale": "unit"}, "all": {"full": True}}
+    cells |= {
+        "balanced": {"method": "random", "balance": "source"},
+        "own": {"method": "random", "equal_tokens_to": "b"},
+    }
+    study = StudyConfig(cells=cells, equal_tokens=True)
+    assert [*study.cells] == ["random", "a", "random-as-a", "b", "all", "balanced", "random-as-balanced", "own"]
+    assert study.cells["random-as-a"] == {"method": "random", "equal_tokens_to": "a"}
+
+
+def test_the_learning_rate_is_the_best_one_for_the_baseline(tiny_model, chat_pool, heldout, tmp_path) -> None:
+    """Each is tried at seed 0, and the better one serves all seeds and cells."""
+    study = StudyConfig(
+        model=tiny_model, pool=[str(chat_pool)], heldout=[str(heldout)], budget="8", seeds=2,
+        recipe={"epochs": 1, "batch_size": 4}, learning_rates=[1e-9, 1e-2], cells={"random": {"method": "random"}},
+    )  # fmt: skip
+    text = run_study(study, tmp_path, NoProgress())
+    found = json.loads((tmp_path / "lines.json").read_text(encoding="utf-8"))
+    untrained, random = (line["macro"]["mean"] for line in found["cells"])
+    poor, good = found["learning_rates"]["1e-09"], found["learning_rates"]["0.01"]
+    assert poor == pytest.approx(untrained, abs=1e-4)
+    assert max(random, good) < poor - 1e-4
+    assert f"for random at seed 0, of 1e-09 ({poor:.4f}), 0.01 ({good:.4f})." in text
+    rates = {
+        path.parents[1].name: json.loads(path.read_text()) for path in tmp_path.glob("tuned/*/checkpoint/finetune.json")
+    }
+    assert sorted((name[0], record["recipe"]["learning_rate"]) for name, record in rates.items()) == [
+        ("0", 1e-9), ("0", 1e-2), ("1", 1e-2),
+    ]  # fmt: skip
+
+
+def test_the_preset_has_a_cell_of_every_method() -> None:
+    """Cells for a target are there where one is given."""
+    plain, aimed = load_preset("paper", {"seeds": 2}), load_preset("paper", {"targets": {"t": ["t.jsonl"]}})
+    assert plain.seeds == 2
+    for study, methods in ((plain, {*Method.__args__} - {*TARGETED}), (aimed, {*Method.__args__})):
+        assert {study.run_config(cell, 0).method for cell in study.cells} == methods
+    assert [*aimed.cells][: len(plain.cells)] == [*plain.cells]
+
+
+def test_a_preset_stands_in_place_of_a_file(tmp_path) -> None:
+    """One of the two is named; the preset can be printed, and then be changed."""
+    for arguments in ([], ["study.yaml", "--preset", "paper"]):
+        done = spice("study", *arguments, "--output", tmp_path / "o")
+        assert done.returncode == 2
+        assert "name either a STUDY.YAML or a --preset" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    printed = spice("study", "--print-preset", "paper")
+    assert printed.stdout == preset_text("paper")
+    (tmp_path / "study.yaml").write_text(printed.stdout)
+    assert load_study(tmp_path / "study.yaml", {"targets": {"t": "t.jsonl"}}) == load_preset(
+        "paper", {"targets": {"t": "t.jsonl"}}
+    )

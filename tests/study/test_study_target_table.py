@@ -6,8 +6,10 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from spice_select.study.table import T_975, CellResult
+from spice_select.study.cost import Cost
+from spice_select.study.table import CellResult
 from spice_select.study.target_table import (
     TargetSources,
     overall_lines,
@@ -18,6 +20,7 @@ from spice_select.study.target_table import (
 
 OF = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
 TARGETS = {"a": frozenset({"a", "not held out"}), "ab": frozenset({"a", "b"}), "all": frozenset({"a", "b", "c"})}
+BEFORE = {"a1": 3.0, "a2": 5.0, "b1": 7.0, "c1": 5.0}
 SOURCES = {name: TargetSources(OF, sources) for name, sources in TARGETS.items()}
 
 
@@ -34,7 +37,7 @@ def macro(losses: dict[str, float], target: str, *, on_target: bool) -> float | 
 def half(values: list[float]) -> float | None:
     if len(values) < 2:
         return None
-    return T_975[len(values) - 2] * math.sqrt(statistics.variance(values) / len(values))
+    return stats.t.ppf(0.975, len(values) - 1) * math.sqrt(statistics.variance(values) / len(values))
 
 
 def agrees(found, values: list[float]) -> None:
@@ -55,7 +58,9 @@ def measured(draw) -> list[CellResult]:
                 if cell == "random" or draw(st.integers(0, 4)):
                     losses = {row: draw(st.floats(0, 8)) for row in OF}
                     sources = {"a": draw(st.integers(0, 5)), "c": 2}
-                    results.append(CellResult(cell, seed, 7, draw(st.integers(1, 99)), losses, target, sources, 1.5))
+                    results.append(
+                        CellResult(cell, seed, 7, draw(st.integers(1, 99)), losses, target, sources, Cost(1.5))
+                    )
     return results
 
 
@@ -64,7 +69,9 @@ def test_the_table_of_a_target(results: list[CellResult]) -> None:
     for target, sources in SOURCES.items():
         mine = [one for one in results if one.target in (None, target)]
         base = {one.seed: one.losses for one in mine if one.cell == "random"}
-        table = target_lines(results, target, sources, "random")
+        untrained, *table = target_lines(results, target, sources, "random", BEFORE, [])
+        assert (untrained.cell, untrained.loss.mean) == ("untrained", macro(BEFORE, target, on_target=True))
+        assert (untrained.others and untrained.others.mean) == macro(BEFORE, target, on_target=False)
         assert [line.cell for line in table] == list(dict.fromkeys(one.cell for one in mine))
         for line in table:
             own = [one for one in mine if one.cell == line.cell]
@@ -103,7 +110,7 @@ def test_the_table_over_all_targets(results: list[CellResult]) -> None:
         ]
         return [values for values in every if values]
 
-    for line in overall_lines(results, SOURCES, "random", ["kind"]):
+    for line in overall_lines(results, SOURCES, "random", ["kind"], []):
         own = apart(line.cell, "random") if line.cell != "random" else []
         agrees(line.difference, [statistics.mean(values) for values in own])
         assert (line.targets, line.settings) == (len(own), sum(map(len, own)))
@@ -116,11 +123,11 @@ def test_the_words_and_columns_of_both() -> None:
     """One row of each kind, as people read it."""
     results = [
         CellResult("random", 0, 3, 9, {"a1": 3.0, "a2": 3.0, "b1": 1.0, "c1": 2.0}, None, {"a": 1, "b": 2}),
-        CellResult("for", 0, 3, 9, {"a1": 2.0, "a2": 3.0, "b1": 1.0, "c1": 3.0}, "a", {"a": 3}, 12.34),
+        CellResult("for", 0, 3, 9, {"a1": 2.0, "a2": 3.0, "b1": 1.0, "c1": 3.0}, "a", {"a": 3}, Cost(12.34)),
     ]
-    text = target_markdown("a", target_lines(results, "a", SOURCES["a"], "random"), "random", 4.0)
+    text = target_markdown("a", target_lines(results, "a", SOURCES["a"], "random", BEFORE, []), "random")
     assert text.startswith("Target a:\n\n| cell | seeds |")
     assert "| for | 1 | 3 | 9 | 3.0 | 2.5000 | -0.5000 | 2.0000 | 0.5000 | 12.3 |" in text
-    assert text.endswith("loss on the target is 4.0000.\n")
-    overall = overall_markdown(overall_lines(results, {"a": SOURCES["a"]}, "random", ["for"]), "random", ["for"])
+    assert "| untrained |  | 0 | 0 | 0.0 | 4.0000 |  | 6.0000 |  |  |" in text
+    overall = overall_markdown(overall_lines(results, {"a": SOURCES["a"]}, "random", ["for"], []), "random", ["for"])
     assert "| random |  |  |  | 0.5000 |\n| for | 1 | -0.5000 | 1 of 1 |  |" in overall

@@ -19,6 +19,7 @@ from spice_select import select
 from spice_select.errors import ConfigError, OutputError
 from spice_select.progress import NoProgress
 from spice_select.study.config import StudyConfig, load_study
+from spice_select.study.cost import Cost, cost_in
 from spice_select.study.run import run_study
 from spice_select.study.targets import TargetRows
 
@@ -77,8 +78,9 @@ def alone(tmp_path_factory, tiny_model, chat_pool, data) -> Path:
 
 
 def outcome(directory: Path) -> dict:
-    """lines.json without the seconds, which no two runs share."""
+    """lines.json without costs, which no two runs share."""
     found = json.loads((directory / "lines.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    del found["cost"]
     for table in found["targets"].values():
         for line in table:
             del line["seconds"]
@@ -93,6 +95,37 @@ def records(directory: Path, pattern: str) -> dict[str, object]:
 def ids(directory: Path, name: str) -> list[str]:
     ((_, record),) = records(directory, f"cells/{name}-*/cell.json").items()
     return record["ids"]
+
+
+def test_cells_of_states_and_of_methods_for_a_target(tiny_model, chat_pool, data, tmp_path) -> None:
+    """They pick what run picks. States cost a forward pass, gradients a backward pass too, random rows nothing."""
+    own = {
+        "less": {"method": "less", "warmup_steps": 1, "dim": 64},
+        "rds": {"method": "rds"},
+        "tsds": {"method": "tsds"},
+    }
+    own["states"] = {"features": "states"}
+    cells = {"random": {"method": "random"}, "plain": {"features": "states", "pool_size": "all"}}
+    cells |= {name: {"target": True, **options} for name, options in own.items()}
+    changes = {"seeds": 1, "recipe": {**RECIPE, "epochs": 0.1}, "against": [], "cells": cells}
+    run(tmp_path / "out", tiny_model, chat_pool, data, targets={"even": str(data / "even.jsonl")}, **changes)
+    about = {"model": tiny_model, "budget": 6}
+    mine = {"pool_size": "all", "target": str(tmp_path / "out" / "targets" / "even-0-4.jsonl")}
+    for name, options in own.items():
+        chosen = select([chat_pool], **about, **mine, **options).chosen
+        assert ids(tmp_path / "out", f"{name}@even-0") == [chat.id for chat in chosen]
+    chosen = select([chat_pool], **about, **cells["plain"]).chosen
+    assert ids(tmp_path / "out", "plain-0") == [chat.id for chat in chosen]
+
+    def cost(name: str) -> Cost:
+        (place,) = tmp_path.glob(f"out/cells/{name}-0-*")
+        return cost_in(place / "cost.json")
+
+    lengths = [line.tokens for line in select([chat_pool], model=tiny_model, method="random").pool.lines]
+    assert (cost("random").forward, cost("random").backward) == (0, 0)
+    assert sum(lengths) <= cost("plain").forward < cost("rds@even").forward < 2 * sum(lengths)
+    assert (cost("plain").backward, cost("rds@even").backward) == (0, 0)
+    assert cost("less@even").forward >= cost("less@even").backward > sum(lengths)
 
 
 @pytest.mark.parametrize("target", ["even", "both"])
@@ -126,13 +159,14 @@ def test_the_tables_say_what_the_losses_say(alone, data) -> None:
     source = {row["id"]: row["source"] for row in read_jsonl(data / "held.jsonl")}
     tuned = {path.parent.name: json.loads(path.read_text()) for path in alone.glob("tuned/*/heldout.json")}
     table = outcome(alone)["targets"]["even"]
-    assert [line["cell"] for line in table] == list(CELLS)
-    assert table[2]["picks"] == table[2]["rows"] == 6
+    assert [line["cell"] for line in table] == ["untrained", *CELLS]
+    assert table[3]["picks"] == table[3]["rows"] == 6
     means = [sum(losses[name] for name in source if source[name] == "even") / 3 for losses in tuned.values()]
-    assert min(means) <= table[0]["loss"]["mean"] <= max(means)
+    assert min(means) <= table[1]["loss"]["mean"] <= max(means)
     text = (alone / "table.md").read_text(encoding="utf-8")
     assert text.index("| random | 2 | 6 |") < text.index("Target even:") < text.index("Target both:")
     assert text.index("Target both:") < text.index("All targets:") < text.rindex("| for-target | 2 |")
+    assert text.index("All targets:") < text.index("Cost:")
     assert "even" in (alone / "targets.svg").read_text(encoding="utf-8")
 
 
@@ -172,9 +206,11 @@ def test_processes_share_the_work_and_survive_a_kill(alone, tiny_model, chat_poo
         assert records(out, pattern) == records(alone, pattern)
     later = spice(*command[3:])
     assert later.returncode == 0, later.stderr
-    assert [line.split("|")[1:9] for line in later.stdout.splitlines() if line.startswith("| for-target")] == [
-        line.split("|")[1:9] for line in text.splitlines() if line.startswith("| for-target")
-    ]
+    mine, same = (
+        [line.split("|")[1:9] for line in told.partition("Cost:")[0].splitlines() if line.startswith("| for-target")]
+        for told in (later.stdout, text)
+    )
+    assert mine == same != []
 
 
 def test_targets_of_the_command_line_replace_those_of_the_file(alone, tiny_model, chat_pool, data, tmp_path) -> None:

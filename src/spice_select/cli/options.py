@@ -15,7 +15,7 @@ Sections = Mapping[str, tuple[str, ...]]
 """Names of options by the heading under which the help lists them."""
 
 SECTIONS: Sections = {
-    "What to choose": ("budget", "method", "constants", "judge", "features", "preset"),
+    "What to choose": ("budget", "method", "balance", "constants", "judge", "features", "preset"),
     "For what": ("target", "target_rule", "target_share", "stop_coverage", "keep_target_rows"),
     "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
     "The schedule": ("pool_size", "update_every", "seed"),

@@ -7,6 +7,8 @@ import click
 from rich.console import Console
 
 from spice_select.cli.printable import printable
+from spice_select.errors import ConfigError
+from spice_select.study.presets import PRESETS, preset_text
 
 EPILOG = """\b
 study.yaml:
@@ -20,7 +22,11 @@ study.yaml:
     spice: {}                                                 the defaults of `run`
     spice-unit: {scale: unit, rank: 16}                       any option of the score and schedule of `run`
     random-tokens: {method: random, equal_tokens_to: spice}   as many trained tokens as that cell
+    balanced: {method: random, balance: source}
+    full: {full: true}                                        all rows, for as many epochs
   baseline: random
+  equal_tokens: true               adds random-as-<cell> to every cell
+  learning_rates: [2.0e-4, 1.0e-3] the recipe's is the better one for the baseline at seed 0
   skip_invalid: true               leave out unusable rows; format and columns as for `run`
   on_bad_gradient: skip            leave out rows whose loss or gradient is not finite
 
@@ -35,6 +41,8 @@ With targets, add:
     for-target: {target: true}                                chosen once for each target, among all rows
     four-rows: {target: true, target_rows: 4, target_rule: information}
     of-its-kind: {method: random, of_target_sources: true}    random rows of the target's sources: the ceiling
+
+The methods of the paper's comparison: spice-select study --preset paper --pool POOL --heldout DATA --output DIR
 
 Cells with a frozen proxy (no update within the pool) share one computation of the gradients; a cell whose proxy is
 updated makes a whole run. You can interrupt a study at any time: the same command continues it. You may run it several
@@ -54,8 +62,23 @@ def _targets(_: click.Context, option: click.Parameter, given: tuple[str, ...]) 
     return found
 
 
+def _print_preset(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        click.echo(preset_text(name), nl=False)
+        context.exit()
+
+
 @click.command("study", epilog=EPILOG)
-@click.argument("study_file", metavar="STUDY.YAML")
+@click.argument("study_file", metavar="[STUDY.YAML]", required=False)
+@click.option("--preset", type=click.Choice(PRESETS), help="A study that comes with the program instead of STUDY.YAML.")
+@click.option(
+    "--print-preset",
+    type=click.Choice(PRESETS),
+    is_eager=True,
+    expose_value=False,
+    callback=_print_preset,
+    help="Print the YAML of a preset, to start from, and stop.",
+)
 @click.option(
     "--output", required=True, metavar="DIR", help="Directory of the results; an unfinished study is continued."
 )
@@ -69,22 +92,28 @@ def _targets(_: click.Context, option: click.Parameter, given: tuple[str, ...]) 
     callback=_targets,
     help="Target instead of the YAML's. Repeatable; of one NAME, the files are mixed.",
 )
+@click.option("--model", help="Model instead of the YAML's.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Number of seeds instead of the YAML's.")
 def study_command(
-    study_file: str,
+    study_file: str | None,
+    preset: str | None,
     output: str,
     pool: tuple[str, ...],
     heldout: tuple[str, ...],
     targets: dict[str, list[str]],
+    model: str | None,
     seeds: int | None,
 ) -> None:
     """Select, fine-tune and evaluate for every cell, seed and target of STUDY.YAML; write tables and figures."""
+    if (study_file is None) == (preset is None):
+        raise ConfigError("name either a STUDY.YAML or a --preset; --print-preset paper prints one to start from.")
     from spice_select.cli.progress import progress_on
-    from spice_select.study.config import load_study
+    from spice_select.study.config import load_preset, load_study
     from spice_select.study.run import run_study
 
-    given = {"pool": list(pool), "heldout": list(heldout), "targets": targets, "seeds": seeds}
-    study = load_study(Path(study_file), {key: value for key, value in given.items() if value})
+    values = {"pool": list(pool), "heldout": list(heldout), "targets": targets, "model": model, "seeds": seeds}
+    given = {key: value for key, value in values.items() if value}
+    study = load_preset(preset, given) if preset else load_study(Path(study_file or ""), given)
     with progress_on(sys.stderr) as progress:
         table = run_study(study, Path(output), progress)
     console = Console(highlight=False)

@@ -64,7 +64,8 @@ def choose_by_rank(
     row can be used.
     """
     config, examples = prepared.config, prepared.pool.examples
-    facts, bad = RowFacts(examples.trained_tokens.tolist(), config.seed), list[BadRow]()
+    sources = [example.line.source for example in examples] if config.balance else []
+    facts, bad = RowFacts(examples.trained_tokens.tolist(), config.seed, sources=sources), list[BadRow]()
     if proxy is not None:
         sized = with_token_budget(proxy, config, examples, checkpoint.directory)
         facts, bad = _MEASURED[config.method](prepared, sized, facts, progress)

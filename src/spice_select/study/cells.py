@@ -15,14 +15,20 @@ TARGET_ROWS = "target_rows"
 """Key of the study, and of a cell: how many rows are drawn of a target."""
 OF_TARGET_SOURCES = "of_target_sources"
 """Key of a cell: random rows of the sources that a target's rows come from."""
-STUDY_KEYS = {EQUAL_TOKENS, TARGET, TARGET_ROWS, OF_TARGET_SOURCES}
+FULL = "full"
+"""Key of a cell: all usable rows of the pool. Only the fine-tuning depends on the seed."""
+STUDY_KEYS = {EQUAL_TOKENS, TARGET, TARGET_ROWS, OF_TARGET_SOURCES, FULL}
+UNTRAINED = "untrained"
+"""The line of the model before any fine-tuning, and no name of a cell."""
+ALL_ROWS = {"method": "random", "budget": "100%"}
+"""What `full` stands for."""
 
 SCORE_KEYS = {"penalty", "scale", "rank", "alpha", "alpha_mode"}
 _TARGET_KEYS = {"target_rule", "target_share", "stop_coverage", "keep_target_rows"}
 _PROXY_KEYS = {"features", "layers", "learning_rate", "warmup_steps", "dim"}
-_SCHEDULE_KEYS = {"method", "constants", "stop_ratio", "preset", "pool_size", "update_every", "budget"}
+_SCHEDULE_KEYS = {"method", "balance", "constants", "stop_ratio", "preset", "pool_size", "update_every", "budget"}
 CELL_KEYS = SCORE_KEYS | _TARGET_KEYS | _PROXY_KEYS | _SCHEDULE_KEYS
-_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "constants", "budget"})
+_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "balance", "constants", "budget"})
 IGNORED_KEYS = {
     "fisher": {"penalty"}, **dict.fromkeys((*GRADIENT_METHODS, *TARGETED), SCORE_KEYS), **_WITHOUT,
 }  # fmt: skip
@@ -38,12 +44,37 @@ def depends_on_target(name: str, cells: Cells) -> bool:
     return TARGET in cell or OF_TARGET_SOURCES in cell or (other is not None and depends_on_target(other, cells))
 
 
+def with_equal_tokens(cells: Cells) -> dict[str, Any]:
+    """The cells, each followed by random rows of as many trained tokens where none of them takes these already.
+
+    Plain random and full cells, and those that follow another, stay alone.
+    """
+    found, followed = dict[str, Any](), followers(cells)
+    for name, cell in cells.items():
+        found[name] = cell
+        alone = {EQUAL_TOKENS, FULL} & cell.keys() or (cell.get("method") == "random" and cell.keys() <= {*ALL_ROWS})
+        if not alone and name not in followed:
+            found[f"random-as-{name}"] = {"method": "random", EQUAL_TOKENS: name}
+    return found
+
+
+def followers(cells: Cells) -> dict[str, str]:
+    """Cell -> the first one of plain random rows with as many trained tokens."""
+    plain = {name: cell for name, cell in cells.items() if set(cell) == {"method", EQUAL_TOKENS}}
+    random = [(str(cell[EQUAL_TOKENS]), name) for name, cell in plain.items() if cell["method"] == "random"]
+    return dict(reversed(random))
+
+
 def check_keys(name: str, cells: Cells, most_target_rows: int) -> None:
     """Raise `ValueError`, a line that names the cell, where its keys are unknown or do not go together."""
     cell = cells[name]
+    if name == UNTRAINED:
+        raise ValueError(f"cell '{name}': so the model before any fine-tuning is called; choose another name")
     if unknown := cell.keys() - CELL_KEYS - STUDY_KEYS:
         known = ", ".join(sorted(CELL_KEYS | STUDY_KEYS))
         raise ValueError(f"cell '{name}': unknown key {min(unknown)[:80]!r}; known: {known}")
+    if FULL in cell and (len(cell) > 1 or cell[FULL] is not True):
+        raise ValueError(f"cell '{name}': {FULL} must be true, and takes all rows: leave the other keys out")
     problem = _following(cell, cells) if EQUAL_TOKENS in cell else None
     if problem := problem or _of_a_target(cell, most_target_rows):
         raise ValueError(f"cell '{name}': {problem}")
@@ -74,8 +105,8 @@ def _of_a_target(cell: Mapping[str, Any], most_rows: int) -> str | None:
     for key in (TARGET, OF_TARGET_SOURCES):
         if cell.get(key, True) is not True:
             return f"{key} must be true, or be left out"
-    if OF_TARGET_SOURCES in cell and (TARGET in cell or cell.get("method") != "random"):
-        return f"{OF_TARGET_SOURCES} goes with method random, and not with {TARGET}"
+    if OF_TARGET_SOURCES in cell and (cell.keys() & {TARGET, "balance"} or cell.get("method") != "random"):
+        return f"{OF_TARGET_SOURCES} goes with method random, and not with {TARGET} or balance"
     rows = cell.get(TARGET_ROWS, most_rows)
     if TARGET_ROWS in cell and TARGET not in cell:
         return f"{TARGET_ROWS} goes with {TARGET}: true"

@@ -2,13 +2,13 @@
 
 cells/<cell>-<seed>-<digest of options>/, with @<target> after the cell's name where it is made for a target, holds
     selection/      the directory of a run; train.parquet alone where the rows come from what cells share
-    seconds.json    how long features and choice took; what cells share is counted in each
+    cost.json       what features and choice cost; what cells share is counted in each
     cell.json       a `CellChoice`; written last
 """
 
 import itertools
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.study.cells import EQUAL_TOKENS, OF_TARGET_SOURCES, TARGET, depends_on_target
 from spice_select.study.config import StudyConfig
+from spice_select.study.cost import COST, UNMEASURED, Cost, cost_in, measured
 from spice_select.study.gram import frozen_picks
 from spice_select.study.records import digest, read_json
 from spice_select.study.stores import picked_from_stores
@@ -101,10 +102,9 @@ class Choices:
         record = None if place is None else place / "cell.json"
         return read_json(record, CellChoice) if record is not None and record.exists() else None
 
-    def seconds(self, unit: Unit) -> float:
-        """Seconds that the features and the choice of a unit took."""
-        path = self._existing(unit) / "seconds.json"
-        return read_json(path, float) if path.exists() else 0.0
+    def cost(self, unit: Unit) -> Cost:
+        """What the features and the choice of a unit cost."""
+        return cost_in(self._existing(unit) / COST)
 
     def selection(self, unit: Unit) -> Path:
         """The directory that holds the rows of a unit whose choice is made, for `finetune`."""
@@ -129,9 +129,9 @@ class Choices:
                     return None
                 if not record.exists():
                     self.progress.note(f"{unit}: choosing rows")
-                    rows, seconds = self._rows(unit, tokens, place / "selection")
+                    rows, cost = self._rows(unit, tokens, place / "selection")
                     chosen = [self.prepared.pool.examples[row] for row in rows]
-                    write_json(place / "seconds.json", seconds)
+                    write_json(place / COST, asdict(cost))
                     trained = sum(row.trained_tokens for row in chosen)
                     write_json(record, asdict(CellChoice(options, [row.id for row in chosen], trained)))
         return read_json(record, CellChoice)
@@ -145,13 +145,15 @@ class Choices:
         other = self.config.cells[unit.cell][EQUAL_TOKENS]
         return Unit(other, unit.target if depends_on_target(other, self.config.cells) else None, unit.seed)
 
-    def _rows(self, unit: Unit, tokens: int | None, selection: Path) -> tuple[list[int], float]:
-        """Places of the chosen rows in the pool, in its order, and seconds; `selection` then holds them as chats."""
+    def _rows(self, unit: Unit, tokens: int | None, selection: Path) -> tuple[list[int], Cost]:
+        """Places of the chosen rows in the pool, in its order, and the cost; `selection` then holds them as chats."""
         config, options = self.config.run_config(unit.cell, unit.seed, tokens), self.config.cells[unit.cell]
         proxy_seed = unit.seed % self.config.gradient_seeds
         if OF_TARGET_SOURCES in options:
             assert unit.target is not None
-            picked = (random_of_sources(self.prepared.pool, config, self.targets[unit.target].sources), 0.0)
+            with measured() as spent:
+                rows = random_of_sources(self.prepared.pool, config, self.targets[unit.target].sources)
+                picked = (rows, spent())
         elif config.method in WITHOUT_GRADIENTS:
             return self._whole_run(config, selection)
         elif config.pool_size == "all":
@@ -166,12 +168,16 @@ class Choices:
         write_training_table(selection / TRAIN_FILE, [self.prepared.pool.examples[row] for row in picked[0]])
         return picked
 
-    def _whole_run(self, config: RunConfig, selection: Path) -> tuple[list[int], float]:
+    def _whole_run(self, config: RunConfig, selection: Path) -> tuple[list[int], Cost]:
+        begun = selection.exists()  # by a process that was killed: what it spent is not known
         try:
-            found = select(self.config.pool, config, output=selection, existing="resume", progress=self.progress)
+            with measured() as spent:
+                found = select(self.config.pool, config, output=selection, existing="resume", progress=self.progress)
+                cost = spent()
         except OutputError as error:
             raise OutputError(f"{error}\nOr delete {selection} and run the study again.") from error
-        return sorted(found.indices), sum(time for part, time in found.seconds.items() if part not in _NOT_COUNTED)
+        seconds = sum(time for part, time in found.seconds.items() if part not in _NOT_COUNTED)
+        return sorted(found.indices), UNMEASURED if begun else replace(cost, seconds=seconds)
 
     def _drawn(self, unit: Unit) -> list[Path]:
         """The files of the rows that a unit chooses for."""

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from spice_select.config import RunConfig, resolve
@@ -14,7 +15,17 @@ from spice_select.errors import ConfigError
 from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.pool.problems import one_line
 from spice_select.recipe import Recipe
-from spice_select.study.cells import CELL_KEYS, TARGET, check_ignored, check_keys
+from spice_select.study.cells import (
+    ALL_ROWS,
+    CELL_KEYS,
+    FULL,
+    TARGET,
+    check_ignored,
+    check_keys,
+    depends_on_target,
+    with_equal_tokens,
+)
+from spice_select.study.presets import preset_text
 
 READING_KEYS = {"format", "columns", "skip_invalid", "max_length"}
 COMMON_KEYS = READING_KEYS | {"model", "budget", "on_bad_gradient", "gradient_memory"}
@@ -45,12 +56,25 @@ class StudyConfig(BaseModel):
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row.")
     rows_per_source: int | None = Field(None, ge=1, description="Held-out rows of each source; all when not given.")
     recipe: Recipe = Field(default_factory=Recipe, description="Fine-tuning, the same for all; its seed is the run's.")
+    learning_rates: list[PositiveFloat] = Field(
+        default_factory=list[PositiveFloat],
+        description="The recipe's rate is that of these which is best for the baseline at seed 0.",
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the frozen weights when tuned.")
     rows_at_once: int = Field(4, ge=1, description="Rows on a device at once while fine-tuning.")
     gradient_memory: float = Field(4.0, gt=0, description="GiB of gradients held; less means more passes.")
     baseline: str = Field("random", description="The cell that differences are taken from.")
+    equal_tokens: bool = Field(False, description="To each cell add random rows of as many trained tokens.")
     against: list[str] = Field(default_factory=list, description="Further cells to compare with over all targets.")
     cells: dict[str, dict[str, Any]] = Field(description="Name -> options of `run`, and those of `study.cells`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_equal_tokens(cls, values: Any) -> Any:
+        content: Any = values
+        if isinstance(values, dict) and content.get("equal_tokens") is True and _is_nested(content.get("cells")):
+            return {**content, "cells": with_equal_tokens(content["cells"])}
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":
@@ -67,6 +91,10 @@ class StudyConfig(BaseModel):
             if unknown := [name for name in names if name not in self.cells]:
                 known = ", ".join(self.cells)[:300]
                 raise ValueError(f"{key} {unknown[0][:80]!r} is not among the cells: {known}")
+        if self.learning_rates and "learning_rate" in self.recipe.model_fields_set:
+            raise ValueError("learning_rates chooses the recipe's learning_rate; leave one of the two out")
+        if self.learning_rates and depends_on_target(self.baseline, self.cells):
+            raise ValueError(f"learning_rates needs a baseline without a target; '{self.baseline}' depends on one")
         if own := self.recipe.model_fields_set & {"seed", "max_length"}:
             raise ValueError(f"recipe: '{min(own)}' is set by the study (seeds, max_length); leave it out of recipe")
         return self
@@ -94,7 +122,8 @@ class StudyConfig(BaseModel):
 
         For a cell with a target, `target` stands for the drawn rows, and all rows are one pool.
         """
-        own = {key: value for key, value in self.cells[cell].items() if key in CELL_KEYS}
+        cell_keys = ALL_ROWS if FULL in self.cells[cell] else self.cells[cell]
+        own = {key: value for key, value in cell_keys.items() if key in CELL_KEYS}
         budget = {} if tokens is None else {"budget": f"{tokens}tok"}
         target = {"target": "the drawn rows", "pool_size": "all"} if TARGET in self.cells[cell] else {}
         common = self.model_dump(include=COMMON_KEYS)
@@ -115,11 +144,28 @@ def load_study(path: Path, given: Mapping[str, Any] | None = None) -> StudyConfi
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold 'key: value' lines; see spice-select study --help.")
+    return _validated({**cast("dict[Any, Any]", content), **(given or {})}, str(path))
+
+
+def load_preset(name: str, given: Mapping[str, Any]) -> StudyConfig:
+    """The study of a preset, with `given` as for `load_study`; cells that need a target only where one is given."""
+    content: dict[str, Any] = {**yaml.safe_load(preset_text(name)), **given}
+    cells = content["cells"]
+    if not given.get("targets"):
+        content["cells"] = {cell: own for cell, own in cells.items() if not depends_on_target(cell, cells)}
+    return _validated(content, f"preset {name}")
+
+
+def _validated(content: Mapping[Any, Any], origin: str) -> StudyConfig:
     try:
-        return StudyConfig.model_validate({**cast("dict[Any, Any]", content), **(given or {})})
+        return StudyConfig.model_validate(content)
     except ValidationError as error:
         reason = min(map(_reason, error.errors()), key=lambda text: "unknown key" not in text)
-        raise ConfigError(f"{path}: {reason.removesuffix('.')}.") from None
+        raise ConfigError(f"{origin}: {reason.removesuffix('.')}.") from None
+
+
+def _is_nested(cells: object) -> bool:
+    return isinstance(cells, dict) and all(isinstance(cell, dict) for cell in cast("dict[Any, Any]", cells).values())
 
 
 def _reason(error: ErrorDetails) -> str:

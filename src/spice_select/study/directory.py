@@ -47,7 +47,8 @@ def identity_of(
     )
     own = {"weights": prepared.about["fingerprint"], "pool": pool, "heldout": held}
     named = {"targets": {name: target.identity for name, target in targets.items()}}
-    return {"format_version": FORMAT_VERSION, **config.model_dump(include=DECISIVE), **own, **named}
+    decisive = config.model_dump(include=DECISIVE | ({"learning_rates"} if config.learning_rates else set()))
+    return {"format_version": FORMAT_VERSION, **decisive, **own, **named}
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""The figures of a study: held-out loss by cell, against trained tokens, and on a target against other sources."""
+"""The figures of a study: held-out loss by cell, against tokens, against cost, and on a target against others."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spice_select.files.atomic import replacing
+from spice_select.study.cost_table import CostLine
 from spice_select.study.table import CellLine
 from spice_select.study.target_table import TargetLine
 
@@ -41,6 +42,26 @@ def draw(table: Sequence[CellLine], baseline: str, directory: Path) -> None:
     _save(by_cell, directory / "loss.svg", f"Held-out macro loss by cell, lowest first: {ranks}.")
     tokens = ", ".join(f"{line.cell} {line.tokens:,.0f}" for line in reversed(ordered))
     _save(by_tokens, directory / "tokens.svg", f"Held-out macro loss against trained tokens, lowest first: {tokens}.")
+
+
+def draw_costs(table: Sequence[CellLine], costs: Sequence[CostLine], baseline: str, directory: Path) -> None:
+    """Write `cost.svg`, the loss against the break-even of each cell where that is known; lower left is better."""
+    from matplotlib.figure import Figure
+
+    known = {line.cell: line.break_even for line in costs if line.break_even}
+    shown = [line for line in table if line.cell in known]
+    if not shown:
+        return
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    plane = figure.subplots()
+    for line in shown:
+        _point(plane, known[line.cell], line.macro.mean, line.cell, baseline)
+    title = f"choice and fine-tuning take as long as fine-tuning on so many rows of {baseline}"
+    plane.set(xscale="log", xlabel=title, ylabel="held-out macro loss (nats a token)")
+    words = ", ".join(
+        f"{line.cell} {known[line.cell]:,.0f}" for line in sorted(shown, key=lambda line: line.macro.mean)
+    )
+    _save(figure, directory / "cost.svg", f"Held-out macro loss against rows of {baseline}, lowest first: {words}.")
 
 
 def draw_targets(tables: Mapping[str, Sequence[TargetLine]], baseline: str, directory: Path) -> None:

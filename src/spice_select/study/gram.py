@@ -24,14 +24,14 @@ from spice_select.schedule.identity import FEATURE_KEYS
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.proxy_training import warm_up
-from spice_select.stopwatch import Stopwatch
-from spice_select.study.records import adding_seconds, digest, seconds_of
+from spice_select.study.cost import Cost, adding_cost, cost_beside, cost_in, joined, measured
+from spice_select.study.records import digest
 
 
 def frozen_picks(
     prepared: Prepared, config: RunConfig, proxy_seed: int, directory: Path, progress: Progress
-) -> tuple[list[int], float] | None:
-    """Places of the rows that a method with gradients picks, in the pool's order, and seconds of gradients and choice.
+) -> tuple[list[int], Cost] | None:
+    """Places of the rows that a method with gradients picks, in the pool's order, and the cost of gradients and choice.
 
     None where the proxy is updated between candidate pools.
     `select` cannot make these picks: its one seed sets both the proxy and the cut into candidate pools.
@@ -43,20 +43,20 @@ def frozen_picks(
         return None
     under_proxy = replace(prepared, config=config.model_copy(update={"seed": proxy_seed}))
     gram, shared = shared_gram(under_proxy, directory, progress)
-    watch = Stopwatch()
     stop_or_report(bad_rows(examples, gram.diagonal()), config, progress)
-    with watch.time("selection"):
+    with measured() as spent:
         records = [
             pick_among_usable(pool, gram[pool.rows][:, pool.rows], [examples[row] for row in pool.rows], config, 0.0)[0]
             for pool in pools
             if pool.quota
         ]
+        cost = joined([shared, spent()])
     refuse_empty_choice(records)
-    return sorted(row for record in records for row in record.picked_rows), shared + watch.seconds["selection"]
+    return sorted(row for record in records for row in record.picked_rows), cost
 
 
-def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> tuple[Tensor, float]:
-    """Gram matrix [n, n] of unscaled gradients under `prepared`'s proxy, computed once, and how long that took.
+def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> tuple[Tensor, Cost]:
+    """Gram matrix [n, n] of unscaled gradients under `prepared`'s proxy, computed once, and what that cost.
 
     Marked as by `pool_gram`. A process that finds another at work on it waits.
     """
@@ -65,12 +65,12 @@ def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> tupl
     path = directory / f"gram-{config.seed}-{config.warmup_steps}-{digest(features)}.safetensors"
 
     def made() -> bytes:
-        with adding_seconds(path):
+        with adding_cost(path):
             return save({"gram": _computed(prepared, directory, progress)})
 
     content = make_once(path, made, lambda holder: progress.note(f"waiting for {path.name}, which {holder} makes"))
     with damage_reported(path, "Delete it and run the study again.", SafetensorError, KeyError):
-        return load(content)["gram"], seconds_of(path)
+        return load(content)["gram"], cost_in(cost_beside(path))
 
 
 def _computed(prepared: Prepared, directory: Path, progress: Progress) -> Tensor:

@@ -4,10 +4,11 @@ Then tables and figures. `directory` says what a study leaves on disk.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spice_select.errors import ConfigError
+from spice_select.evaluation.bootstrap import by_source, macro_mean
 from spice_select.evaluation.heldout import limited
 from spice_select.files.locks import claimed
 from spice_select.pool.examples import Pool, PoolOptions, read_pool
@@ -17,7 +18,7 @@ from spice_select.study.cells import depends_on_target
 from spice_select.study.choices import Choices, Unit, units_of
 from spice_select.study.config import READING_KEYS, StudyConfig
 from spice_select.study.directory import identity_of, opened_study
-from spice_select.study.outcome import write_outcome
+from spice_select.study.outcome import sources_by_id, write_outcome
 from spice_select.study.table import CellResult, overlap_remarks
 from spice_select.study.targets import TargetRows, read_targets
 from spice_select.study.tuning import Tuning
@@ -34,6 +35,7 @@ class Study:
     heldout: Pool
     targets: dict[str, TargetRows]
     progress: Progress
+    rates: dict[float, float]  # learning rate -> held-out macro loss of the baseline at seed 0, where it is chosen
 
     @property
     def choices(self) -> Choices:
@@ -66,18 +68,34 @@ class Study:
             choice = self.choices.found(unit)
             losses = None if choice is None else self.tuning.found(choice, unit.seed)
             if choice is not None and losses is not None:
-                sources, seconds = Counter(place[name] for name in choice.ids), self.choices.seconds(unit)
-                about = (unit.cell, unit.seed, len(choice.ids), choice.trained_tokens, losses)
-                found.append(CellResult(*about, unit.target, sources, seconds))
+                sources, cost = Counter(place[name] for name in choice.ids), self.choices.cost(unit)
+                about = (unit.cell, unit.seed, len(choice.ids), choice.trained_tokens, losses, unit.target, sources)
+                found.append(CellResult(*about, cost, self.tuning.seconds(choice, unit.seed)))
         return found
+
+    def with_best_rate(self) -> "Study":
+        """The study at the learning rate that is best for the baseline at seed 0, each tried unless that is done."""
+        unit, rates = Unit(self.config.baseline, None, 0), dict[float, float]()
+        for rate in self.config.learning_rates:
+            choice, tuning = self.choices.make(unit, wait=True), self._at(rate).tuning
+            assert choice is not None, "it waits for other processes"
+            self.progress.note(f"trying learning rate {rate:g} on {unit}")
+            tuning.make(unit, choice, self.choices.selection(unit), wait=True)
+            losses = tuning.found(choice, unit.seed)
+            assert losses is not None, "it is measured"
+            rates[rate] = macro_mean(by_source(losses, sources_by_id(self.heldout)))
+        return replace(self._at(min(rates, key=rates.__getitem__)), rates=rates) if rates else self
+
+    def _at(self, rate: float) -> "Study":
+        recipe = self.config.recipe.model_copy(update={"learning_rate": rate})
+        return replace(self, config=self.config.model_copy(update={"recipe": recipe}))
 
     def write_outcome(self) -> str:
         """Write tables and figures of what is finished; returns the tables."""
         untrained = self.tuning.untrained()
         with claimed(self.directory, "outcome"):
-            return write_outcome(
-                self.config, self.directory, self.prepared.pool, self.heldout, self.targets, self.results(), untrained
-            )
+            about = (self.config, self.directory, self.prepared.pool, self.heldout, self.targets)
+            return write_outcome(*about, self.results(), untrained, self.rates)
 
 
 def run_study(config: StudyConfig, directory: Path, progress: Progress) -> str:
@@ -91,7 +109,7 @@ def run_study(config: StudyConfig, directory: Path, progress: Progress) -> str:
     study = read_study(config, directory, progress)
     identity = identity_of(config, study.prepared, study.heldout, study.targets)
     with opened_study(directory, identity, progress.note):
-        left = units_of(config)
+        study, left = study.with_best_rate(), units_of(config)
         while left:
             others = [unit for unit in left if not study.finish(unit, wait=False)]
             if len(others) == len(left):
@@ -127,4 +145,4 @@ def read_study(config: StudyConfig, directory: Path, progress: Progress) -> Stud
     remarks = [remark for target in targets.values() for remark in target.remarks]
     for remark in [*heldout.remarks(reading.max_length), *overlap_remarks(pool, heldout), *remarks]:
         progress.note(remark)
-    return Study(config, directory, prepared, heldout, targets, progress)
+    return Study(config, directory, prepared, heldout, targets, progress, {})

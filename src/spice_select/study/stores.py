@@ -3,10 +3,11 @@
 stores/<digest of the options of features>/ in a study's directory holds
     pool/                               the gradient store of the pool
     <target>-<seed>-<rows>[@<part>]/    that of drawn rows of a target, by the pool's proxy
-    <one of these>.seconds.json         how long it took, added up over processes
+    <one of these>.cost.json            what it cost, added up over processes
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from spice_select.schedule.identity import FEATURE_KEYS, STATE_KEYS, as_target
 from spice_select.store.layout import MANIFEST
 from spice_select.store.reading import GradientStore
 from spice_select.study.config import COMMON_KEYS
-from spice_select.study.records import adding_seconds, digest, seconds_of
+from spice_select.study.cost import Cost, adding_cost, cost_beside, cost_in, joined, measured
+from spice_select.study.records import digest
 
 STORES = "stores"
 _NOT_TAKEN = {"target", "preset", "seed", "device"}
@@ -28,8 +30,8 @@ _NOT_TAKEN = {"target", "preset", "seed", "device"}
 def picked_from_stores(
     pool: list[str], config: RunConfig, proxy_seed: int, target_files: Sequence[Path], directory: Path,
     progress: Progress,
-) -> tuple[list[int], float]:  # fmt: skip
-    """Places of the picked rows in the pool, in its order, and seconds of features and choice, shared ones included.
+) -> tuple[list[int], Cost]:  # fmt: skip
+    """Places of the picked rows in the pool, in its order, and the cost of features and choice, shared ones included.
 
     `config` holds the options of the cell; `target_files` the rows that it chooses for, if any.
     """
@@ -47,9 +49,10 @@ def picked_from_stores(
     if targets:
         own["target"] = [str(target.path) for target in targets]
     own["seed"] = config.seed  # of draws
-    result = pick(store.path, progress=progress, **own)
-    shared = sum(seconds_of(one.path) for one in (store, *targets))
-    return sorted(result.indices), shared + result.seconds["selection"]
+    with measured() as spent:
+        result = pick(store.path, progress=progress, **own)
+        picking = replace(spent(), seconds=result.seconds["selection"])
+    return sorted(result.indices), joined([picking, *(cost_in(cost_beside(one.path)) for one in (store, *targets))])
 
 
 def _completed(
@@ -59,6 +62,6 @@ def _completed(
     if not (place / MANIFEST).exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         config = resolve({}, options, "the study")
-        with adding_seconds(place):
+        with adding_cost(place):
             compute_gradients(rows, config, output=place, proxy_of=proxy_of, progress=progress)
     return GradientStore.open(place)

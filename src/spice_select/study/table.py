@@ -1,40 +1,22 @@
-"""The table of the cells without a target, and the remarks below it: a line for each over its seeds, and the baseline.
+"""The table of the cells without a target, a line for each over its seeds, and the remarks below it."""
 
-Intervals are Student's t intervals over seeds; those of `evaluation` resample held-out rows of a single model.
-"""
-
-import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from spice_select.evaluation.bootstrap import by_source, macro_mean
 from spice_select.pool.examples import Pool
-
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Student's t at 0.975 for 1 to 30 degrees of freedom (any table); beyond, the last serves, slightly wide."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeedMean:
-    """A mean and the half width of its 95 % interval; None for a single value, whose interval is unbounded."""
-
-    mean: float
-    half: float | None
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f}" if self.half is None else f"{self.mean:.4f} ± {self.half:.4f}"
+from spice_select.study.cells import UNTRAINED
+from spice_select.study.cost import UNMEASURED, Cost
+from spice_select.study.intervals import Difference, Mean, holm, interval, paired
 
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
     """One cell at one seed; `losses` are the mean NLL of each held-out response by row id, in nats a token.
 
-    `target` is that for which the cell is made, if it depends on one; `sources` are the chosen rows by source;
-    `seconds` those of features and choice.
+    `target` is that for which the cell is made, if it depends on one; `sources` are the chosen rows by source; `cost`
+    that of features and choice; `tuning` the seconds of the fine-tuning, if they are known.
     """
 
     cell: str
@@ -44,7 +26,8 @@ class CellResult:
     losses: Mapping[str, float]
     target: str | None = None
     sources: Mapping[str, int] = field(default_factory=dict[str, int])
-    seconds: float = 0.0
+    cost: Cost = UNMEASURED
+    tuning: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +61,20 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class CellLine:
-    """One cell over its seeds. Differences are to the baseline at the same seeds; negative is better."""
+    """One cell over its seeds, or the untrained model. Differences are paired by seed; negative is better.
+
+    `at_equal_tokens` is that to the random cell which follows this one.
+    """
 
     cell: str
     seeds: int
     rows: float
     tokens: float
-    macro: SeedMean
-    difference: SeedMean | None
-    proportional: SeedMean | None
-    proportional_difference: SeedMean | None
-
-
-def interval(values: Collection[float]) -> SeedMean:
-    """Mean of at least one value, with Student's t interval."""
-    n = len(values)
-    error = statistics.stdev(values) / math.sqrt(n) if n > 1 else None
-    return SeedMean(statistics.fmean(values), None if error is None else T_975[min(n - 1, len(T_975)) - 1] * error)
-
-
-def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> SeedMean | None:
-    """Interval of the differences at the seeds that both have; None where there is none."""
-    common = sorted(values.keys() & baseline.keys())
-    return interval([values[seed] - baseline[seed] for seed in common]) if common else None
+    macro: Mean
+    difference: Difference | None
+    at_equal_tokens: Difference | None
+    proportional: Mean | None
+    proportional_difference: Difference | None
 
 
 def by_seed(
@@ -111,35 +85,62 @@ def by_seed(
     return {seed: value for seed, value in means if value is not None}
 
 
-def lines(results: Sequence[CellResult], sources: Sources, baseline: str) -> list[CellLine]:
-    """Lines in the order in which the cells first appear."""
-    table: list[CellLine] = []
-    for cell in dict.fromkeys(result.cell for result in results):
+def minus_baseline(
+    means: Mapping[str, Mapping[int, float]], baseline: str, untested: Collection[str]
+) -> dict[str, Difference | None]:
+    """Cell -> difference to the baseline, of the means by seed of each cell."""
+    theirs = means.get(baseline, {})
+    return holm({cell: paired(own, theirs) for cell, own in means.items() if cell != baseline}, untested)
+
+
+def lines(
+    results: Sequence[CellResult],
+    sources: Sources,
+    baseline: str,
+    untrained: Mapping[str, float],
+    followers: Mapping[str, str],
+) -> list[CellLine]:
+    """Lines in the order in which the cells first appear, the untrained model first; none where there is no cell.
+
+    `followers` are the random cells at equal tokens, by the cell that they follow. They are controls and not tested.
+    """
+    cells = list(dict.fromkeys(result.cell for result in results))
+    macro, proportional = (
+        {cell: by_seed(results, cell, mean) for cell in cells} for mean in (sources.macro, sources.proportional)
+    )
+    minus, shared = (minus_baseline(means, baseline, followers.values()) for means in (macro, proportional))
+    fair = holm(
+        {cell: paired(macro[cell], macro[other]) for cell, other in followers.items() if {cell, other} <= {*cells}}
+    )
+    share = sources.proportional(untrained)
+    before = (Mean(sources.macro(untrained), None), None, None, None if share is None else Mean(share, None), None)
+    table = [CellLine(UNTRAINED, 0, 0, 0, *before)] if cells else []
+    for cell in cells:
         rows, tokens = zip(*((one.rows, one.trained_tokens) for one in results if one.cell == cell), strict=True)
-        other = baseline if cell != baseline else ""
-        macro, proportional = by_seed(results, cell, sources.macro), by_seed(results, cell, sources.proportional)
+        own = proportional[cell]
         columns = (
-            interval(macro.values()),
-            paired(macro, by_seed(results, other, sources.macro)),
-            interval(proportional.values()) if proportional else None,
-            paired(proportional, by_seed(results, other, sources.proportional)),
-        )
+            interval(macro[cell].values()), minus.get(cell), fair.get(cell),
+            interval(own.values()) if own else None, shared.get(cell),
+        )  # fmt: skip
         table.append(CellLine(cell, len(rows), statistics.fmean(rows), statistics.fmean(tokens), *columns))
     return table
 
 
-def markdown(table: Sequence[CellLine], baseline: str, untrained: float, remarks: Sequence[str]) -> str:
-    """The table for people, `remarks` below it; intervals are 95 % over seeds, a star marks those that exclude zero."""
-    minus, shared = f"minus {baseline}", "in the pool's proportions"
-    titles = ["cell", "seeds", "rows", "trained tokens", "held-out macro loss", minus, shared, minus]
-    rows = [titles, ["---", *["--:"] * 7]]
+def markdown(table: Sequence[CellLine], baseline: str, remarks: Sequence[str]) -> str:
+    """The table for people, `remarks` below it."""
+    minus, fair = f"minus {baseline}", any(line.at_equal_tokens for line in table)
+    titles = ["cell", "seeds", "rows", "trained tokens", "held-out macro loss", minus]
+    titles += [*["minus random at equal tokens"] * fair, "in the pool's proportions", minus]
+    rows = [titles, ["---", *["--:"] * (len(titles) - 1)]]
     for line in table:
-        rows.append([line.cell, f"{line.seeds}", f"{line.rows:.0f}", f"{line.tokens:,.0f}", f"{line.macro}"])
-        rows[-1] += [starred(line.difference), f"{line.proportional or ''}", starred(line.proportional_difference)]
+        rows.append([line.cell, f"{line.seeds or ''}", f"{line.rows:.0f}", f"{line.tokens:,.0f}", f"{line.macro}"])
+        rows[-1] += [f"{one or ''}" for one in (line.difference, *[line.at_equal_tokens] * fair)]
+        rows[-1] += [f"{one or ''}" for one in (line.proportional, line.proportional_difference)]
     text = piped(rows) if table else []
     text += [
-        "\nMean over seeds ± half a 95 % interval (Student's t); differences are paired by seed, lower is better,",
-        f"* excludes zero. The untrained model's macro loss is {untrained:.4f}.",
+        "\nMean over seeds ± half a 95 % interval (Student's t, not adjusted); differences are paired by seed,",
+        "lower is better. p: two-sided paired t-test, adjusted by Holm's method for all tested cells of the column,",
+        "which are all but random at equal tokens; * p below 0.05.",
     ]
     return "".join(f"{part}\n" for part in [*text, *remarks])
 
@@ -159,10 +160,3 @@ def overlap_remarks(pool: Pool, heldout: Pool) -> list[str]:
 def piped(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table in Markdown."""
     return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def starred(difference: SeedMean | None) -> str:
-    """A difference with a star where its interval excludes zero; empty where there is none."""
-    if difference is None or difference.half is None or abs(difference.mean) <= difference.half:
-        return f"{difference or ''}"
-    return f"{difference} *"

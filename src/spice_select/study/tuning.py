@@ -2,13 +2,15 @@
 
 In a study's directory
     untrained.json                   loss of each held-out row by id before any fine-tuning
-    tuned/<seed>-<digest of ids>/    for all cells that choose these rows at this seed
+    tuned/<seed>-<digest of ids>/    for all cells that choose these rows at this seed; where a study chooses among
+                                     learning rates, the digest is that of ids and rate
         checkpoint/                  what `finetune` leaves
         heldout.json                 as untrained.json, after fine-tuning; written last
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spice_select.errors import OutputError
 from spice_select.evaluation.evaluate import evaluate
@@ -20,6 +22,7 @@ from spice_select.study.choices import CellChoice, Unit, waiting
 from spice_select.study.config import READING_KEYS, StudyConfig
 from spice_select.study.directory import TUNED
 from spice_select.study.records import digest, read_json
+from spice_select.training.checkpoint import RECORD
 from spice_select.training.finetune import finetune
 
 
@@ -36,6 +39,11 @@ class Tuning:
         """Losses of the model tuned on a choice, if they are on disk. Raises `OutputError` where they are damaged."""
         path = self._place(choice, seed) / "heldout.json"
         return self._read(path) if path.exists() else None
+
+    def seconds(self, choice: CellChoice, seed: int) -> float | None:
+        """How long the fine-tuning on a choice took, without loading and saving; None where its record is gone."""
+        record = self._place(choice, seed) / "checkpoint" / RECORD
+        return float(read_json(record, dict[str, Any])["seconds"]) if record.exists() else None
 
     def make(self, unit: Unit, choice: CellChoice, selection: Path, *, wait: bool) -> bool | None:
         """Fine-tune on the choice of a unit and measure, unless that is done; whether this process did it.
@@ -74,7 +82,9 @@ class Tuning:
         return self._read(path)
 
     def _place(self, choice: CellChoice, seed: int) -> Path:
-        return self.directory / TUNED / f"{seed}-{digest(choice.ids)}"
+        rate = self.config.recipe.learning_rate
+        decisive = [choice.ids, rate] if self.config.learning_rates else choice.ids
+        return self.directory / TUNED / f"{seed}-{digest(decisive)}"
 
     def _measure(self, checkpoint: str | Path, path: Path) -> None:
         done = evaluate(
