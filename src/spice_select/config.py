@@ -14,6 +14,7 @@ from spice_select.option_values import (
     GREEDY,
     OF_GRADIENTS,
     TARGETED,
+    TRAINING,
     WITHOUT_GRADIENTS,
     implied,
 )
@@ -68,6 +69,7 @@ class RunConfig(RunOptions):
     def _options_fit_the_method(self) -> "RunConfig":
         greedy, everything, tokens = self.method in GREEDY, self.pool_size == "all", self.budget_tokens is not None
         ranked, both, others = self.method in WITHOUT_GRADIENTS, " and ".join(GREEDY), ", ".join(WITHOUT_GRADIENTS)
+        trains = self.method in TRAINING
         aimed, stored, all_stored = self.method in TARGETED, self.method in FROM_STORE, ", ".join(FROM_STORE)
         conflicts = [
             (self.stop_ratio and not greedy, f"stop_ratio belongs to the methods {both}, not to {self.method}"),
@@ -75,7 +77,14 @@ class RunConfig(RunOptions):
                 everything and not (stored or ranked),
                 f"pool_size all goes with {', '.join(FROM_STORE)}, {others}; for {self.method} give a number of rows",
             ),
-            (aimed and not everything, f"{self.method} chooses among all rows; leave pool_size out, or give all"),
+            (
+                (aimed or trains) and not everything,
+                f"{self.method} chooses among all rows; leave pool_size out, or give all",
+            ),
+            (
+                trains and self.preset is None and self.warmup_steps != RunConfig.model_fields["warmup_steps"].default,
+                f"{self.method} has a warm-up of its own: leave warmup_steps out, see its constants",
+            ),
             (
                 aimed and not self.target,
                 f"{self.method} needs a target: name examples of what to become good at (--target)",

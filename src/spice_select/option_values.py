@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Method = Literal["spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random", "less", "rds", "tsds"]
+Method = Literal[
+    "spice", "fisher", "norm", "dpp", "cosine", "ifd", "longest", "random", "less", "rds", "tsds", "lead"
+]  # fmt: skip
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
 """Methods that maximise information step by step; only these can stop early."""
 TARGETED: tuple[Method, ...] = ("less", "rds", "tsds")
 """Methods that need a target and choose among all rows of a store."""
 FROM_STORE: tuple[Method, ...] = (*GREEDY, *TARGETED)
 """Methods that can choose among all rows of a store."""
-WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random")
-"""Methods that rank all rows of the pool at once."""
+TRAINING: tuple[Method, ...] = ("lead",)
+"""Methods that train the proxy in a schedule of their own while they choose among all rows."""
+WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "longest", "random", *TRAINING)
+"""Methods that need no gradient of a row; but for those that train, they rank all rows of the pool at once."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
 Features = Literal["gradients", "preconditioned", "states"]
@@ -28,6 +32,7 @@ IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
         "less": {"features": "preconditioned", "pool_size": "all"},
         "rds": {"features": "states", "pool_size": "all"},
         "tsds": {"features": "states", "pool_size": "all"},
+        "lead": {"pool_size": "all"},
     },
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.

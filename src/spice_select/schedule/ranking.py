@@ -1,9 +1,9 @@
 """The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
-from spice_select.progress import Progress
+from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
+
+T = TypeVar("T")
 
 OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
@@ -71,7 +73,7 @@ def choose_by_rank(
     return [record]
 
 
-def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
+def bad_losses(examples: Sequence[Example], losses: Losses) -> list[BadRow]:
     """Rows whose losses are not finite."""
     return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
 
@@ -90,28 +92,39 @@ def ranked(examples: Rows[Example], config: RunConfig, losses: Losses | None) ->
 
 def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress) -> Losses:
     """One forward pass over the responses after their prompts, and one over the responses alone."""
-    progress.begin("losses", len(examples), sum(len(example.input_ids) for example in examples))
-    losses = Losses([0.0] * len(examples), [0.0] * len(examples))
-    for batch in proxy.batches([len(example.input_ids) for example in examples]):
-        rows = [examples[i] for i in batch]
+    found = _in_batches(examples, proxy, lambda rows: two_losses(rows, proxy), progress)
+    return Losses([after_prompt for after_prompt, _ in found], [alone for _, alone in found])
+
+
+def conditioned_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress | None = None) -> list[float]:
+    """One forward pass over the responses after their prompts: the mean NLL of each."""
+    return _in_batches(examples, proxy, lambda rows: mean_losses(rows, proxy), progress or NoProgress())
+
+
+def _in_batches(
+    examples: Sequence[Example], proxy: Proxy, measure: Callable[[Sequence[Example]], Sequence[T]], progress: Progress
+) -> list[T]:
+    lengths = [len(example.input_ids) for example in examples]
+    progress.begin("losses", len(examples), sum(lengths))
+    found: dict[int, T] = {}
+    for batch in proxy.batches(lengths):
         with explain_out_of_memory(OUT_OF_MEMORY, "measuring losses with the proxy model"):
-            found = two_losses(rows, proxy)
-        for i, (after_prompt, alone) in zip(batch, found, strict=True):
-            losses.conditioned[i], losses.direct[i] = after_prompt, alone
-        progress.advance(len(batch), sum(len(row.input_ids) for row in rows))
-    return losses
+            found |= zip(batch, measure([examples[i] for i in batch]), strict=True)
+        progress.advance(len(batch), sum(lengths[i] for i in batch))
+    return [found[i] for i in range(len(examples))]
 
 
 def two_losses(rows: Sequence[Example], proxy: Proxy) -> list[tuple[float, float]]:
     """Mean NLL of each response after its prompt, and alone: NaN for one of one token, infinite if not finite."""
     responses = [ResponseAlone(row) for row in rows]
-    after_prompt, alone = _losses(rows, proxy), _losses(responses, proxy)
+    after_prompt, alone = mean_losses(rows, proxy), mean_losses(responses, proxy)
     return [
         (loss, math.nan if len(row.input_ids) <= 1 else direct if math.isfinite(direct) else math.inf)
         for loss, direct, row in zip(after_prompt, alone, responses, strict=True)
     ]
 
 
-def _losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[float]:
+def mean_losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[float]:
+    """Mean NLL of each row's trained tokens."""
     with torch.no_grad():
         return cast("list[float]", response_losses(proxy.model, collate(rows, proxy.device)).tolist())
