@@ -97,6 +97,8 @@ def _select(
         if opened.state == "complete":
             records = [record for _, record in sorted(checkpoint.records().items())]
         else:
+            if opened.state == "begun" and config.method in TRAINING:
+                progress.note(f"{config.method} keeps nothing before its choice is made, and starts anew")
             records = choose(prepared, budget, proxy, given, checkpoint, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
         summary = summarise(listing.lines, records)

@@ -72,6 +72,11 @@ def choose_by_lead(
     return [record]
 
 
+def warm_up_size(constants: Lead, rows: int) -> int:
+    """Rows of the warm-up on a pool of so many."""
+    return min(rows, max(FEWEST, round(constants.warmup_share * rows)))
+
+
 def _rounds(model: "_Model", budget: int, sources: Sequence[str], losses: Sequence[float], clusters: Ints) -> list[int]:
     """The picks of rounds until the budget is reached, cut to it; `losses` are those before any training."""
     config, progress, lengths = model.config, model.progress, model.examples.trained_tokens.astype(np.int64)
@@ -93,7 +98,7 @@ def _rounds(model: "_Model", budget: int, sources: Sequence[str], losses: Sequen
         if number % NOTED == 0:
             progress.note(f"round {number:,}: {len(picks):,} rows chosen")
     of_each = ", ".join(f"{found[cluster]:,}" for cluster in range(int(clusters.max()) + 1))
-    progress.note(f"{number:,} rounds trained on {uses:,} rows; picks by cluster of rising IFD: {of_each}")
+    progress.note(f"{number:,} rounds took rows {uses:,} times; picks by cluster, IFD rising: {of_each}")
     return take_tokens(picks, lengths.tolist(), config.budget_tokens) if config.budget_tokens else picks
 
 
@@ -125,10 +130,10 @@ class _Model:
 
     def warm_up(self) -> None:
         """Train on random rows, a share of the pool, in several passes."""
-        constants, usable, seed = self.constants, self.usable, self.config.seed
-        wanted = min(len(usable), max(FEWEST, round(constants.warmup_share * len(self.examples))))
+        usable, seed = self.usable, self.config.seed
+        wanted = warm_up_size(self.constants, len(usable))
         chosen = [usable[place] for place in warm_up_rows(len(usable), wanted, seed)]
-        rows = [row for number in range(constants.warmup_passes) for row in update_order(chosen, seed, number)]
+        rows = [row for number in range(self.constants.warmup_passes) for row in update_order(chosen, seed, number)]
         train(self.optimizer, [self.examples[row] for row in rows], self.config, "warm-up", self.progress)
 
     def start_anew(self) -> None:
