@@ -12,7 +12,7 @@ from oracles import lead_oracle as oracle
 from oracles.forked import spice, spice_together
 from oracles.poison import poisoned, save_poisoned_model
 from oracles.runs import chat_rows, write_jsonl
-from spice_select import select
+from spice_select import compute_gradients, pick, select
 from spice_select.config import resolve
 from spice_select.errors import ConfigError
 from spice_select.methods.ifd import difficulty
@@ -22,7 +22,8 @@ from spice_select.progress import NoProgress
 from spice_select.schedule import lead
 from spice_select.schedule.ranking import response_and_prompt_losses
 
-FAST = {"method": "lead", "lora_rank": 2, "learning_rate": 5e-3}
+QUICK = {"warmup_passes": 1}
+FAST = {"method": "lead", "lora_rank": 2, "learning_rate": 5e-3, "constants": QUICK}
 
 
 class InterruptionError(Exception):
@@ -30,7 +31,7 @@ class InterruptionError(Exception):
 
 
 class Notes(NoProgress):
-    """Keeps what is said, and what the last stage has counted; interrupts in the rounds when so many rows are picked."""
+    """Keeps what is said, and what the last stage has counted; interrupts rounds when so many rows are picked."""
 
     def __init__(self, interrupt=None):
         self.lines, self.interrupt = [], interrupt
@@ -100,30 +101,32 @@ def test_batches_do_not_change_the_choice(pool, tiny_model, reference, tokens):
 
 def test_a_smaller_budget_is_a_beginning_and_a_seed_another_choice(pool, tiny_model, reference):
     shared = {"model": tiny_model, **FAST}
+    few_clusters = {**shared, "constants": {**QUICK, "clusters": 1, "share": 1.0}}
     assert select(pool, budget="5", **shared).records[0].picks == reference.records[0].picks[:5]
     assert select(pool, budget="12", seed=1, **shared).records[0].picks != reference.records[0].picks
-    coarse = select(pool, budget="12", constants={"clusters": 1, "share": 1.0}, **shared)
+    coarse = select(pool, budget="12", **few_clusters)
     assert coarse.records[0].picks != reference.records[0].picks and len(coarse.indices) == 12
 
 
 def test_a_budget_of_all_rows_and_one_in_tokens(pool, tiny_model):
-    every, notes = select(pool, model=tiny_model, budget="100%", constants={"share": 0.5}, **FAST), Notes()
-    assert every.indices == list(range(60)) and sorted(every.records[0].picks) == every.indices
+    every = select(pool, model=tiny_model, budget="100%", **{**FAST, "constants": {**QUICK, "share": 0.5}})
+    assert sorted(every.indices) == list(range(60)) and every.records[0].picks == every.indices
+    notes = Notes()
     some = select(pool, model=tiny_model, budget="300tok", progress=notes, **FAST)
-    lengths = [line.trained_tokens for line in some.listing.lines]
+    lengths = [line.trained_tokens for line in some.pool.lines]
     assert abs(sum(lengths[row] for row in some.indices) - 300) <= max(lengths) / 2
     assert notes.stage == "rounds" and notes.wanted[1] == 300 == notes.counted[1]
     assert any("rounds took" in line for line in notes.lines)
 
 
 def test_few_rows_of_one_token_each(tiny_model, tmp_path):
-    """Fewer rows than clusters, no row with an IFD: responses of one token are cut from longer ones."""
+    """Fewer rows than clusters; then no row with an IFD: responses are cut to one token."""
     asked = [{"role": "user", "content": "a b"}]
     rows = [{"messages": [*asked, {"role": "assistant", "content": text}]} for text in "abc"]
     whole = select(write_jsonl(tmp_path / "p.jsonl", rows), model=tiny_model, budget="100%", **FAST)
-    prompt = min(line.tokens - line.trained_tokens for line in whole.listing.lines)
-    cut = select(tmp_path / "p.jsonl", model=tiny_model, budget="2", max_length=prompt + 1, **FAST)
-    assert {line.trained_tokens for line in cut.listing.lines} <= {1, 2} and len(cut.indices) == 2
+    prompt = min(line.tokens - line.trained_tokens for line in whole.pool.lines)  # a line break after the response, too
+    cut = select(tmp_path / "p.jsonl", model=tiny_model, budget="2", max_length=prompt, **FAST)
+    assert {line.trained_tokens for line in cut.pool.lines} == {1} and len(cut.indices) == 2
 
 
 def test_a_run_writes_what_others_do_and_resumes_to_the_same(pool, tiny_model, reference, tmp_path):
@@ -162,7 +165,7 @@ def test_rows_whose_loss_is_not_finite(tiny_model, tmp_path):
         row["id"] for row in select(without, model=model, budget="6", **FAST).rows
     ]
     everything = select(with_bad, model=model, budget="100%", on_bad_gradient="skip", **FAST)
-    assert everything.indices == [row for row in range(20) if row not in bad]
+    assert sorted(everything.indices) == [row for row in range(20) if row not in bad]
 
 
 def test_a_row_that_goes_bad_while_the_proxy_trains_is_not_chosen(pool, tiny_model, monkeypatch):
@@ -208,8 +211,11 @@ def test_options_that_do_not_fit(options, message):
 
 
 def test_it_is_refused_for_stores_and_in_several_processes(pool, tiny_model, tmp_path):
-    done = spice("pick", tmp_path, "--method", "lead", "--output", tmp_path / "none")
-    assert done.returncode == 2 and "for other methods use `spice-select run POOL --method ...`" in done.stderr
+    store = compute_gradients(pool, output=tmp_path / "store", model=tiny_model, features="states")
+    with pytest.raises(
+        ConfigError, match=r"^method lead: pick chooses by .*; for other methods use `spice-select run "
+    ):
+        pick(store, method="lead", budget="5")
     done = spice_together(2, "run", pool, "--method", "lead", "--model", tiny_model, "--output", tmp_path / "none")
     assert done.returncode == 2 and not (tmp_path / "none").exists()
     assert "lead trains one model while it chooses; start it in a single process." in done.stderr
