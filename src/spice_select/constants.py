@@ -33,7 +33,7 @@ class Tsds(Constants):
 class Lead(Constants):
     """Of a warm-up, and of rounds of training: see `methods.lead` and `schedule.lead`."""
 
-    warmup_share: float = Field(0.01, ge=0, le=1, description="Rows of the warm-up as a share of the pool.")
+    warmup_share: float = Field(0.01, gt=0, le=1, description="Rows of the warm-up, a share of the pool; at least 60.")
     warmup_passes: int = Field(4, ge=1, description="Passes over the rows of the warm-up.")
     clusters: int = Field(7, ge=1, description="Clusters of rows by instruction-following difficulty.")
     exploration: float = Field(0.1, gt=0, le=1, description="Share of the bandit's draws that is uniform.")

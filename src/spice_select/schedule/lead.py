@@ -98,7 +98,7 @@ def _rounds(model: "_Model", budget: int, sources: Sequence[str], losses: Sequen
         if number % NOTED == 0:
             progress.note(f"round {number:,}: {len(picks):,} rows chosen")
     of_each = ", ".join(f"{found[cluster]:,}" for cluster in range(int(clusters.max()) + 1))
-    progress.note(f"{number:,} rounds took rows {uses:,} times; picks by cluster, IFD rising: {of_each}")
+    progress.note(f"{number:,} rounds of {uses:,} rows in all; picks by cluster, IFD rising: {of_each}")
     return take_tokens(picks, lengths.tolist(), config.budget_tokens) if config.budget_tokens else picks
 
 
