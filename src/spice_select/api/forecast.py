@@ -152,7 +152,7 @@ def _sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
 
 
 def _forecast_lead(prepared: Prepared, disk: int, budget: int, progress: Progress) -> Forecast:
-    """Three forward passes, the warm-up, and rounds in which each row of the budget is taken once."""
+    """Three forward passes, the warm-up, and rounds in which each row of the budget is taken as often as it may be."""
     config, pool, constants = prepared.config, prepared.pool, Lead.model_validate(prepared.config.constants)
     proxy, rows = _sized_proxy(prepared, progress), len(pool.examples)
     optimizer = ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps)
@@ -163,15 +163,16 @@ def _forecast_lead(prepared: Prepared, disk: int, budget: int, progress: Progres
     forward, tokens, _ = measure(prepared, proxy, [range(rows)], lambda members: two_losses(members, proxy))
     per_token, _, memory = measure(prepared, proxy, [range(rows)], step)
     warm_up = warm_up_size(constants, rows) * constants.warmup_passes
-    chosen = budget if config.budget_tokens is None else rows * config.budget_tokens // pool.trained_tokens
+    wanted = budget if config.budget_tokens is None else rows * config.budget_tokens // pool.trained_tokens
     progress.note(
         f"3 forward passes over the pool, {warm_up:,} rows trained on in the warm-up, then rounds: each of about "
-        f"{chosen:,} rows is trained on and measured 1 to {constants.most_uses} times; the forecast counts one"
+        f"{wanted:,} rows is trained on and measured up to {constants.most_uses} times, as the forecast counts"
     )
+    uses = wanted * constants.most_uses
     mean = pool.total_tokens / rows
     seconds = {
-        "losses": forward * (1.5 * tokens + chosen * mean),
-        "proxy training": per_token * mean * (warm_up + chosen),
+        "losses": forward * (1.5 * tokens + uses * mean),
+        "proxy training": per_token * mean * (warm_up + uses),
     }
     return _forecast(prepared, seconds, memory, disk)
 
