@@ -15,6 +15,7 @@ from spice_select.option_values import (
     GREEDY,
     OF_GRADIENTS,
     TARGETED,
+    TRAINING,
     WITHOUT_GRADIENTS,
     implied,
 )
@@ -69,6 +70,7 @@ class RunConfig(RunOptions):
     def _options_fit_the_method(self) -> "RunConfig":
         greedy, everything, tokens = self.method in GREEDY, self.pool_size == "all", self.budget_tokens is not None
         ranked, both, others = self.method in WITHOUT_GRADIENTS, " and ".join(GREEDY), ", ".join(WITHOUT_GRADIENTS)
+        trains = self.method in TRAINING
         aimed, stored, all_stored = self.method in TARGETED, self.method in FROM_STORE, ", ".join(FROM_STORE)
         conflicts = [
             (self.stop_ratio and not greedy, f"stop_ratio belongs to the methods {both}, not to {self.method}"),
@@ -82,6 +84,10 @@ class RunConfig(RunOptions):
             ),
             (self.judge and self.method != "selectit", f"judge goes with selectit, not with {self.method}"),
             (len({self.model, *self.judge}) <= len(self.judge), "judge: name each model once, and not that of --model"),
+            (
+                trains and self.preset is None and self.warmup_steps != RunConfig.model_fields["warmup_steps"].default,
+                f"{self.method} has a warm-up of its own: leave warmup_steps out, see its constants",
+            ),
             (
                 aimed and not self.target,
                 f"{self.method} needs a target: name examples of what to become good at (--target)",

@@ -37,7 +37,18 @@ class SelectIt(Constants):
     a: float = Field(0.2, ge=0, description="Weight of the spread over rating prompts.")
 
 
-CONSTANTS: dict[str, type[Constants]] = {"tsds": Tsds, "selectit": SelectIt}
+class Lead(Constants):
+    """Of a warm-up, and of rounds of training: see `methods.lead` and `schedule.lead`."""
+
+    warmup_share: float = Field(0.01, gt=0, le=1, description="Rows of the warm-up, a share of the pool; at least 60.")
+    warmup_passes: int = Field(4, ge=1, description="Passes over the rows of the warm-up.")
+    clusters: int = Field(7, ge=1, description="Clusters of rows by instruction-following difficulty.")
+    exploration: float = Field(0.1, gt=0, le=1, description="Share of the bandit's draws that is uniform.")
+    share: float = Field(0.015, gt=0, le=1, description="Share of a source's open rows in a cluster for a round.")
+    most_uses: int = Field(4, ge=1, description="Rounds that a row is in, at most.")
+
+
+CONSTANTS: dict[str, type[Constants]] = {"tsds": Tsds, "selectit": SelectIt, "lead": Lead}
 """Name of a method -> its constants; methods that are not here have none."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Method = Literal[
-    "spice", "fisher", "norm", "dpp", "cosine", "ifd", "selectit", "fishersft", "longest", "random",
+    "spice", "fisher", "norm", "dpp", "cosine", "ifd", "selectit", "fishersft", "lead", "longest", "random",
     "less", "rds", "tsds",
 ]  # fmt: skip
 GREEDY: tuple[Method, ...] = ("spice", "fisher")
@@ -13,11 +13,13 @@ TARGETED: tuple[Method, ...] = ("less", "rds", "tsds")
 """Methods that need a target and choose among all rows of a store."""
 FROM_STORE: tuple[Method, ...] = (*GREEDY, *TARGETED)
 """Methods that can choose among all rows of a store."""
-WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "selectit", "fishersft", "longest", "random")
-"""Methods that rank all rows of the pool at once."""
+TRAINING: tuple[Method, ...] = ("lead",)
+"""Methods that train the proxy in a schedule of their own while they choose among all rows."""
+WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "selectit", "fishersft", "longest", "random", *TRAINING)
+"""Methods that need no gradient of a row; but for those that train, they rank all rows of the pool at once."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
-AMONG_ALL: tuple[Method, ...] = (*TARGETED, "selectit", "fishersft")
+AMONG_ALL: tuple[Method, ...] = (*TARGETED, *TRAINING, "selectit", "fishersft")
 """Methods that do not work in candidate pools, and refuse a number of rows for one."""
 Features = Literal["gradients", "preconditioned", "states"]
 Scale = Literal["auto", "none", "sqrt-length", "geometric", "unit"]
@@ -35,6 +37,7 @@ IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
         "less": {"features": "preconditioned", "pool_size": "all"},
         "rds": {"features": "states", "pool_size": "all"},
         "tsds": {"features": "states", "pool_size": "all"},
+        "lead": {"pool_size": "all"},
     },
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.

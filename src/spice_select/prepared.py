@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spice_select.config import RunConfig, resolve
 from spice_select.file_options import FileOptions
-from spice_select.option_values import EMBEDDED_MODEL, WITHOUT_GRADIENTS, implied
+from spice_select.option_values import EMBEDDED_MODEL, TRAINING, WITHOUT_GRADIENTS, implied
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.pool.problems import one_line
 from spice_select.pool.sources import options_meant
@@ -43,11 +43,11 @@ class Prepared:
         return HUB_NAME if self.config.model == EMBEDDED_MODEL else self.config.model
 
     def proxy(self, progress: Progress) -> Proxy:
-        """Load the model and attach seeded adapters; none where no gradient is computed."""
+        """Load the model and attach seeded adapters; none where no gradient is computed and nothing is trained."""
         config = self.config
         progress.note(f"loading {config.model}")
         model = loading.load_model(self.source, config.dtype, self.device)
-        if config.features == "states" or config.method in WITHOUT_GRADIENTS:
+        if config.features == "states" or config.method in {*WITHOUT_GRADIENTS} - {*TRAINING}:
             return Proxy(model, {})
         proxy = attach_lora(model, config.lora_rank, config.lora_alpha, config.seed, config.last_blocks)
         self.about.update(parameters=proxy.parameters, adapted_layers=len(proxy.layers))

@@ -23,15 +23,16 @@ class RunOptions(BaseModel):
     budget: str = Field(
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. Trained tokens ('20000tok', "
-        "'2Mtok') with ifd, selectit, fishersft, longest and random (the nearest number of rows) and otherwise with "
-        "--pool-size all (an upper limit; spice and fisher compare scores per token). Excluded rows do not count.",
+        "'2Mtok') with ifd, selectit, fishersft, lead, longest and random (the nearest number of rows) and otherwise "
+        "with --pool-size all (an upper limit; spice and fisher compare scores per token). Excluded rows do not count.",
     )
     method: Method = Field(
         "spice",
         description="spice; fisher (penalty 0); the baselines norm (largest gradients), dpp (diverse directions), "
         "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), selectit (ratings by models), "
-        "fishersft (hidden states that span most), longest (responses), random; with --target, among all rows: less "
-        "(most along it), rds (its rows take turns), tsds (optimal transport).",
+        "fishersft (hidden states that span most), lead (by a proxy that trains on them meanwhile), longest "
+        "(responses), random; with --target, among all rows: less (most along it), rds (its rows take turns), tsds "
+        "(optimal transport).",
     )
     constants: dict[str, int | float] = Field({}, description=constants.help_text())
     judge: Names = Field(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spice_select import Forecast
-from spice_select.api import forecast
+from spice_select.api import measuring
 
 CPU = torch.device("cpu")
 
@@ -20,11 +20,11 @@ def test_batches_from_the_largest_to_the_smallest_are_timed_after_the_largest_ha
     pool = SimpleNamespace(examples=Rows(lengths))
     seen = []
     groups = [range(start, min(start + width, len(lengths))) for start in range(0, len(lengths), width)]
-    per_token, tokens, memory = forecast._measure(SimpleNamespace(pool=pool), proxy, groups, seen.append)
+    per_token, tokens, memory = measuring.measure(SimpleNamespace(pool=pool), proxy, groups, seen.append)
     assert per_token > 0 and memory > 0 and tokens == sum(lengths)
     sizes = [rows[0] for rows in seen]
     assert sizes[0] == sizes[1] == max(lengths) and sizes[-1] == min(lengths)
-    assert len(seen) == 1 + min(forecast.TIMED, len(lengths))
+    assert len(seen) == 1 + min(measuring.TIMED, len(lengths))
 
 
 class Rows(list):
@@ -38,10 +38,10 @@ class Rows(list):
 def test_a_container_has_no_more_than_its_limit(monkeypatch, tmp_path):
     (tmp_path / "none").write_text("max\n")
     (tmp_path / "limit").write_text("123456789\n")
-    monkeypatch.setattr(forecast, "_LIMITS", [tmp_path / "none", tmp_path / "not here"])
-    assert forecast._available_memory(CPU) > 123456789
-    monkeypatch.setattr(forecast, "_LIMITS", [tmp_path / "none", tmp_path / "limit"])
-    assert forecast._available_memory(CPU) == 123456789
+    monkeypatch.setattr(measuring, "_LIMITS", [tmp_path / "none", tmp_path / "not here"])
+    assert measuring.available_memory(CPU) > 123456789
+    monkeypatch.setattr(measuring, "_LIMITS", [tmp_path / "none", tmp_path / "limit"])
+    assert measuring.available_memory(CPU) == 123456789
 
 
 @pytest.mark.parametrize(

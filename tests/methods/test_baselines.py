@@ -11,7 +11,7 @@ from oracles.information_pools import generic_pools, gram_of, pools
 from oracles.method_oracle import cosine_to_mean, greedy_dpp
 from spice_select.methods import FOR_TARGET, GRADIENT_METHODS, ORDERS, RowFacts, take_tokens
 from spice_select.methods.ifd import difficulty
-from spice_select.option_values import GREEDY, TARGETED, WITHOUT_GRADIENTS, WITHOUT_MODEL, Method
+from spice_select.option_values import GREEDY, TARGETED, TRAINING, WITHOUT_GRADIENTS, WITHOUT_MODEL, Method
 
 
 def gram(vectors: np.ndarray) -> torch.Tensor:
@@ -19,14 +19,14 @@ def gram(vectors: np.ndarray) -> torch.Tensor:
 
 
 def test_every_method_of_the_configuration_exists() -> None:
-    """The names users may give are the greedy ones and exactly those of the three registries.
+    """The names users may give are the greedy ones, those that train, and exactly those of the three registries.
 
-    A method without gradients is one that ranks all rows at once: by its place in a registry it runs as what it is.
+    Other methods without gradients rank all rows at once: by its place in a registry a method runs as what it is.
     """
-    assert set(Method.__args__) == {*GREEDY, *GRADIENT_METHODS, *ORDERS, *FOR_TARGET}
-    assert len(Method.__args__) == len(GREEDY) + len(GRADIENT_METHODS) + len(ORDERS) + len(FOR_TARGET)
+    groups = (GREEDY, TRAINING, GRADIENT_METHODS, ORDERS, FOR_TARGET)
+    assert sorted(Method.__args__) == sorted(name for group in groups for name in group)
     assert set(TARGETED) == set(FOR_TARGET)
-    assert set(WITHOUT_GRADIENTS) == set(ORDERS)
+    assert set(WITHOUT_GRADIENTS) == {*ORDERS, *TRAINING}
     assert set(WITHOUT_MODEL) <= set(WITHOUT_GRADIENTS)
 
 

@@ -5,52 +5,44 @@ grow with their padded tokens. Nothing is written.
 """
 
 import json
-import os
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 from spice_select.amounts import GIB
 from spice_select.api.gradients import prepare_store
+from spice_select.api.measuring import TIMED, available_memory, measure, peak_memory, spread
 from spice_select.api.select import plan
 from spice_select.config import RunConfig
+from spice_select.constants import Lead
 from spice_select.files.directory import PAGE_BYTES
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.gradients.preconditioned import FIRST, SECOND
-from spice_select.option_values import NOUNS, WITHOUT_GRADIENTS, WITHOUT_MODEL
+from spice_select.option_values import NOUNS, TRAINING, WITHOUT_GRADIENTS, WITHOUT_MODEL
 from spice_select.pool.examples import Example, PoolInput
 from spice_select.pool.sources import as_list
 from spice_select.prepared import Prepared, merged_config, prepare
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy, merge
+from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.kinds import kind_of
+from spice_select.schedule.lead import warm_up_size
 from spice_select.schedule.pools import cut_cycles, cut_pools
-from spice_select.schedule.ranking import passes_over_rows
+from spice_select.schedule.ranking import passes_over_rows, two_losses
 from spice_select.store.layout import shard_rows
 from spice_select.training.callback import Steps
 from spice_select.training.data import Data
 from spice_select.training.plan import BatchSplit, TrainingOptions, plan_training, read_rows
 from spice_select.training.trainer import OUT_OF_MEMORY, load_adapted, train
 
-TIMED = 3
-"""Batches, or optimizer steps, that are timed."""
-
 MEMORY_REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
 STATE_BYTES = 3 * 4  # of a trained parameter: the float32 value and AdamW's two moments
-
-Text = TypeVar("Text")
-
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""A container's own memory limit, by either version of Linux control groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +87,13 @@ def forecast(
     if config.method in WITHOUT_MODEL:
         return _forecast(prepared, {}, None, disk)
     with explain_out_of_memory(MEMORY_REMEDY):
+        if config.method in TRAINING:
+            return _forecast_lead(prepared, disk, budget, reporter)
         proxy = _merged_proxy(prepared, reporter)
         if config.method in WITHOUT_GRADIENTS:
             passes = passes_over_rows(prepared, proxy, reporter)
             rows = range(len(passes.rows))
-            per_token, tokens, memory = _measure(passes.rows, passes.lengths, proxy, [rows], passes.run)
+            per_token, tokens, memory = measure(passes.rows, passes.lengths, proxy, [rows], passes.run)
             return _forecast(prepared, {passes.stage: passes.times * per_token * tokens}, memory, disk)
         if config.pool_size == "all":
             return _forecast_store(prepared, proxy, disk, warm_up=True)
@@ -138,19 +132,51 @@ def forecast_finetune(data: Data, *, progress: Progress | None = None, **options
 
     width = plan.split.rows_at_once
     seconds_of(longest_first[:width], BatchSplit(width, 1))  # allocates memory and compiles kernels
-    sample = _spread(longest_first, TIMED * plan.recipe.batch_size)
+    sample = spread(longest_first, TIMED * plan.recipe.batch_size)
     seconds = seconds_of(sample, plan.split) * plan.recipe.epochs * rows.tokens / sum(lengths[row] for row in sample)
     parameters = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    memory = _peak_memory(plan.device) + STATE_BYTES * parameters
+    memory = peak_memory(plan.device) + STATE_BYTES * parameters
     counts, disk = (rows.rows, rows.tokens, rows.trained_tokens), 4 * parameters + 100 * len(tokenizer)
-    return Forecast(*counts, {"fine-tuning": seconds}, memory, _available_memory(plan.device), disk, OUT_OF_MEMORY)
+    return Forecast(*counts, {"fine-tuning": seconds}, memory, available_memory(plan.device), disk, OUT_OF_MEMORY)
 
 
 def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
-    proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
+    proxy = _sized_proxy(prepared, progress)
     merge(proxy)
+    return proxy
+
+
+def _sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
+    proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
     progress.note("timing a few batches; nothing is written")
     return proxy
+
+
+def _forecast_lead(prepared: Prepared, disk: int, budget: int, progress: Progress) -> Forecast:
+    """Three forward passes, the warm-up, and rounds in which each row of the budget is taken as often as it may be."""
+    config, pool, constants = prepared.config, prepared.pool, Lead.model_validate(prepared.config.constants)
+    proxy, rows = _sized_proxy(prepared, progress), len(pool.examples)
+    optimizer = ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps)
+    everything = pool.examples, pool.examples.tokens.tolist(), proxy, [range(rows)]
+
+    def step(members: Sequence[Example]) -> None:
+        optimizer.train_on(members, len(members), on_bad=lambda _: None)
+
+    forward, tokens, _ = measure(*everything, lambda members: two_losses(members, proxy))
+    per_token, _, memory = measure(*everything, step)
+    warm_up = warm_up_size(constants, rows) * constants.warmup_passes
+    wanted = budget if config.budget_tokens is None else rows * config.budget_tokens // pool.trained_tokens
+    progress.note(
+        f"3 forward passes over the pool, {warm_up:,} rows trained on in the warm-up, then rounds: each of about "
+        f"{wanted:,} rows is trained on and measured up to {constants.most_uses} times, as the forecast counts"
+    )
+    uses = wanted * constants.most_uses
+    mean = pool.total_tokens / rows
+    seconds = {
+        "losses": forward * (1.5 * tokens + uses * mean),
+        "proxy training": per_token * mean * (warm_up + uses),
+    }
+    return _forecast(prepared, seconds, memory, disk)
 
 
 def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: bool) -> Forecast:
@@ -169,7 +195,7 @@ def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: boo
         compute(members, [range(len(members))])
 
     rows = prepared.pool.examples
-    per_token, tokens, memory = _measure(rows, rows.tokens.tolist(), proxy, shards, project)
+    per_token, tokens, memory = measure(rows, rows.tokens.tolist(), proxy, shards, project)
     warm_up = warm_up and config.features != "states"
     trained = config.warmup_steps * config.update_batch_size * prepared.pool.total_tokens / count if warm_up else 0.0
     target = _target_size(prepared)
@@ -194,7 +220,7 @@ def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budge
         pool_gram(proxy.model, proxy.layers, members, [range(len(members))], 0, HeldGradients())
 
     members_of = [pool.rows for pool in used]
-    per_token, tokens, memory = _measure(prepared.pool.examples, lengths.tolist(), proxy, members_of, multiply)
+    per_token, tokens, memory = measure(prepared.pool.examples, lengths.tolist(), proxy, members_of, multiply)
     room, dtype = int(config.gradient_memory * GIB), proxy.model.dtype
     target = _target_size(prepared)
     held = rows_held(proxy.batches(lengths[used[0].rows].tolist())) + target.rows
@@ -220,52 +246,15 @@ def _target_size(prepared: Prepared) -> _Size:
     return _Size(sum(len(pool.examples) for pool in pools), sum(pool.total_tokens for pool in pools))
 
 
-def _measure(
-    examples: Sequence[Text],
-    lengths: Sequence[int],
-    proxy: Proxy,
-    groups: Iterable[Sequence[int]],
-    run: Callable[[Sequence[Text]], object],
-) -> tuple[float, int, int]:
-    """Time `run` on a few of the batches of the `groups` of rows, `examples` of `lengths` tokens.
-
-    Returns:
-        Seconds of `run` per padded token, padded tokens of all batches, and peak memory in bytes.
-
-    """
-    cuts = [(rows, proxy.batches([lengths[row] for row in rows])) for rows in groups]
-    batches = [[rows[place] for place in batch] for rows, cut in cuts for batch in cut]
-    sizes = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
-    largest_first = sorted(range(len(batches)), key=lambda i: -sizes[i])
-
-    def seconds_of(members: Iterable[int]) -> float:
-        started = time.perf_counter()
-        for i in members:
-            run([examples[row] for row in batches[i]])
-        if proxy.device.type == "cuda":
-            torch.cuda.synchronize(proxy.device)
-        return time.perf_counter() - started
-
-    seconds_of(largest_first[:1])  # allocates memory and compiles kernels
-    timed = _spread(largest_first, TIMED)
-    return seconds_of(timed) / sum(sizes[i] for i in timed), sum(sizes), _peak_memory(proxy.device)
-
-
 def _forecast(prepared: Prepared, seconds: dict[str, float], memory: int | None, disk: int) -> Forecast:
-    pool, available = prepared.pool, _available_memory(prepared.device)
+    pool, available = prepared.pool, available_memory(prepared.device)
     return Forecast(len(pool.examples), pool.total_tokens, pool.trained_tokens, seconds, memory, available, disk)
-
-
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    """At most `count` of `items` at even distances, the first and the last among them."""
-    last = len(items) - 1
-    return [items[place] for place in sorted({round(i * last / max(1, count - 1)) for i in range(count)})]
 
 
 def _text_bytes(prepared: Prepared) -> int:
     """Size of all usable rows as JSON, from some of them."""
     examples = prepared.pool.examples
-    sample = _spread(range(len(examples)), 200)
+    sample = spread(range(len(examples)), 200)
     return sum(len(json.dumps(examples[row].row.data, default=str)) for row in sample) * len(examples) // len(sample)
 
 
@@ -277,18 +266,3 @@ def _results_bytes(prepared: Prepared, budget: int) -> int:
     share = budget / len(pool.examples) if wanted is None else wanted / max(1, pool.trained_tokens)
     lines = 300 * len(pool.examples)  # of scores.parquet, and the checkpoint's record of each row
     return int((1 + 2 * share) * texts) + lines + PAGE_BYTES
-
-
-def _peak_memory(device: torch.device) -> int:
-    """The most bytes that this process, or on a GPU its tensors, have held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _available_memory(device: torch.device) -> int:
-    """The most bytes that this process can hold: what a GPU has left, else all of the machine or its container."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    limits = [int(text) for path in _LIMITS if path.exists() and (text := path.read_text().strip()).isdigit()]
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])

@@ -18,9 +18,10 @@ from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import RunConfig
 from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
+from spice_select.errors import ConfigError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
-from spice_select.option_values import FROM_STORE, WITHOUT_MODEL
+from spice_select.option_values import FROM_STORE, TRAINING, WITHOUT_MODEL
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
@@ -77,6 +78,8 @@ def _select(
     inputs: list[PoolInput], config: RunConfig, directory: Path, existing: Existing, progress: Progress, ranks: Ranks,
     *, page: bool,
 ) -> RunResult:  # fmt: skip
+    if config.method in TRAINING and ranks.size > 1:
+        raise ConfigError(f"{config.method} trains one model while it chooses; start it in a single process.")
     watch = Stopwatch()
     with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
         with watch.time("reading"):
@@ -95,6 +98,8 @@ def _select(
         if opened.state == "complete":
             records = [record for _, record in sorted(checkpoint.records().items())]
         else:
+            if opened.state == "begun" and config.method in TRAINING:
+                progress.note(f"{config.method} keeps nothing before its choice is made, and starts anew")
             records = choose(prepared, budget, proxy, given, checkpoint, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
         summary = summarise(listing.lines, records)

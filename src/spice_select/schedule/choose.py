@@ -5,7 +5,7 @@ from dataclasses import replace
 from spice_select.choices import PoolRecord
 from spice_select.files.directory import refuse_links
 from spice_select.information.ranks import Ranks
-from spice_select.option_values import WITHOUT_GRADIENTS
+from spice_select.option_values import TRAINING, WITHOUT_GRADIENTS
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
@@ -13,6 +13,7 @@ from spice_select.schedule.candidate_pools import choose_in_candidate_pools
 from spice_select.schedule.checkpoint import STORE, Checkpoint, target_stores
 from spice_select.schedule.extraction import extract_features
 from spice_select.schedule.identity import as_target
+from spice_select.schedule.lead import choose_by_lead
 from spice_select.schedule.ranking import choose_by_rank
 from spice_select.schedule.targets import target_weights
 from spice_select.schedule.whole_pool import choose_from_store
@@ -36,6 +37,9 @@ def choose(
     are in the training set already. Returns one record per pool.
     """
     config, examples = prepared.config, prepared.pool.examples
+    if config.method in TRAINING:
+        assert proxy is not None
+        return choose_by_lead(prepared, budget, proxy, checkpoint, progress, watch)
     if config.method in WITHOUT_GRADIENTS:
         with watch.time("selection"):
             return choose_by_rank(prepared, proxy, checkpoint, progress)

@@ -20,7 +20,7 @@ def warm_up(
 ) -> None:
     """Train the proxy on seeded random rows before its first pool, so that LoRA's B leaves zero."""
     rows = warm_up_rows(len(examples), config.warmup_steps * config.update_batch_size, config.seed)
-    _train(optimizer, [examples[i] for i in rows], config, "warm-up", progress, ranks)
+    train(optimizer, [examples[i] for i in rows], config, "warm-up", progress, ranks)
 
 
 def update(
@@ -34,12 +34,20 @@ def update(
 ) -> None:
     """Train the proxy on the `picks` of the cycle before `cycle`, in seeded order."""
     rows = [examples[i] for i in update_order(picks, config.seed, cycle)]
-    _train(optimizer, rows, config, f"update {cycle}", progress, ranks)
+    train(optimizer, rows, config, f"update {cycle}", progress, ranks)
 
 
-def _train(
-    optimizer: ProxyOptimizer, rows: Sequence[Example], config: RunConfig, label: str, progress: Progress, ranks: Ranks
+def train(
+    optimizer: ProxyOptimizer,
+    rows: Sequence[Example],
+    config: RunConfig,
+    label: str,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+    *,
+    quietly: bool = False,
 ) -> None:
+    """One pass over `rows` in the order given; `label` is what messages call it, `quietly` without the usual one."""
     if not rows:
         return
 
@@ -48,5 +56,7 @@ def _train(
 
     with explain_out_of_memory(TRAINING_REMEDY, "training the proxy model"):
         losses = optimizer.train_on(rows, config.update_batch_size, ranks, on_bad)
+    if quietly:
+        return
     outcome = f", loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else ": no step was possible"
     progress.note(f"{label}: proxy trained on {len(rows)} rows{outcome}")

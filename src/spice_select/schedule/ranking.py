@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,16 @@ from spice_select.gradients.states import state_width
 from spice_select.methods import ORDERS, RowFacts, take_tokens
 from spice_select.methods.selectit import PROMPTS
 from spice_select.pool.examples import Example
-from spice_select.pool.lazy_rows import Rows
 from spice_select.prepared import Prepared
-from spice_select.progress import Progress
+from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
 from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.rating import RATING, raters, ratings, score_probabilities
 from spice_select.schedule.token_states import TokenStates, predicting_states
+
+T = TypeVar("T")
 
 OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
@@ -148,35 +149,46 @@ def passes_over_rows(prepared: Prepared, proxy: Proxy, progress: Progress) -> Pa
     return Passes("ratings", texts, [len(text.input_ids) for text in texts], run, prompts)
 
 
-def bad_losses(examples: Rows[Example], losses: Losses) -> list[BadRow]:
+def bad_losses(examples: Sequence[Example], losses: Losses) -> list[BadRow]:
     """Rows whose losses are not finite."""
     return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
 
 
 def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress) -> Losses:
     """One forward pass over the responses after their prompts, and one over the responses alone."""
-    progress.begin("losses", len(examples), sum(len(example.input_ids) for example in examples))
-    losses = Losses([0.0] * len(examples), [0.0] * len(examples))
-    for batch in proxy.batches([len(example.input_ids) for example in examples]):
-        rows = [examples[i] for i in batch]
+    found = _in_batches(examples, proxy, lambda rows: two_losses(rows, proxy), progress)
+    return Losses([after_prompt for after_prompt, _ in found], [alone for _, alone in found])
+
+
+def conditioned_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress | None = None) -> list[float]:
+    """One forward pass over the responses after their prompts: the mean NLL of each."""
+    return _in_batches(examples, proxy, lambda rows: mean_losses(rows, proxy), progress or NoProgress())
+
+
+def _in_batches(
+    examples: Sequence[Example], proxy: Proxy, measure: Callable[[Sequence[Example]], Sequence[T]], progress: Progress
+) -> list[T]:
+    lengths = [len(example.input_ids) for example in examples]
+    progress.begin("losses", len(examples), sum(lengths))
+    found: dict[int, T] = {}
+    for batch in proxy.batches(lengths):
         with explain_out_of_memory(OUT_OF_MEMORY, "measuring losses with the proxy model"):
-            found = two_losses(rows, proxy)
-        for i, (after_prompt, alone) in zip(batch, found, strict=True):
-            losses.conditioned[i], losses.direct[i] = after_prompt, alone
-        progress.advance(len(batch), sum(len(row.input_ids) for row in rows))
-    return losses
+            found |= zip(batch, measure([examples[i] for i in batch]), strict=True)
+        progress.advance(len(batch), sum(lengths[i] for i in batch))
+    return [found[i] for i in range(len(examples))]
 
 
 def two_losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[tuple[float, float]]:
     """Mean NLL of each response after its prompt, and alone: NaN for one of one token, infinite if not finite."""
     responses = [ResponseAlone(row) for row in rows]
-    after_prompt, alone = _losses(rows, proxy), _losses(responses, proxy)
+    after_prompt, alone = mean_losses(rows, proxy), mean_losses(responses, proxy)
     return [
         (loss, math.nan if len(row.input_ids) <= 1 else direct if math.isfinite(direct) else math.inf)
         for loss, direct, row in zip(after_prompt, alone, responses, strict=True)
     ]
 
 
-def _losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[float]:
+def mean_losses(rows: Sequence[TokenRow], proxy: Proxy) -> list[float]:
+    """Mean NLL of each row's trained tokens."""
     with torch.no_grad():
         return cast("list[float]", response_losses(proxy.model, collate(rows, proxy.device)).tolist())

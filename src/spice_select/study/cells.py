@@ -5,7 +5,7 @@ from typing import Any
 
 from spice_select.config import RunConfig
 from spice_select.methods import GRADIENT_METHODS
-from spice_select.option_values import TARGETED, WITHOUT_GRADIENTS
+from spice_select.option_values import TARGETED, TRAINING, WITHOUT_GRADIENTS
 
 EQUAL_TOKENS = "equal_tokens_to"
 """Key of a cell: take rows until their trained tokens are nearest to those of the named cell."""
@@ -31,6 +31,7 @@ CELL_KEYS = SCORE_KEYS | _TARGET_KEYS | _PROXY_KEYS | _SCHEDULE_KEYS
 _WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "balance", "constants", "budget"})
 IGNORED_KEYS = {
     "fisher": {"penalty"}, **dict.fromkeys((*GRADIENT_METHODS, *TARGETED), SCORE_KEYS), **_WITHOUT,
+    **{method: _WITHOUT[method] - {"learning_rate"} for method in TRAINING},
 }  # fmt: skip
 """Keys of a cell that do not change what a method picks."""
 
