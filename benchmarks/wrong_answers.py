@@ -6,7 +6,8 @@ Each seed draws a tenth of the rows and gives each the answer of another drawn r
 rows among the picks is a tenth by chance. Features of the untouched pool come from one store for each kind, those of
 the rows with another answer from a store with the same proxy, so the warm-up has seen no wrong answer. Choices are made
 in candidate pools and among all rows, without a target and for each of the targets, which are the first 16 rows of the
-files given. Writes its section of benchmarks/RESULTS.md. Stores that are in DIR are used as they are.
+files given. Then: how many of the rows that `run` and `pick` call doubtful are wrong, where all rows are picks. Writes
+its section of benchmarks/RESULTS.md. Stores that are in DIR are used as they are.
 """
 
 import argparse
@@ -16,13 +17,15 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from report import machine, write_section
 from spice_select import compute_gradients, select_from_features, select_from_gram
+from spice_select.doubtful import OPPOSED, upper_fences
 from spice_select.information import (
     RowLimit,
     Rule,
@@ -36,16 +39,25 @@ from spice_select.information import (
     relative_alpha,
     scale_gram,
 )
-from spice_select.methods import FOR_TARGET, Aim
+from spice_select.methods import FOR_TARGET, GRADIENT_METHODS, Aim
+from spice_select.option_values import factor_of
 from spice_select.schedule.pools import cut_pools
 from spice_select.store.reading import GradientStore
-from spice_select.study.table import interval
+from spice_select.study.intervals import interval
 
 SHARE = 0.1
 BUDGETS = (0.025, 0.05, 0.1)
-KINDS = ("gradients", "states")
+KINDS = ("gradients", "preconditioned", "states")
 
 Row = dict[str, Any]
+
+
+class SwappedPool(NamedTuple):
+    """A pool with the wrong answers of one seed."""
+
+    rows: Tensor  # [n, d] scaled features
+    wrong: set[int]
+    losses: Tensor | None  # [n] nats a token; None for states
 
 
 def swapped(rows: Sequence[Row], chance: random.Random) -> dict[int, Row]:
@@ -62,10 +74,10 @@ def swapped(rows: Sequence[Row], chance: random.Random) -> dict[int, Row]:
     return found
 
 
-def scaled(store: GradientStore, kind: str) -> Tensor:
+def scaled(store: GradientStore) -> Tensor:
     """Rows [n, d] of a store, scaled as `--scale auto` does."""
     lengths = torch.tensor([line.trained_tokens for line in store.listing.lines])
-    scale = "geometric" if kind == "gradients" else "unit"
+    scale = factor_of("auto", store.features)
     return gradient_scales(scale, lengths, store.squared_norms())[:, None] * store.block(0, store.rows)
 
 
@@ -79,16 +91,24 @@ def whole_pool(rows: Tensor, _target: Tensor, count: int, _seed: int) -> Sequenc
     return select_from_features(cut, count, 1.0 / float(cut.square().sum(dim=1).mean())).indices
 
 
-def candidate_pools(rows: Tensor, _target: Tensor, count: int, seed: int) -> Sequence[int]:
-    """As by default: the same share of each pool of 120 rows."""
-    picks: list[int] = []
-    for pool in cut_pools(len(rows), 120, count, seed):
-        if pool.quota:
-            own = rows[pool.rows]
-            gram = principal_gram(scale_gram(own @ own.T, torch.ones(len(own))), principal_rank(pool.quota))
-            chosen = select_from_gram(gram, pool.quota, relative_alpha(gram, 1.0))
-            picks += [pool.rows[place] for place in chosen.indices]
-    return picks
+def in_pools(pick: Callable[[Tensor, int], Sequence[int]]) -> Pick:
+    """The same share of each candidate pool of 120 rows, by a choice from its Gram matrix."""
+
+    def picked(rows: Tensor, _target: Tensor, count: int, seed: int) -> Sequence[int]:
+        picks: list[int] = []
+        for pool in cut_pools(len(rows), 120, count, seed):
+            if pool.quota:
+                own = rows[pool.rows]
+                picks += [pool.rows[place] for place in pick(own @ own.T, pool.quota)]
+        return picks
+
+    return picked
+
+
+def by_default(gram: Tensor, count: int) -> Sequence[int]:
+    """As `run` without options chooses in a candidate pool."""
+    cut = principal_gram(scale_gram(gram, torch.ones(len(gram))), principal_rank(count))
+    return select_from_gram(cut, count, relative_alpha(cut, 1.0)).indices
 
 
 def by_rule(rule: Rule) -> Pick:
@@ -110,7 +130,11 @@ def by_method(method: str) -> Pick:
     return pick
 
 
-UNTARGETED: dict[str, Pick] = {"candidate pools of 120": candidate_pools, "among all rows": whole_pool}
+UNTARGETED: dict[str, Pick] = {
+    "the default, in candidate pools": in_pools(by_default),
+    "the default, among all rows": whole_pool,
+    **{name: in_pools(pick) for name, pick in GRADIENT_METHODS.items()},
+}
 TARGETED: dict[str, Pick] = {
     "variance": by_rule("variance"),
     "information": by_rule("information"),
@@ -126,25 +150,56 @@ def rows_of(path: Path) -> list[Row]:
         return [json.loads(text) for text in file]
 
 
-def store(rows: Sequence[Row], place: Path, kind: str, proxy_of: Path | None = None) -> Tensor:
-    """Features [n, d] of rows, scaled; from the store at `place`, which is made where it is missing."""
+def store(rows: Sequence[Row], place: Path, kind: str, proxy_of: Path | None = None) -> GradientStore:
+    """The store of features at `place`, which is made where it is missing."""
     if not (place / "manifest.json").exists():
         source = place.with_suffix(".jsonl")
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         compute_gradients(source, output=place, features=kind, proxy_of=proxy_of)
-    return scaled(GradientStore.open(place), kind)
+    return GradientStore.open(place)
 
 
-def shares(
-    picks: Pick, pools: Sequence[tuple[Tensor, set[int]]], targets: Sequence[Tensor], budget: float
-) -> list[float]:
+def swapped_pool(whole: GradientStore, changed: GradientStore, wrong: Sequence[int]) -> SwappedPool:
+    """The rows of a store with those of `changed` in the places `wrong`."""
+    places, losses, other = torch.tensor(wrong), whole.losses(), changed.losses()
+    known = None if losses is None or other is None else losses.index_copy(0, places, other)
+    return SwappedPool(scaled(whole).index_copy(0, places, scaled(changed)), {*wrong}, known)
+
+
+def shares(picks: Pick, pools: Sequence[SwappedPool], targets: Sequence[Tensor], budget: float) -> list[float]:
     """The share of wrong answers among the picks of each seed, its mean over targets."""
     found: list[float] = []
-    for seed, (rows, wrong) in enumerate(pools):
+    for seed, (rows, wrong, _) in enumerate(pools):
         count = round(budget * len(rows))
         found.append(statistics.fmean(len(wrong & {*picks(rows, target, count, seed)}) / count for target in targets))
     return found
+
+
+def named(pools: Sequence[SwappedPool], targets: Sequence[Tensor], sources: Sequence[str]) -> list[tuple[str, str]]:
+    """What is doubtful -> how many rows of all pools and targets are, and how many of these are wrong."""
+    found: dict[str, list[int]] = {}
+    for pool in pools:
+        doubtful: dict[str, list[Sequence[int]]] = {}
+        if pool.losses is not None:
+            losses = pool.losses.numpy()
+            doubtful["loss above its source's fence"] = [
+                np.flatnonzero(losses > upper_fences(losses, sources)).tolist()
+            ]
+        alpha = 1.0 / float(pool.rows.square().sum(dim=1).mean())
+        for target in targets:
+            coverage = select_from_features(pool.rows, 1, alpha, target=Target(target)).coverage
+            assert coverage is not None, "a choice for a target has one"
+            opposed: list[int] = np.flatnonzero(coverage.conflict.numpy() > OPPOSED).tolist()
+            doubtful.setdefault("conflict with a target", []).append(opposed)
+        for what, groups in doubtful.items():
+            counts = found.setdefault(what, [0, 0])
+            counts[0] += sum(map(len, groups))
+            counts[1] += sum(len(pool.wrong.intersection(group)) for group in groups)
+    return [
+        (what, f"{wrong:,} of {rows:,}" + (f" ({wrong / rows:.0%})" if rows else ""))
+        for what, (rows, wrong) in found.items()
+    ]
 
 
 def main() -> None:
@@ -156,30 +211,40 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, output = rows_of(arguments.pool), arguments.output
     drawn = [swapped(rows, random.Random(seed)) for seed in range(arguments.seeds)]
-    lines, targets = list[str](), list[Tensor]()
+    sources, lines, doubts = [row["source"] for row in rows], list[str](), list[str]()
     for kind in KINDS:
-        home = output / kind
+        home, plain = output / kind, "gradients" if kind == "preconditioned" else kind  # a target is not preconditioned
         whole = store(rows, home / "pool", kind)
-        targets = [store(rows_of(path)[:16], home / path.stem, kind, home / "pool") for path in arguments.target]
-        pools: list[tuple[Tensor, set[int]]] = []
-        for seed, wrong in enumerate(drawn):
-            changed = store([*wrong.values()], home / f"wrong-{seed}", kind, home / "pool")
-            pools.append((whole.index_copy(0, torch.tensor([*wrong]), changed), {*wrong}))
+        aimed = [store(rows_of(path)[:16], home / path.stem, plain, home / "pool") for path in arguments.target]
+        targets = [scaled(target) for target in aimed]
+        pools = [
+            swapped_pool(whole, store([*wrong.values()], home / f"wrong-{seed}", kind, home / "pool"), [*wrong])
+            for seed, wrong in enumerate(drawn)
+        ]
         for arms, aims in ((UNTARGETED, targets[:1]), (TARGETED, targets)):
             for name, pick in arms.items():
                 means = [f"{interval([100 * share for share in shares(pick, pools, aims, b)])}" for b in BUDGETS]
                 lines.append(f"| {kind} | {'yes' if arms is TARGETED else 'no'} | {name} | {' | '.join(means)} |")
                 print(lines[-1], flush=True)
+        doubts += [f"| {kind} | {what} | {how_many} |" for what, how_many in named(pools, targets, sources)]
     counts = ", ".join(f"{len(wrong)}" for wrong in drawn)
     report = [
         machine(torch.device("cpu")),
         "",
-        f"{len(rows):,} rows, of which {counts} have the answer of another row of their source; {len(targets)} targets "
+        f"{len(rows):,} rows, of which {counts} have the answer of another row of their source; "
+        f"{len(arguments.target)} targets "
         "of 16 rows, over which a seed's share is averaged; mean over seeds ± half a 95 % interval. By chance: 10 %.",
         "",
         f"| features | target | picks | {' | '.join(f'wrong of {b:.1%}, %' for b in BUDGETS)} |",
         "| --- | --- | --- | --: | --: | --: |",
         *lines,
+        "",
+        "Rows of the whole pools that would be called doubtful as picks, over all seeds (and targets), and those "
+        "of them whose answer is wrong. By chance: 10 %.",
+        "",
+        "| features | doubtful for | wrong of those named |",
+        "| --- | --- | --: |",
+        *doubts,
     ]
     write_section("Wrong answers among the picks", "wrong_answers.py", report)
 

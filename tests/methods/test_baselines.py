@@ -72,7 +72,8 @@ def test_orders_are_permutations(lengths, seed) -> None:
     """Every row appears once, whatever the facts."""
     losses = [float(n % 4) for n in lengths]
     states = [torch.full((n, 2), float(n)) for n in lengths]
-    facts = RowFacts(lengths, seed, losses, [1.0 if n > 1 else math.nan for n in lengths], losses, states)
+    alone = [1.0 if n > 1 else math.nan for n in lengths]
+    facts = RowFacts(lengths, seed, losses, alone, scores=losses, states=states)
     for order in ORDERS.values():
         assert sorted(order(facts)) == list(range(len(lengths)))
 

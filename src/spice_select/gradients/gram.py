@@ -97,7 +97,7 @@ def pool_gram(
     """Gram matrix of the per-sample gradients of m `rows` with respect to the factors of the adapted `layers`.
 
     `model` is the proxy in eval mode; no factor may require grad. `batches` partition range(m), each one forward and
-    backward pass; `on_batch` receives each when it is done, in the last pass over the pool. Between batches gradients
+    backward pass; `on_batch` receives each when it is done, in every pass over the pool. Between batches gradients
     take at most `memory_bytes` of `held`, which serves every pool.
 
     Returns K [m, m] float64 and the rows' losses [m] float32, on the CPU. Row and column of a row whose loss or
@@ -117,8 +117,7 @@ def pool_gram(
             accumulator.next_batch()
             if index == 0:
                 losses_of_batches.append(losses.detach())
-            if index == len(groups) - 1:
-                on_batch(batch)
+            on_batch(batch)
         total += accumulator.finish().cpu()
     (losses,) = in_order([(part,) for part in losses_of_batches], batches)
     return marked_gram(total, losses), losses

@@ -10,6 +10,7 @@ run continues from the newest state and returns the identical subset.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -193,23 +194,22 @@ class _Run:
         rows = [*pool, *self.target]
         lengths = [len(row.input_ids) for row in rows]
         memory = int(self.config.gradient_memory * GIB)
-        counted: set[int] = set()
-
-        def advance(batch: Sequence[int]) -> None:
-            new = {
-                place for place in batch if place < len(pool)
-            } - counted  # a batch passes several times when memory is short
-            counted.update(new)
-            self.progress.advance(len(new), sum(lengths[i] for i in new))
+        counted: set[int] = set()  # rows whose last pass was before memory ran out are not counted twice
 
         while True:
-            proxy = self.optimizer.proxy
+            proxy, passed = self.optimizer.proxy, Counter[int]()
             batches = proxy.batches(lengths)
-            if report_passes:
-                passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
-                if passes > 1:
-                    needed = f"gradients need {passes} passes over each pool"
-                    self.progress.note(f"{needed}; a larger --gradient-memory needs fewer")
+            passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
+            if report_passes and passes > 1:
+                needed = f"gradients need {passes} passes over each pool"
+                self.progress.note(f"{needed}; a larger --gradient-memory needs fewer")
+
+            def advance(batch: Sequence[int], passed: Counter[int] = passed, passes: int = passes) -> None:
+                passed.update(batch)
+                done = {place for place in batch if place < len(pool) and passed[place] == passes} - counted
+                counted.update(done)
+                self.progress.advance(len(done), sum(lengths[i] for i in done))
+
             try:
                 return pool_gram(proxy.model, proxy.layers, rows, batches, memory, self.held, advance)
             except torch.OutOfMemoryError as error:

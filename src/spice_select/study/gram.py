@@ -12,7 +12,7 @@ from spice_select.amounts import GIB
 from spice_select.config import RunConfig
 from spice_select.files.locks import make_once
 from spice_select.files.records import damage_reported
-from spice_select.gradients.gram import HeldGradients, pool_gram
+from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram, rows_held
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.prepared import Prepared
 from spice_select.progress import Progress
@@ -77,13 +77,16 @@ def _computed(prepared: Prepared, directory: Path, progress: Progress) -> Tensor
     config, examples = prepared.config, prepared.pool.examples
     proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
     warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
+    merge(proxy)
     lengths = [len(example.input_ids) for example in examples]
-    progress.begin(f"gradients {config.seed}", len(examples), sum(lengths))
+    batches, memory = proxy.batches(lengths), int(config.gradient_memory * GIB)
+    passes = len(layer_groups(proxy.layers, rows_held(batches), memory, proxy.model.dtype))
+    if passes > 1:
+        progress.note(f"gradients need {passes} passes over the pool; a larger gradient_memory needs fewer")
+    progress.begin(f"gradients {config.seed}", passes * len(examples), passes * sum(lengths))
 
     def advance(batch: Sequence[int]) -> None:
         progress.advance(len(batch), sum(lengths[row] for row in batch))
 
     with explain_out_of_memory("Lower gradient_memory in the study's YAML and run the same command again."):
-        merge(proxy)
-        held, batches, memory = HeldGradients(), proxy.batches(lengths), int(config.gradient_memory * GIB)
-        return pool_gram(proxy.model, proxy.layers, examples, batches, memory, held, advance)[0]
+        return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients(), advance)[0]
