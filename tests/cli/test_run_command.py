@@ -15,6 +15,8 @@ from oracles.forked import ENVIRONMENT, spice, spice_anew
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
 FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+LATER = {"constants", "judge", "balance"}
+"""Options that the first runs did not have."""
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,16 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, tiny_model, chat_pool
     again = spice(*arguments, "--resume")
     assert again.returncode == 0 and "certificate" in again.stdout
     assert before == {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path, tiny_model, chat_pool):
+    """Its identity names no option that was added since; defaults of these differ from nothing."""
+    arguments = ["run", chat_pool, "--model", tiny_model, "--output", tmp_path, *FAST]
+    assert spice(*arguments).returncode == 0
+    path = tmp_path / "checkpoint" / "identity.json"
+    earlier = {key: value for key, value in json.loads(path.read_text()).items() if key not in LATER}
+    path.write_text(json.dumps(earlier))
+    assert spice(*arguments, "--resume").returncode == 0
 
 
 def test_resume_with_other_settings_is_refused(reference, tiny_model, chat_pool):

@@ -77,6 +77,7 @@ def rounds(
                 d_c, other = first[drawn]
                 lengths = np.linalg.norm(other) * np.linalg.norm(direction)
                 d_l = drop(d_c, d_p, float(other @ direction / lengths) if lengths else 0.0, rate)
+        d_l = round(d_l * 2**40) / 2**40
         change = learner.train(rows).numpy()
         after = dict(zip(rows, learner.losses(rows), strict=True))
         previous = max(0.0, sum(now[row] - after[row] for row in rows) / len(rows)), change

@@ -27,6 +27,8 @@ from spice_select.methods.kmeans import Floats, Ints, kmeans
 
 GRID = float(1 << 16)
 """Losses are rounded to 1 / this, so that copies of a row tie, and the lower wins, whatever batches they were in."""
+FINE_GRID = 2.0**40
+"""The same of expected drops, so that sums and differences of utilities are exact, whatever their order."""
 
 
 class Learner(Protocol):
@@ -167,7 +169,7 @@ def rounded(losses: Sequence[float]) -> Floats:
 
 def _learn(state: _State, cluster: int, rows: Ints, before: Floats, learner: Learner, rate: float) -> float:
     """Train on a round's rows and update their utilities; the round's reward, by how much these fell in the mean."""
-    expected = expected_drop(state.firsts.get(cluster), state.previous, rate)
+    expected = round(expected_drop(state.firsts.get(cluster), state.previous, rate) * FINE_GRID) / FINE_GRID
     change = learner.train(rows.tolist())
     drop = float(np.mean(before - rounded(learner.losses(rows.tolist()))))
     # A loss that rises counts as no drop: the formula takes the root of drops.

@@ -15,6 +15,9 @@ from spice_select.store.layout import MANIFEST, Shape, shard_rows
 MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: none changes which rows a finished run has chosen."""
 
+LATER_KEYS = {"constants", "judge"}
+"""Options that runs of earlier versions do not name: left out where they are empty, so that these can be resumed."""
+
 STATE_KEYS = ("features", "dtype", "max_length", "token_budget")
 """Options that determine a row's state."""
 
@@ -31,7 +34,9 @@ POOL_KEYS = ("data", "rows", "format", "columns", "per_file", "shard_rows")
 def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     """Everything that determines the subset of a run."""
     config = prepared.config
-    decisive = {key: value for key, value in config.model_dump().items() if key not in MACHINE_KEYS | {"chat_template"}}
+    empty = {key for key in LATER_KEYS if not getattr(config, key)}
+    left_out = MACHINE_KEYS | {"chat_template"} | empty
+    decisive = {key: value for key, value in config.model_dump().items() if key not in left_out}
     if config.dtype != "float32" or config.pool_size == "all":
         decisive["token_budget"] = config.token_budget  # rounding depends on the batches in these cases
     if config.dtype != "float32" and config.pool_size != "all":
