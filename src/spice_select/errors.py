@@ -41,6 +41,10 @@ class ProcessError(SpiceSelectError):
     """The processes of a launch cannot connect, or one of them was lost."""
 
 
+class NotFiniteError(ModelError):
+    """A loss or a gradient that is not finite."""
+
+
 class OutputError(SpiceSelectError):
     """The output directory cannot be written, exists already, or belongs to another run."""
 

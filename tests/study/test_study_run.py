@@ -157,6 +157,11 @@ def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, c
             "leave one of the two",
         ),
         ({"cells": {"random": {}}, "learning_rates": [0]}, "learning_rates.0"),
+        (
+            {"cells": {"random": {}, "spice": {}, "random-as-spice": {"method": "longest"}}, "equal_tokens": True},
+            "cell 'random-as-spice': equal_tokens adds a cell of this name",
+        ),
+        ({"cells": {"random": {}}, "equal_tokens": "yes"}, "equal_tokens"),
         ({"cells": {"random": {"target": True}}, "learning_rates": [1e-3]}, "needs a baseline without a target"),
         ({"cells": {"random": {}, "a": {"full": True, "budget": 5}}}, "leave the other keys out"),
         ({"cells": {"random": {}, "a": {"full": 1}}}, "full must be true"),
@@ -240,10 +245,11 @@ def test_every_cell_gets_random_rows_at_equal_tokens() -> None:
 
 
 def test_the_learning_rate_is_the_best_one_for_the_baseline(tiny_model, chat_pool, heldout, tmp_path) -> None:
-    """Each is tried at seed 0, and the better one serves all seeds and cells."""
+    """Each is tried at seed 0, and the best one serves all seeds and cells; one may diverge."""
     study = StudyConfig(
         model=tiny_model, pool=[str(chat_pool)], heldout=[str(heldout)], budget="8", seeds=2,
-        recipe={"epochs": 1, "batch_size": 4}, learning_rates=[1e-9, 1e-2], cells={"random": {"method": "random"}},
+        recipe={"epochs": 1, "batch_size": 4}, learning_rates=[1e-9, 1e-2, 1e30],
+        cells={"random": {"method": "random"}},
     )  # fmt: skip
     text = run_study(study, tmp_path, NoProgress())
     found = json.loads((tmp_path / "lines.json").read_text(encoding="utf-8"))
@@ -251,12 +257,12 @@ def test_the_learning_rate_is_the_best_one_for_the_baseline(tiny_model, chat_poo
     poor, good = found["learning_rates"]["1e-09"], found["learning_rates"]["0.01"]
     assert poor == pytest.approx(untrained, abs=1e-4)
     assert max(random, good) < poor - 1e-4
-    assert f"for random at seed 0, of 1e-09 ({poor:.4f}), 0.01 ({good:.4f})." in text
+    assert f"for random at seed 0, of 1e-09 ({poor:.4f}), 0.01 ({good:.4f}), 1e+30 (diverged)." in text
     rates = {
         path.parents[1].name: json.loads(path.read_text()) for path in tmp_path.glob("tuned/*/checkpoint/finetune.json")
     }
     assert sorted((name[0], record["recipe"]["learning_rate"]) for name, record in rates.items()) == [
-        ("0", 1e-9), ("0", 1e-2), ("1", 1e-2),
+        ("0", 1e-9), ("0", 1e-2), ("0", 1e30), ("1", 1e-2),
     ]  # fmt: skip
 
 

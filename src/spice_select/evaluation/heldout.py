@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spice_select.errors import ConfigError, ModelError
+from spice_select.errors import ConfigError, ModelError, NotFiniteError
 from spice_select.evaluation import bootstrap
 from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDifference
 from spice_select.gradients.loss import TokenRow, collate, response_losses
@@ -85,7 +85,7 @@ def heldout_loss(
     if odd := [place for place, loss in enumerate(losses) if not np.isfinite(loss)]:
         first = pool.examples[odd[0]]
         others = f", nor are those of {len(odd) - 1:,} others" if odd[1:] else ""
-        raise ModelError(
+        raise NotFiniteError(
             f"{first.row.location}: the loss of row '{first.id}' is not a finite number{others}.\n"
             "The weights are damaged, or their precision is too low: try --dtype float32, or another checkpoint."
         )

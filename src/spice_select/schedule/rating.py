@@ -132,7 +132,7 @@ def ratings(prepared: Prepared, proxy: Proxy, progress: Progress) -> list[float]
                 found[batch, place] = token_level(shares.numpy())
                 progress.advance(len(batch), sum(len(text.input_ids) for text in members))
         scores.append(sentence_level(found, constants.a))
-        parameters.append(sum(weight.numel() for weight in rated.model.parameters()))
+        parameters.append(rated.model.num_parameters())
     if shortened:
         progress.note(
             f"rows of which a rating text holds a part only, as it would exceed max_length {config.max_length}: "

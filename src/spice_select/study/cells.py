@@ -26,12 +26,13 @@ ALL_ROWS = {"method": "random", "budget": "100%"}
 SCORE_KEYS = {"penalty", "scale", "rank", "alpha", "alpha_mode"}
 _TARGET_KEYS = {"target_rule", "target_share", "stop_coverage", "keep_target_rows"}
 _PROXY_KEYS = {"features", "layers", "learning_rate", "warmup_steps", "dim"}
-_SCHEDULE_KEYS = {"method", "balance", "constants", "stop_ratio", "preset", "pool_size", "update_every", "budget"}
+_OF_METHODS = {"method", "balance", "constants", "judge"}
+_SCHEDULE_KEYS = {*_OF_METHODS, "stop_ratio", "preset", "pool_size", "update_every", "budget"}
 CELL_KEYS = SCORE_KEYS | _TARGET_KEYS | _PROXY_KEYS | _SCHEDULE_KEYS
-_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {"method", "balance", "constants", "budget"})
+_WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {*_OF_METHODS, "budget"})
 IGNORED_KEYS = {
     "fisher": {"penalty"}, **dict.fromkeys((*GRADIENT_METHODS, *TARGETED), SCORE_KEYS), **_WITHOUT,
-    **{method: _WITHOUT[method] - {"learning_rate"} for method in TRAINING},
+    **{method: _WITHOUT[method] - {"learning_rate", "layers"} for method in TRAINING},
 }  # fmt: skip
 """Keys of a cell that do not change what a method picks."""
 
@@ -55,6 +56,8 @@ def with_equal_tokens(cells: Cells) -> dict[str, Any]:
         found[name] = cell
         alone = {EQUAL_TOKENS, FULL} & cell.keys() or (cell.get("method") == "random" and cell.keys() <= {*ALL_ROWS})
         if not alone and name not in followed:
+            if f"random-as-{name}" in cells:
+                raise ValueError(f"cell 'random-as-{name}': equal_tokens adds a cell of this name; choose another")
             found[f"random-as-{name}"] = {"method": "random", EQUAL_TOKENS: name}
     return found
 

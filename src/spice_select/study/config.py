@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from spice_select.config import RunConfig, resolve
@@ -64,7 +73,7 @@ class StudyConfig(BaseModel):
     rows_at_once: int = Field(4, ge=1, description="Rows on a device at once while fine-tuning.")
     gradient_memory: float = Field(4.0, gt=0, description="GiB of gradients held; less means more passes.")
     baseline: str = Field("random", description="The cell that differences are taken from.")
-    equal_tokens: bool = Field(False, description="To each cell add random rows of as many trained tokens.")
+    equal_tokens: StrictBool = Field(False, description="To each cell add random rows of as many trained tokens.")
     against: list[str] = Field(default_factory=list, description="Further cells to compare with over all targets.")
     cells: dict[str, dict[str, Any]] = Field(description="Name -> options of `run`, and those of `study.cells`.")
 

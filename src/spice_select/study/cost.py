@@ -27,7 +27,8 @@ class Cost:
     """The cost of a piece of work, or of several; None for what was not measured in one of them.
 
     Tokens are those that pass through the model, padding and repeated passes included; `backward` are those of passes
-    that keep what gradients need. Memory is in GiB: what this process holds, and what tensors on a GPU take.
+    that keep what gradients need. Memory is in GiB: what this process takes beyond what it held before, and what
+    tensors on a GPU take.
     """
 
     seconds: float | None = 0.0
@@ -65,13 +66,12 @@ def measured() -> Generator[Callable[[], Cost]]:
 
     def spent() -> Cost:
         gpu = torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else 0.0
-        return Cost(
-            time.perf_counter() - started, tokens["forward"], tokens["backward"], _peak() if known else None, gpu
-        )
+        peak = None if held is None else (_peak() or held) - held
+        return Cost(time.perf_counter() - started, tokens["forward"], tokens["backward"], peak, gpu)
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    known = _reset_peak()
+    held = _peak() if _reset_peak() else None
     handle = register_module_forward_hook(count)
     try:
         yield spent
@@ -109,11 +109,12 @@ def cost_beside(path: Path) -> Path:
 
 @contextmanager
 def adding_cost(path: Path) -> Generator[None]:
-    """Add the cost of the block to that of `path`; what a killed process spent is lost."""
+    """Add the cost of the block, also of one that an error or a signal ends, to that of `path`."""
     with measured() as spent:
-        yield
-        own = spent()
-    beside = cost_beside(path)
-    with claimed(path.parent, beside.name):
-        before = cost_in(beside)
-        write_json(beside, asdict(own if before == UNMEASURED else joined([before, own])))
+        try:
+            yield
+        finally:
+            own, beside = spent(), cost_beside(path)
+            with claimed(path.parent, beside.name):
+                before = cost_in(beside)
+                write_json(beside, asdict(own if before == UNMEASURED else joined([before, own])))

@@ -47,8 +47,7 @@ def identity_of(
     )
     own = {"weights": prepared.about["fingerprint"], "pool": pool, "heldout": held}
     named = {"targets": {name: target.identity for name, target in targets.items()}}
-    decisive = config.model_dump(include=DECISIVE | ({"learning_rates"} if config.learning_rates else set()))
-    return {"format_version": FORMAT_VERSION, **decisive, **own, **named}
+    return {"format_version": FORMAT_VERSION, **config.model_dump(include=DECISIVE), **own, **named}
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def write_outcome(
     targets: Mapping[str, TargetRows],
     results: Sequence[CellResult],
     untrained: Mapping[str, float],
-    rates: Mapping[float, float],
+    rates: Mapping[float, float | None],
 ) -> str:
     """Write table.md, lines.json and the figures; returns the content of the first.
 
@@ -76,8 +76,9 @@ def write_outcome(
     return text
 
 
-def _rate_remarks(rates: Mapping[float, float], baseline: str) -> list[str]:
-    tried = ", ".join(f"{rate:g} ({loss:.4f})" for rate, loss in rates.items())
+def _rate_remarks(rates: Mapping[float, float | None], baseline: str) -> list[str]:
+    losses = {rate: "diverged" if loss is None else f"{loss:.4f}" for rate, loss in rates.items()}
+    tried = ", ".join(f"{rate:g} ({loss})" for rate, loss in losses.items())
     return [f"Learning rate: that of the lowest macro loss for {baseline} at seed 0, of {tried}."] if rates else []
 
 

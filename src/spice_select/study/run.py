@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spice_select.errors import ConfigError
+from spice_select.errors import ConfigError, NotFiniteError
 from spice_select.evaluation.bootstrap import by_source, macro_mean
 from spice_select.evaluation.heldout import limited
 from spice_select.files.locks import claimed
@@ -35,7 +35,8 @@ class Study:
     heldout: Pool
     targets: dict[str, TargetRows]
     progress: Progress
-    rates: dict[float, float]  # learning rate -> held-out macro loss of the baseline at seed 0, where it is chosen
+    # learning rate -> held-out macro loss of the baseline at seed 0, None where it diverges; empty where none is chosen
+    rates: dict[float, float | None]
 
     @property
     def choices(self) -> Choices:
@@ -74,17 +75,27 @@ class Study:
         return found
 
     def with_best_rate(self) -> "Study":
-        """The study at the learning rate that is best for the baseline at seed 0, each tried unless that is done."""
-        unit, rates = Unit(self.config.baseline, None, 0), dict[float, float]()
+        """The study at the learning rate that is best for the baseline at seed 0, each tried unless that is done.
+
+        Raises `ConfigError` where the training diverges at each of them.
+        """
+        unit, rates = Unit(self.config.baseline, None, 0), dict[float, float | None]()
         for rate in self.config.learning_rates:
             choice, tuning = self.choices.make(unit, wait=True), self._at(rate).tuning
             assert choice is not None, "it waits for other processes"
             self.progress.note(f"trying learning rate {rate:g} on {unit}")
-            tuning.make(unit, choice, self.choices.selection(unit), wait=True)
+            try:
+                tuning.make(unit, choice, self.choices.selection(unit), wait=True)
+            except NotFiniteError:
+                rates[rate] = None
+                continue
             losses = tuning.found(choice, unit.seed)
             assert losses is not None, "it is measured"
             rates[rate] = macro_mean(by_source(losses, sources_by_id(self.heldout)))
-        return replace(self._at(min(rates, key=rates.__getitem__)), rates=rates) if rates else self
+        known = {loss: rate for rate, loss in reversed(rates.items()) if loss is not None}
+        if rates and not known:
+            raise ConfigError(f"learning_rates: the training of {unit} diverges at each of them; add a lower one.")
+        return replace(self._at(known[min(known)]), rates=rates) if known else self
 
     def _at(self, rate: float) -> "Study":
         recipe = self.config.recipe.model_copy(update={"learning_rate": rate})

@@ -11,7 +11,7 @@ import torch
 from transformers import PrinterCallback
 
 from spice_select.distributed.launch import process_count
-from spice_select.errors import ConfigError, ModelError, SpiceSelectError
+from spice_select.errors import ConfigError, ModelError, NotFiniteError
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model
@@ -93,7 +93,7 @@ def train(
             trainer.remove_callback(PrinterCallback)
             seconds = float(trainer.train().metrics["train_runtime"])
     if steps.diverged:
-        raise SpiceSelectError(
+        raise NotFiniteError(
             f"the loss or the gradient of step {len(steps.losses)} is not finite, so the training was stopped.\n"
             "Lower --learning-rate, or use --dtype float32."
         )
