@@ -119,7 +119,8 @@ def measured(study: Study, target: str) -> Generator[tuple[str, str]]:
         features_of(study.directory, kind, target, study.config.target_rows) for kind in ("gradients", "states")
     )
     for name, pick in MIXES.items():
-        picks = pick(gradients, states, int(study.config.budget))
+        rows = study.config.run_config(study.config.baseline, seed=0).budget_rows(len(study.prepared.pool.examples), 0)
+        picks = pick(gradients, states, rows)
         yield name, two(losses_of(study, Unit(name.replace(" ", "-"), target, 0), picks))
 
 

@@ -43,7 +43,7 @@ from spice_select.methods import FOR_TARGET, GRADIENT_METHODS, Aim
 from spice_select.option_values import factor_of
 from spice_select.schedule.pools import cut_pools
 from spice_select.store.reading import GradientStore
-from spice_select.study.intervals import interval
+from spice_select.study.intervals import Mean, interval
 
 SHARE = 0.1
 BUDGETS = (0.025, 0.05, 0.1)
@@ -167,6 +167,11 @@ def swapped_pool(whole: GradientStore, changed: GradientStore, wrong: Sequence[i
     return SwappedPool(scaled(whole).index_copy(0, places, scaled(changed)), {*wrong}, known)
 
 
+def percent(found: Mean) -> str:
+    """A mean of percentages with its interval."""
+    return f"{found.mean:.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
+
+
 def shares(picks: Pick, pools: Sequence[SwappedPool], targets: Sequence[Tensor], budget: float) -> list[float]:
     """The share of wrong answers among the picks of each seed, its mean over targets."""
     found: list[float] = []
@@ -223,7 +228,7 @@ def main() -> None:
         ]
         for arms, aims in ((UNTARGETED, targets[:1]), (TARGETED, targets)):
             for name, pick in arms.items():
-                means = [f"{interval([100 * share for share in shares(pick, pools, aims, b)])}" for b in BUDGETS]
+                means = [percent(interval([100 * share for share in shares(pick, pools, aims, b)])) for b in BUDGETS]
                 lines.append(f"| {kind} | {'yes' if arms is TARGETED else 'no'} | {name} | {' | '.join(means)} |")
                 print(lines[-1], flush=True)
         doubts += [f"| {kind} | {what} | {how_many} |" for what, how_many in named(pools, targets, sources)]

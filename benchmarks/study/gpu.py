@@ -65,8 +65,11 @@ def split_rows(rows: Path, targets: list[str], place: Path) -> list[str]:
     return ["--heldout", str(held), *options]
 
 
-def run_until(end: float, command: list[str], processes: int, env: dict[str, str], logs: Path) -> None:
-    """Run a command as several processes, and ask those that are left to stop when `time.monotonic()` reaches `end`."""
+def run_until(end: float, command: list[str], processes: int, env: dict[str, str], logs: Path) -> list[int]:
+    """Run a command as several processes, and ask those that are left to stop when `time.monotonic()` reaches `end`.
+
+    Returns their exit codes.
+    """
     running: list[subprocess.Popen[bytes]] = []
     for number in range(processes):
         log = (logs / f"process-{number}.log").open("ab")
@@ -77,8 +80,7 @@ def run_until(end: float, command: list[str], processes: int, env: dict[str, str
     for one in running:
         if one.poll() is None:
             one.send_signal(signal.SIGTERM)
-    for one in running:
-        one.wait()
+    return [one.wait(timeout=60) for one in running]
 
 
 def main() -> None:
@@ -99,9 +101,11 @@ def main() -> None:
     options = split_rows(arguments.rows, arguments.target or ["gsm8k", "nl2bash"], work)
     command = [sys.executable, "-m", "spice_select", "study", str(arguments.study), "--pool", str(arguments.pool)]
     command += [*options, "--output", str(output)]
-    run_until(end, command, arguments.processes, env, work)
+    codes = run_until(end, command, arguments.processes, env, work)
     table = output / "table.md"
     print(table.read_text(encoding="utf-8") if table.exists() else f"No cell is finished; see the logs in {work}.")
+    if any(code not in (0, 143) for code in codes):  # 143: stopped when time was up
+        raise SystemExit(f"Processes ended with {codes}; their logs are in {work}.")
 
 
 if __name__ == "__main__":

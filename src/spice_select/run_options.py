@@ -30,9 +30,9 @@ class RunOptions(BaseModel):
         "spice",
         description="spice; fisher (penalty 0); the baselines norm (largest gradients), dpp (diverse directions), "
         "cosine (nearest to the mean gradient), ifd (instruction-following difficulty), selectit (ratings by models), "
-        "fishersft (hidden states that span most), lead (by a proxy that trains on them meanwhile), longest "
-        "(responses), random; with --target, among all rows: less (most along it), rds (its rows take turns), tsds "
-        "(optimal transport).",
+        "fishersft (hidden states of the largest log-det), lead (highest loss, by a proxy that trains on the picks), "
+        "longest (responses), random; with --target, among all rows: less (most along it), rds (its rows take turns), "
+        "tsds (optimal transport).",
     )
     constants: dict[str, int | float] = Field({}, description=constants.help_text())
     judge: Names = Field(
@@ -40,7 +40,7 @@ class RunOptions(BaseModel):
     )
     balance: Literal["source"] | None = Field(
         None,
-        description="source: with random, sources take turns; one without rows left leaves its share to others.",
+        description="source: with random, equally many rows of each source, or all that it has.",
     )
     features: Features = Field(
         "gradients",

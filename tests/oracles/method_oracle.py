@@ -125,7 +125,8 @@ def transport(distances: np.ndarray, densities: np.ndarray, alpha: float, scale:
 def selectit_token(probabilities: Sequence[float]) -> float:
     """Base score times the mean of |P'(base) - P'(s)| over the other four."""
     shares = [p / sum(probabilities) for p in probabilities]
-    base = shares.index(max(shares))
+    rounded = np.round(shares, 5).tolist()
+    base = rounded.index(max(rounded))
     return (base + 1) * sum(abs(shares[base] - share) for share in shares) / 4
 
 

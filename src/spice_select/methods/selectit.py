@@ -43,11 +43,11 @@ _STEPS = 1e5  # of a score: rounding in the model's passes, which depends on the
 
 
 def token_level(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores [...] from probabilities of the five scores [..., 5]; the lower of equally likely ones is the base."""
+    """Scores [...] from probabilities of the five scores [..., 5]; of equal ones, to 1e-5, the lower is base."""
     shares = probabilities / probabilities.sum(axis=-1, keepdims=True)
-    # Over the base itself the difference is 0; P'(base) is the largest.
-    spread = (shares.max(axis=-1, keepdims=True) - shares).sum(axis=-1) / (len(SCORES) - 1)
-    return (shares.argmax(axis=-1) + 1) * spread
+    base = shares.round(5).argmax(axis=-1, keepdims=True)
+    spread = np.abs(np.take_along_axis(shares, base, axis=-1) - shares).sum(axis=-1) / (len(SCORES) - 1)
+    return (base[..., 0] + 1) * spread
 
 
 def sentence_level(scores: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:

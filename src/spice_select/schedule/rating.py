@@ -110,35 +110,45 @@ def raters(prepared: Prepared) -> list[Rater]:
 
 def ratings(prepared: Prepared, proxy: Proxy, progress: Progress) -> list[float]:
     """The score of each row [n], NaN where a model's rating is not finite. Judges are loaded one after the other."""
-    config, examples = prepared.config, prepared.pool.examples
-    constants, shortened = SelectIt.model_validate(config.constants), set[int]()
+    config, shortened = prepared.config, set[int]()
     scores, parameters = list[npt.NDArray[np.float64]](), list[int]()
     for number, rater in enumerate(raters(prepared)):
-        rated = proxy
-        if number:
+        rated = proxy if number == 0 else None  # the judge before is let go before the next one is loaded
+        if rated is None:
             progress.note(f"loading {rater.name}")
-            model = load_model(prepared.judges[number - 1], config.dtype, prepared.device)
-            rated = with_token_budget(Proxy(model, {}), config, examples, None)
-        found = np.empty((len(examples), constants.K))
-        for place, prompt in enumerate(PROMPTS[: constants.K]):
-            texts = rater.texts(prompt, examples)
-            shortened |= {row for row, text in enumerate(texts) if text.shortened}
-            by = f" by {rater.name}" if prepared.judges else ""
-            progress.begin(f"ratings {place + 1}/{constants.K}{by}", len(texts), sum(len(t.input_ids) for t in texts))
-            for batch in rated.batches([len(text.input_ids) for text in texts]):
-                members = [texts[row] for row in batch]
-                with explain_out_of_memory(REMEDY, "rating rows"):
-                    shares = score_probabilities(rated.model, members, rater.scores)
-                found[batch, place] = token_level(shares.numpy())
-                progress.advance(len(batch), sum(len(text.input_ids) for text in members))
-        scores.append(sentence_level(found, constants.a))
+            model = Proxy(load_model(prepared.judges[number - 1], config.dtype, prepared.device), {})
+            rated = with_token_budget(model, config, prepared.pool.examples, None)
+            del model
+        found, cut = _ratings_by(rater, rated, prepared, progress)
+        scores.append(found)
         parameters.append(rated.model.num_parameters())
+        shortened |= cut
     if shortened:
         progress.note(
             f"rows of which a rating text holds a part only, as it would exceed max_length {config.max_length}: "
             f"{len(shortened):,}"
         )
     return cast("list[float]", model_level(np.stack(scores), parameters).tolist())
+
+
+def _ratings_by(
+    rater: Rater, rated: Proxy, prepared: Prepared, progress: Progress
+) -> tuple[npt.NDArray[np.float64], set[int]]:
+    """Scores [n] by one model, and the rows whose text is shortened."""
+    examples, constants = prepared.pool.examples, SelectIt.model_validate(prepared.config.constants)
+    found, shortened = np.empty((len(examples), constants.K)), set[int]()
+    for place, prompt in enumerate(PROMPTS[: constants.K]):
+        texts = rater.texts(prompt, examples)
+        shortened |= {row for row, text in enumerate(texts) if text.shortened}
+        by = f" by {rater.name}" if prepared.judges else ""
+        progress.begin(f"ratings {place + 1}/{constants.K}{by}", len(texts), sum(len(t.input_ids) for t in texts))
+        for batch in rated.batches([len(text.input_ids) for text in texts]):
+            members = [texts[row] for row in batch]
+            with explain_out_of_memory(REMEDY, "rating rows"):
+                shares = score_probabilities(rated.model, members, rater.scores)
+            found[batch, place] = token_level(shares.numpy())
+            progress.advance(len(batch), sum(len(text.input_ids) for text in members))
+    return sentence_level(found, constants.a), shortened
 
 
 def score_probabilities(model: "PreTrainedModel", rows: Sequence[TokenRow], scores: Sequence[int]) -> Tensor:
