@@ -91,7 +91,7 @@ def content(output: Path) -> dict[str, bytes]:
         for path in sorted(output.rglob("*"))
         if path.is_file()
         and not passing(path, output)
-        and not path.name.endswith("seconds.json")
+        and not path.name.endswith(("cost.json", "cost.svg"))
         and not (path.name in SPARED and (path.parent / "checkpoint").is_dir())
         and not (path.parent.name == "checkpoint" and path.name == "identity.json")
         and not (path.parent.match("checkpoint/gradients") and path.name == "manifest.json")
@@ -104,7 +104,11 @@ def passing(path: Path, output: Path) -> bool:
 
 
 def without_seconds(path: Path) -> bytes:
-    """A file's bytes; of a record, without the time it took."""
+    """A file's bytes; of a record or a table, without the time and the memory that its making took."""
+    if path.name == "table.md":
+        return path.read_bytes().partition(b"\nCost:")[0]
+    if path.name == "lines.json":
+        return json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "cost"}).encode()
     if path.match("checkpoint/pool-*.json") or path.name == "finetune.json":
         record = json.loads(path.read_text())
         return json.dumps({key: value for key, value in record.items() if key != "seconds"}).encode()

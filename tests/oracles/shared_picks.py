@@ -58,7 +58,7 @@ def choose(seed: int, ranks: Ranks) -> tuple[Selection, Tensor]:
         rows = torch.randn(3, features.dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         target = Target(rows, share=0.7 if seed % 2 else 1.0, rule="variance" if seed % 4 else "information")
         pool = targeted(known, read_target(target, features.dim, features.device), given)
-        aim = Aim(features, [rows[:2], rows[2:]], limit, seed, ranks)
+        aim = Aim(features, [rows[:2], rows[2:]], limit, seed, ranks=ranks)
         order = FOR_TARGET[TARGETED[seed // 3 % 3]](aim) if seed % 6 == 1 else []
         found = choose_for_target(pool, limit, 0.7, penalty, stop_ratio, 0.9 if seed % 5 == 0 else None, order=order)
     else:
