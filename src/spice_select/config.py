@@ -22,6 +22,9 @@ from spice_select.option_values import (
 from spice_select.run_options import RunOptions
 from spice_select.validation import refuse_unknown, validated
 
+Conflict = tuple[object, str]
+"""What is true where options do not fit each other, and what to say then."""
+
 
 class RunConfig(RunOptions):
     """Options of a run that fit each other; see `resolve`."""
@@ -67,12 +70,22 @@ class RunConfig(RunOptions):
         return value
 
     @model_validator(mode="after")
-    def _options_fit_the_method(self) -> "RunConfig":
+    def _options_fit_each_other(self) -> "RunConfig":
+        for conflict, message in (
+            *self._beside_methods(),
+            *self._beside_targets_and_features(),
+            *self._beside_limits(),
+        ):
+            if conflict:
+                raise ValueError(message)
+        return self
+
+    def _beside_methods(self) -> list[Conflict]:
         greedy, everything, tokens = self.method in GREEDY, self.pool_size == "all", self.budget_tokens is not None
         ranked, both, others = self.method in WITHOUT_GRADIENTS, " and ".join(GREEDY), ", ".join(WITHOUT_GRADIENTS)
         trains = self.method in TRAINING
         aimed, stored, all_stored = self.method in TARGETED, self.method in FROM_STORE, ", ".join(FROM_STORE)
-        conflicts = [
+        return [
             (self.stop_ratio and not greedy, f"stop_ratio belongs to the methods {both}, not to {self.method}"),
             (
                 everything and not (stored or ranked),
@@ -104,6 +117,11 @@ class RunConfig(RunOptions):
             (self.balance and self.method != "random", f"balance goes with method random, not with {self.method}"),
             (self.given and aimed, f"given goes with the methods {both}, not with {self.method}"),
             (self.target and not stored, f"target goes with the methods {all_stored}, not with {self.method}"),
+        ]
+
+    def _beside_targets_and_features(self) -> list[Conflict]:
+        aimed, both, all_stored = self.method in TARGETED, " and ".join(GREEDY), ", ".join(FROM_STORE)
+        return [
             *(
                 (
                     aimed and getattr(self, key) != RunConfig.model_fields[key].default,
@@ -116,7 +134,7 @@ class RunConfig(RunOptions):
                 f"shares of targets go with the methods {both}; {self.method} treats targets alike",
             ),
             (
-                self.features != "gradients" and not (everything and stored),
+                self.features != "gradients" and (self.pool_size != "all" or self.method not in FROM_STORE),
                 f"features {self.features} goes with pool_size all and {all_stored}",
             ),
             (
@@ -137,16 +155,17 @@ class RunConfig(RunOptions):
                 )
                 for key in ("target_rule", "target_share", "stop_coverage", "keep_target_rows")
             ),
+        ]
+
+    def _beside_limits(self) -> list[Conflict]:
+        tokens = self.budget_tokens is not None
+        return [
             (self.stop_coverage and self.stop_ratio, "stop_coverage and stop_ratio exclude each other"),
             (self.stop_coverage and self.quota, "quota and stop_coverage exclude each other: a stop breaks shares"),
             (self.quota and tokens, "quota counts rows; give the budget in rows or percent too"),
             (self.stop_ratio and tokens, "stop_ratio compares gains of rows; give the budget in rows or percent too"),
             (self.quota and self.stop_ratio, "quota and stop_ratio exclude each other: an early stop breaks shares"),
         ]
-        for conflict, message in conflicts:
-            if conflict:
-                raise ValueError(message)
-        return self
 
     @property
     def last_blocks(self) -> int | None:

@@ -60,7 +60,7 @@ def listed(method: str) -> str:
 def help_text(methods: Iterable[str] = CONSTANTS) -> str:
     """What a user can set of these methods, for the help of an option."""
     of_each = "; ".join(f"{method}: {listed(method)}" for method in methods if method in CONSTANTS)
-    return f"Constant of the method, in place of its paper's value. {of_each}."
+    return f"Constant of the method, in place of its default. {of_each}."
 
 
 def resolved(method: str, given: Mapping[Any, Any]) -> dict[str, Any]:

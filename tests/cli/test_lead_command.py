@@ -184,6 +184,29 @@ def test_a_row_that_goes_bad_while_the_proxy_trains_is_not_chosen(pool, tiny_mod
     assert len(found.indices) == 12
 
 
+def test_a_row_that_its_own_training_spoils_stays_chosen(pool, tiny_model, monkeypatch):
+    """The run says so, and does not say that the row cannot be chosen."""
+    options = {"model": tiny_model, "budget": "12", "on_bad_gradient": "skip", **FAST}
+    real, calls, notes = lead.conditioned_losses, list[int](), list[str]()
+
+    def failing(examples, proxy, progress=None):
+        found = real(examples, proxy, progress)
+        if progress is None:
+            calls.append(examples[0].index)
+            if len(calls) == 2:  # after the first round's training
+                return [math.inf, *found[1:]]
+        return found
+
+    class Notes(NoProgress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    monkeypatch.setattr(lead, "conditioned_losses", failing)
+    found = select(pool, progress=Notes(), **options)
+    assert calls[0] == calls[1] and calls[1] in found.indices and not found.records[0].bad
+    assert any("1 row chosen before, whose loss is not finite after training" in note for note in notes)
+
+
 def test_a_dry_run_says_what_is_needed(pool, tiny_model, tmp_path):
     done = spice("run", pool, "--method", "lead", "--model", tiny_model, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("forecast: about 0:00:0"), done.stdout + done.stderr

@@ -1,25 +1,9 @@
 """LEAD from its definition: obviously correct, and slow."""
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+from collections.abc import Iterator
 
 import numpy as np
-
-
-def sum_of_squares(values: Sequence[float]) -> float:
-    """Squared distances to the mean."""
-    return sum((value - sum(values) / len(values)) ** 2 for value in values)
-
-
-def least_sum_of_squares(values: Sequence[float], count: int) -> float:
-    """Over all partitions of the sorted values into that many intervals, or one for each value."""
-    ordered = sorted(values)
-    cuts = combinations(range(1, len(ordered)), min(count, len(ordered)) - 1)
-    return min(
-        sum(sum_of_squares(ordered[start:stop]) for start, stop in zip((0, *cut), (*cut, len(ordered)), strict=True))
-        for cut in cuts
-    )
 
 
 def chances(weights: dict[int, float], exploration: float) -> dict[int, float]:
@@ -80,7 +64,8 @@ def rounds(
         d_l = round(d_l * 2**40) / 2**40
         change = learner.train(rows).numpy()
         after = dict(zip(rows, learner.losses(rows), strict=True))
-        previous = max(0.0, sum(now[row] - after[row] for row in rows) / len(rows)), change
+        drops = [now[row] - after[row] for row in rows if math.isfinite(after[row])]
+        previous = max(0.0, sum(drops) / max(1, len(drops))), change
         first.setdefault(drawn, previous)
         reward = sum(utility[row] - (now[row] - d_l) for row in rows) / len(rows)
         utility |= {row: now[row] - d_l for row in rows}

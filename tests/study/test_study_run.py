@@ -165,7 +165,7 @@ def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, c
         ({"cells": {"random": {"target": True}}, "learning_rates": [1e-3]}, "needs a baseline without a target"),
         ({"cells": {"random": {}, "a": {"full": True, "budget": 5}}}, "leave the other keys out"),
         ({"cells": {"random": {}, "a": {"full": 1}}}, "full must be true"),
-        ({"cells": {"random": {}, "untrained": {}}}, "'untrained': so the model"),
+        ({"cells": {"random": {}, "untrained": {}}}, "'untrained': is the line of the model"),
         ({"cells": {"random": {"balance": "source"}}}, "balance goes with method random, not with spice"),
         (
             {"cells": {"random": {"equal_tokens_to": ["a"], "method": "random"}}, "equal_tokens": True},

@@ -167,8 +167,8 @@ def _forecast_lead(prepared: Prepared, disk: int, budget: int, progress: Progres
     warm_up = warm_up_size(constants, rows) * constants.warmup_passes
     wanted = budget if config.budget_tokens is None else rows * config.budget_tokens // pool.trained_tokens
     progress.note(
-        f"3 forward passes over the pool, {warm_up:,} rows trained on in the warm-up, then rounds: each of about "
-        f"{wanted:,} rows is trained on and measured up to {constants.most_uses} times, as the forecast counts"
+        f"3 forward passes over the pool, {warm_up:,} rows trained on in the warm-up, then rounds; the "
+        f"forecast assumes that each of about {wanted:,} rows is trained on and measured {constants.most_uses} times"
     )
     uses = wanted * constants.most_uses
     mean = pool.total_tokens / rows

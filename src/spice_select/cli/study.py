@@ -25,7 +25,7 @@ study.yaml:
     balanced: {method: random, balance: source}
     full: {full: true}                                        all rows, for as many epochs
   baseline: random
-  equal_tokens: true               adds random-as-<cell> to every cell
+  equal_tokens: true               adds a cell random-as-<cell> for every cell
   learning_rates: [2.0e-4, 1.0e-3] the recipe's is the better one for the baseline at seed 0
   skip_invalid: true               leave out unusable rows; format and columns as for `run`
   on_bad_gradient: skip            leave out rows whose loss or gradient is not finite

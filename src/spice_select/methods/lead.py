@@ -20,11 +20,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from spice_select.constants import Lead
-from spice_select.methods.kmeans import Floats, Ints, kmeans
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MOST_STEPS = 300
+"""Of k-means, as libraries have it; it ends of itself long before."""
 GRID = float(1 << 16)
 """Losses are rounded to 1 / this, so that copies of a row tie, and the lower wins, whatever batches they were in."""
 FINE_GRID = 2.0**40
@@ -69,6 +74,28 @@ def clusters_of(difficulties: Sequence[float], count: int) -> Ints:
         labels[known] = kmeans(values[known], count)
         labels[~known] = labels[known].max() + 1
     return labels
+
+
+def kmeans(values: Floats, count: int) -> Ints:
+    """The cluster of each of n >= 1 finite values, [n], numbered from the lowest, by Lloyd's algorithm.
+
+    It starts from quantiles of the different values, so that no seed enters; equal values share a cluster.
+    """
+    distinct = np.unique(values)
+    centres = distinct if len(distinct) <= count else np.quantile(distinct, (np.arange(count) + 0.5) / count)
+    for _ in range(MOST_STEPS):
+        labels = _nearest(centres, values)
+        means = np.bincount(labels, values) / np.bincount(labels)
+        if np.array_equal(means, centres):
+            break
+        centres = means
+    return _nearest(centres, values)
+
+
+def _nearest(centres: Floats, values: Floats) -> Ints:
+    """Of each value the number of the nearest of ascending `centres`; centres without values are not counted."""
+    places = np.searchsorted((centres[1:] + centres[:-1]) / 2, values)
+    return np.unique(places, return_inverse=True)[1]
 
 
 def probabilities(log_weights: Floats, exploration: float) -> Floats:
@@ -171,9 +198,10 @@ def _learn(state: _State, cluster: int, rows: Ints, before: Floats, learner: Lea
     """Train on a round's rows and update their utilities; the round's reward, by how much these fell in the mean."""
     expected = round(expected_drop(state.firsts.get(cluster), state.previous, rate) * FINE_GRID) / FINE_GRID
     change = learner.train(rows.tolist())
-    drop = float(np.mean(before - rounded(learner.losses(rows.tolist()))))
+    drops = before - rounded(learner.losses(rows.tolist()))
+    known = drops[np.isfinite(drops)]
     # A loss that rises counts as no drop: the formula takes the root of drops.
-    state.previous = Update(max(0.0, drop) if math.isfinite(drop) else 0.0, change)
+    state.previous = Update(max(0.0, float(known.mean())) if len(known) else 0.0, change)
     state.firsts.setdefault(cluster, state.previous)
     reward = float(np.mean(state.utilities[rows] - (before - expected)))
     state.utilities[rows] = before - expected

@@ -54,7 +54,7 @@ def measure_answers(run: FinishedRun, progress: Progress, *, trust_remote_code: 
     losses = response_and_prompt_losses(pool.examples, with_token_budget(proxy, config, pool.examples, None), progress)
     pairs = zip(pool.examples, losses.conditioned, losses.direct, strict=True)
     found = {example.id: [loss if math.isfinite(loss) else None for loss in both] for example, *both in pairs}
-    bad = bad_losses(pool.examples, losses)
+    bad = bad_losses(pool.examples, losses.bad())
     if bad:
         progress.note(f"{len(bad):,} answers cannot be judged because their loss is not finite, e.g. {bad[0].location}")
     content = {"format_version": FORMAT_VERSION, "losses": found}

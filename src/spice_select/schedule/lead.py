@@ -6,7 +6,7 @@ resumed starts anew, and makes the same choice.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,7 @@ from spice_select.config import RunConfig
 from spice_select.constants import Lead
 from spice_select.methods import take_tokens
 from spice_select.methods.ifd import difficulty
-from spice_select.methods.kmeans import Ints
-from spice_select.methods.lead import clusters_of, rounds
+from spice_select.methods.lead import Ints, clusters_of, rounds
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
 from spice_select.prepared import Prepared
@@ -31,7 +30,7 @@ from spice_select.schedule.batching import with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pools import update_order, warm_up_rows
 from spice_select.schedule.proxy_training import train
-from spice_select.schedule.ranking import Losses, bad_losses, conditioned_losses, response_and_prompt_losses
+from spice_select.schedule.ranking import bad_losses, conditioned_losses, response_and_prompt_losses
 from spice_select.stopwatch import Stopwatch
 
 FEWEST = 60
@@ -54,22 +53,26 @@ def choose_by_lead(
     model = _Model(sized, pool.examples, config, progress)
     with watch.time("selection"):
         before = conditioned_losses(pool.examples, sized, progress)
-        model.leave_out(bad_losses(pool.examples, Losses(before, before)))
+        model.leave_out(_not_finite(before))
     with watch.time("proxy training"):
         model.warm_up()
     with watch.time("selection"):
         losses = response_and_prompt_losses(pool.examples, sized, progress)
-        model.leave_out(bad_losses(pool.examples, losses))
+        model.leave_out(losses.bad())
         clusters = clusters_of(difficulty(losses.conditioned, losses.direct), model.constants.clusters)
         model.start_anew()
         picks = _rounds(model, budget, [line.source for line in pool.listing().lines], before, clusters)
-    bad = [model.bad[row] for row in sorted(model.bad.keys() - {*picks})]
+    bad = [model.bad[row] for row in sorted(model.bad)]
     rows = sorted({*range(len(pool.examples))} - {row.row for row in bad})
     place = {row: number for number, row in enumerate(rows)}
     record = PoolRecord(0, rows, [place[row] for row in picks], len(picks), False, 0.0, None, bad)
     refuse_empty_choice([record])
     checkpoint.save_record(record)
     return [record]
+
+
+def _not_finite(losses: Sequence[float]) -> list[int]:
+    return [place for place, loss in enumerate(losses) if not math.isfinite(loss)]
 
 
 def warm_up_size(constants: Lead, rows: int) -> int:
@@ -111,6 +114,7 @@ class _Model:
     config: RunConfig
     progress: Progress
     bad: dict[int, BadRow] = field(default_factory=dict[int, BadRow])
+    trained: set[int] = field(default_factory=set[int])  # in a round
     optimizer: ProxyOptimizer = field(init=False)
     fresh: Tensor = field(init=False)
 
@@ -144,23 +148,26 @@ class _Model:
             for weight, values in zip(self.optimizer.weights.values(), parts, strict=True):
                 weight.copy_(values.view_as(weight))
 
-    def leave_out(self, bad: Sequence[BadRow]) -> None:
+    def leave_out(self, rows: Iterable[int]) -> None:
         """Stop at rows whose loss is not finite, or go on without them, as the options say."""
-        new = [row for row in bad if row.row not in self.bad]
+        new = bad_losses(self.examples, {*rows} - self.bad.keys())
         stop_or_report(new, self.config, self.progress)
         self.bad |= {row.row: row for row in new}
 
     def losses(self, rows: Sequence[int]) -> list[float]:
-        """As `Learner.losses`."""
-        examples = [self.examples[row] for row in rows]
-        found = conditioned_losses(examples, self.proxy)
-        self.leave_out(bad_losses(examples, Losses(found, found)))
+        """As `Learner.losses`. Rows that were trained on stay chosen, whatever their loss is then."""
+        found = conditioned_losses([self.examples[row] for row in rows], self.proxy)
+        odd = {rows[place] for place in _not_finite(found)}
+        self.leave_out(odd - self.trained)
+        gone = bad_losses(self.examples, odd & self.trained)
+        stop_or_report(gone, self.config, self.progress, "chosen before, whose loss is not finite after training")
         return found
 
     def train(self, rows: Sequence[int]) -> Tensor:
         """As `Learner.train`."""
         before = self._weights()
         train(self.optimizer, [self.examples[row] for row in rows], self.config, "round", self.progress, quietly=True)
+        self.trained.update(rows)
         return self._weights() - before
 
     def _new_optimizer(self) -> ProxyOptimizer:

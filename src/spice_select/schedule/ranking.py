@@ -1,7 +1,7 @@
 """The methods without gradients: all rows are ranked at once, and the budget cuts the order."""
 
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeVar, cast
@@ -102,7 +102,7 @@ def ranked(config: RunConfig, facts: RowFacts, unusable: Container[int], progres
 def _by_losses(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
     examples = prepared.pool.examples
     losses = response_and_prompt_losses(examples, proxy, progress)
-    return replace(facts, conditioned=losses.conditioned, direct=losses.direct), bad_losses(examples, losses)
+    return replace(facts, conditioned=losses.conditioned, direct=losses.direct), bad_losses(examples, losses.bad())
 
 
 def _by_ratings(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
@@ -149,9 +149,9 @@ def passes_over_rows(prepared: Prepared, proxy: Proxy, progress: Progress) -> Pa
     return Passes("ratings", texts, [len(text.input_ids) for text in texts], run, prompts)
 
 
-def bad_losses(examples: Sequence[Example], losses: Losses) -> list[BadRow]:
-    """Rows whose losses are not finite."""
-    return [bad_row(examples[row], LOSS) for row in sorted(losses.bad())]
+def bad_losses(examples: Sequence[Example], rows: Collection[int]) -> list[BadRow]:
+    """The record of `rows`, whose losses are not finite."""
+    return [bad_row(examples[row], LOSS) for row in sorted(rows)]
 
 
 def response_and_prompt_losses(examples: Sequence[Example], proxy: Proxy, progress: Progress) -> Losses:

@@ -110,25 +110,24 @@ def raters(prepared: Prepared) -> list[Rater]:
 
 def ratings(prepared: Prepared, proxy: Proxy, progress: Progress) -> list[float]:
     """The score of each row [n], NaN where a model's rating is not finite. Judges are loaded one after the other."""
-    config, shortened = prepared.config, set[int]()
-    scores, parameters = list[npt.NDArray[np.float64]](), list[int]()
+    scores, parameters, shortened = list[npt.NDArray[np.float64]](), list[int](), set[int]()
     for number, rater in enumerate(raters(prepared)):
-        rated = proxy if number == 0 else None  # the judge before is let go before the next one is loaded
-        if rated is None:
-            progress.note(f"loading {rater.name}")
-            model = Proxy(load_model(prepared.judges[number - 1], config.dtype, prepared.device), {})
-            rated = with_token_budget(model, config, prepared.pool.examples, None)
-            del model
+        rated = proxy if number == 0 else _judge(prepared, number - 1, progress)
         found, cut = _ratings_by(rater, rated, prepared, progress)
         scores.append(found)
         parameters.append(rated.model.num_parameters())
         shortened |= cut
+        del rated  # before the next one is loaded
     if shortened:
-        progress.note(
-            f"rows of which a rating text holds a part only, as it would exceed max_length {config.max_length}: "
-            f"{len(shortened):,}"
-        )
+        progress.note(f"rows whose rating texts were cut to {prepared.config.max_length} tokens: {len(shortened):,}")
     return cast("list[float]", model_level(np.stack(scores), parameters).tolist())
+
+
+def _judge(prepared: Prepared, number: int, progress: Progress) -> Proxy:
+    config, source = prepared.config, prepared.judges[number]
+    progress.note(f"loading {source.name}")
+    model = load_model(source, config.dtype, prepared.device)
+    return with_token_budget(Proxy(model, {}), config, prepared.pool.examples, None)
 
 
 def _ratings_by(

@@ -50,7 +50,6 @@ from spice_select.store.reading import GradientStore
 LITTLE_WORK = 2e10
 """Products of numbers up to which information is also computed in all directions: a few seconds."""
 
-
 STORE_DRAWS = 4
 """Random subsets averaged for the comparison with chance; each is as large as the selection."""
 

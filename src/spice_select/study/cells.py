@@ -73,7 +73,7 @@ def check_keys(name: str, cells: Cells, most_target_rows: int) -> None:
     """Raise `ValueError`, a line that names the cell, where its keys are unknown or do not go together."""
     cell = cells[name]
     if name == UNTRAINED:
-        raise ValueError(f"cell '{name}': so the model before any fine-tuning is called; choose another name")
+        raise ValueError(f"cell '{name}': is the line of the model before any fine-tuning; choose another name")
     if unknown := cell.keys() - CELL_KEYS - STUDY_KEYS:
         known = ", ".join(sorted(CELL_KEYS | STUDY_KEYS))
         raise ValueError(f"cell '{name}': unknown key {min(unknown)[:80]!r}; known: {known}")
