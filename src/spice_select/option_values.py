@@ -17,6 +17,8 @@ TRAINING: tuple[Method, ...] = ("lead",)
 """Methods that train the proxy in a schedule of their own while they choose among all rows."""
 WITHOUT_GRADIENTS: tuple[Method, ...] = ("ifd", "selectit", "fishersft", "longest", "random", *TRAINING)
 """Methods that need no gradient of a row; but for those that train, they rank all rows of the pool at once."""
+WITHOUT_SEED: tuple[Method, ...] = ("ifd", "selectit", "fishersft", "longest")
+"""Methods whose choice is the same whatever the seed."""
 WITHOUT_MODEL: tuple[Method, ...] = ("longest", "random")
 """Methods that run no model at all."""
 AMONG_ALL: tuple[Method, ...] = (*TARGETED, *TRAINING, "selectit", "fishersft")

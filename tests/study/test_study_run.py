@@ -109,19 +109,22 @@ def test_an_interrupted_study_goes_on_to_the_same_results(tiny_model, chat_pool,
         {"method": "random", "balance": "source"},
         {"method": "longest"},
         {"method": "ifd"},
+        {"method": "selectit"},
+        {"method": "fishersft"},
         {"pool_size": 10, "update_every": 2, "warmup_steps": 1},
     ],
     ids=str,
 )
 def test_a_cell_picks_what_run_picks(cell, tiny_model, chat_pool, heldout, tmp_path) -> None:
-    """Picking from shared gradients is a shortcut, not another method: same rows as the whole selection."""
+    """Shared gradients, and one choice for all seeds where none changes it, are shortcuts: `select` picks the same."""
     study = StudyConfig(
         model=tiny_model, pool=[str(chat_pool)], heldout=[str(heldout)], budget="8", seeds=2, gradient_seeds=2,
         recipe={"epochs": 0.2}, cells={"random": {"method": "random"}, "cell": cell},
     )  # fmt: skip
     run_study(study, tmp_path, NoProgress())
     chosen = select([chat_pool], model=tiny_model, budget=8, seed=1, **cell).chosen
-    assert results(tmp_path)["cells/cell-1"]["ids"] == [chat.id for chat in chosen]
+    found = results(tmp_path)
+    assert found.get("cells/cell-1", found["cells/cell-0"])["ids"] == [chat.id for chat in chosen]
 
 
 def test_equal_tokens_follow_another_cell_that_need_not_come_first(tiny_model, chat_pool, heldout, tmp_path) -> None:

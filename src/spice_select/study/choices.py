@@ -4,6 +4,7 @@ cells/<cell>-<seed>-<digest of options>/, with @<target> after the cell's name w
     selection/      the directory of a run; train.parquet alone where the rows come from what cells share
     cost.json       what features and choice cost; what cells share is counted in each
     cell.json       a `CellChoice`; written last
+A choice that no seed changes is made for seed 0 alone.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from spice_select.errors import OutputError
 from spice_select.files.locks import claimed
 from spice_select.files.records import write_json
 from spice_select.methods import ORDERS, RowFacts, take_tokens
-from spice_select.option_values import WITHOUT_GRADIENTS
+from spice_select.option_values import WITHOUT_GRADIENTS, WITHOUT_SEED
 from spice_select.output.trainers import TRAIN_FILE
 from spice_select.output.write_run import write_training_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.pool.examples import Pool
@@ -85,6 +86,7 @@ class Choices:
 
     def place(self, unit: Unit) -> Path | None:
         """Where the choice of a unit is kept; None while the choice that it follows is not made."""
+        unit = self._first(unit)
         options = self.config.cells[unit.cell]
         content: list[Any] = [options, None]
         if EQUAL_TOKENS in options:
@@ -115,6 +117,7 @@ class Choices:
 
         Raises as `select` and `pick` do.
         """
+        unit = self._first(unit)
         options, tokens = self.config.cells[unit.cell], None
         if EQUAL_TOKENS in options:
             followed = self.make(self._followed(unit), wait=wait)
@@ -135,6 +138,11 @@ class Choices:
                     trained = sum(row.trained_tokens for row in chosen)
                     write_json(record, asdict(CellChoice(options, [row.id for row in chosen], trained)))
         return read_json(record, CellChoice)
+
+    def _first(self, unit: Unit) -> Unit:
+        """The unit whose choice this one has: seed 0's where no seed changes it, else its own."""
+        once = self.config.cells[unit.cell].get("method") in WITHOUT_SEED
+        return replace(unit, seed=0) if once else unit
 
     def _existing(self, unit: Unit) -> Path:
         place = self.place(unit)
