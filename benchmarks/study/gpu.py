@@ -72,8 +72,8 @@ def run_until(end: float, command: list[str], processes: int, env: dict[str, str
     """
     running: list[subprocess.Popen[bytes]] = []
     for number in range(processes):
-        log = (logs / f"process-{number}.log").open("ab")
-        running.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+        with (logs / f"process-{number}.log").open("ab") as log:
+            running.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
         time.sleep(2)  # the first one begins the study
     while time.monotonic() < end and any(one.poll() is None for one in running):
         time.sleep(1)

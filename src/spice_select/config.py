@@ -134,8 +134,12 @@ class RunConfig(RunOptions):
                 f"shares of targets go with the methods {both}; {self.method} treats targets alike",
             ),
             (
-                self.features != "gradients" and (self.pool_size != "all" or self.method not in FROM_STORE),
-                f"features {self.features} goes with pool_size all and {all_stored}",
+                self.features != "gradients" and self.method not in FROM_STORE,
+                f"features {self.features} goes with {all_stored}, not with {self.method}",
+            ),
+            (
+                self.features != "gradients" and self.pool_size != "all",
+                f"features {self.features} goes with pool_size all",
             ),
             (
                 self.features == "preconditioned" and not self.warmup_steps,

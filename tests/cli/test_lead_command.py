@@ -220,7 +220,7 @@ def test_a_dry_run_says_what_is_needed(pool, tiny_model, tmp_path):
         ({"target": "a"}, "target goes with the methods spice, fisher, less, rds, tsds, not with lead"),
         ({"pool_size": 120}, "lead chooses among all rows; leave pool_size out, or give all"),
         ({"warmup_steps": 9}, "lead has a warm-up of its own: leave warmup_steps out, see its constants"),
-        ({"features": "states"}, "features states goes with pool_size all and spice"),
+        ({"features": "states"}, "features states goes with spice, fisher, less, rds, tsds, not with lead"),
         ({"stop_ratio": 0.5}, "stop_ratio belongs to"),
         ({"quota": {"a": "20%"}}, "quota goes with pool_size all and spice"),
         ({"constants": {"clusters": 0}}, "constant clusters of lead: .* greater than or equal to 1"),

@@ -149,3 +149,19 @@ def output_layer_given(
         yield
     finally:
         handle.remove()
+
+
+def of_last_states(model: "PreTrainedModel", input_ids: Tensor, chosen: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `chosen` makes of the last hidden states [b, T, d] by a forward pass over `input_ids` [b, T].
+
+    Raises `ModelError` as `output_layer_given`.
+    """
+    found: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> Tensor:
+        found.append(chosen(hidden))
+        return hidden[:1, :1]  # the logits are of no use
+
+    with torch.inference_mode(), output_layer_given(model, input_ids.shape, keep), sdpa_kernel(ATTENTION):
+        model(input_ids=input_ids, use_cache=False)
+    return found[0]

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.attention import sdpa_kernel
 
 from spice_select.gradients.finite import RowFeatures, in_order, marked
-from spice_select.gradients.loss import ATTENTION, TokenRow, collate, output_layer_given
+from spice_select.gradients.loss import TokenRow, collate, of_last_states
 from spice_select.gradients.memory import halving
 
 if TYPE_CHECKING:
@@ -37,10 +36,9 @@ def pooled_states(
         return [(states, states.square().sum(dim=1))]
 
     done: list[tuple[Tensor, Tensor]] = []
-    with torch.inference_mode():
-        for batch in batches:
-            done += halving(pool, batch)
-            on_batch(batch)
+    for batch in batches:
+        done += halving(pool, batch)
+        on_batch(batch)
     features, squared_norms = in_order(done, batches)
     found = marked(features, squared_norms, torch.zeros(len(rows)))  # no loss that could be at fault
     return found._replace(losses=torch.full((len(rows),), torch.nan))
@@ -49,8 +47,7 @@ def pooled_states(
 def state_width(model: "PreTrainedModel") -> int:
     """The width d of what the output layer receives, by a pass over one token."""
     token = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
-    with torch.inference_mode():
-        return _weighted_states(model, token, torch.ones_like(token, dtype=torch.float32)).shape[1]
+    return _weighted_states(model, token, torch.ones_like(token, dtype=torch.float32)).shape[1]
 
 
 def _batch_states(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> Tensor:
@@ -63,12 +60,4 @@ def _batch_states(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> Tensor:
 
 def _weighted_states(model: "PreTrainedModel", input_ids: Tensor, weights: Tensor) -> Tensor:
     """Sums of the states of `input_ids` [b, T] with `weights` [b, T], 0 for padding, in float32: [b, d]."""
-    found: list[Tensor] = []
-
-    def sum_up(hidden: Tensor) -> Tensor:
-        found.append(torch.bmm(weights[:, None, :], hidden.float()).squeeze(1))
-        return hidden[:1, :1]  # the logits are of no use
-
-    with output_layer_given(model, input_ids.shape, sum_up), sdpa_kernel(ATTENTION):
-        model(input_ids=input_ids, use_cache=False)
-    return found[0]
+    return of_last_states(model, input_ids, lambda hidden: torch.bmm(weights[:, None, :], hidden.float()).squeeze(1))

@@ -6,7 +6,7 @@ A new method is a function, a line here, its name in `option_values.Method` and,
 `option_values.WITHOUT_GRADIENTS` or `TARGETED`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
@@ -24,10 +24,10 @@ GRADIENT_METHODS: dict[str, Callable[[Tensor, int], list[int]]] = {
 }
 """Name -> (Gram matrix, number of picks) -> places in the pool, first pick first."""
 
-ORDERS: dict[str, Callable[[RowFacts], list[int]]] = {
+ORDERS: dict[str, Callable[[RowFacts], Iterable[int]]] = {
     "random": shuffled, "longest": longest, "ifd": ifd.order, "selectit": selectit.order, "fishersft": fishersft.order,
 }  # fmt: skip
-"""Name -> facts of all rows -> row numbers, best first: all, or as many as are enough."""
+"""Name -> facts of all rows -> row numbers, best first."""
 
 FOR_TARGET: dict[str, Callable[[Aim], list[int]]] = {"less": less.pick, "rds": rds.pick, "tsds": tsds.pick}
 """Name -> rows, targets and a limit -> the rows picked, first pick first."""

@@ -1,16 +1,12 @@
 """Facts of each row for the methods without gradients, two orders that need no model, and the cut of an order."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 from torch import Tensor
-
-
-def _never(_: object) -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +23,6 @@ class RowFacts:
     scores: Sequence[float] = ()  # [n] of a method that scores each row by itself; NaN where there is none
     # [n] of each row the last hidden states [L, d] that predict its response tokens, [0, d] where a row cannot be used
     states: Sequence[Tensor] = ()
-    are_enough: Callable[[Sequence[int]], bool] = _never  # where an order that costs much may end
-    on_pick: Callable[[int], object] = _never  # receives the number of rows of such an order
 
 
 def longest(facts: RowFacts) -> list[int]:

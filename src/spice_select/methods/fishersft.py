@@ -10,6 +10,7 @@ products; a pick adds d^3 / 3. Held are V and C, [d, d] float64, and the X_i of 
 
 import heapq
 import math
+from collections.abc import Generator
 from typing import cast
 
 import torch
@@ -21,30 +22,28 @@ TIE = 1e-6
 """Share of the best gain within which gains tie: the states' own rounding, which depends on the batches."""
 
 
-def order(facts: RowFacts) -> list[int]:
-    """Rows in the order of picking, until they are as many as wanted; ties go to the lower row."""
+def order(facts: RowFacts) -> Generator[int]:
+    """Rows in the order of picking, each found when it is asked for; ties go to the lower row."""
     dim = facts.states[0].shape[1]
     v = torch.eye(dim, dtype=torch.float64, device=facts.states[0].device)
-    factor, picks = v, list[int]()
+    factor, first = v, True
     bounds = [(-_gain(factor, facts.states[row]), row) for row in range(len(facts.trained_tokens))]
     heapq.heapify(bounds)
-    while bounds and not facts.are_enough(picks):
+    while bounds:
         best, contenders = -math.inf, list[tuple[float, int]]()
         while bounds and -bounds[0][0] >= best * (1.0 - TIE):
             bound, row = heapq.heappop(bounds)
-            gain = _gain(factor, facts.states[row]) if picks else -bound
+            gain = _gain(factor, facts.states[row]) if not first else -bound
             contenders.append((gain, row))
             best = max(best, gain)
         taken = min(row for gain, row in contenders if gain >= best * (1.0 - TIE))
         for gain, row in contenders:
             if row != taken:
                 heapq.heappush(bounds, (-gain, row))
-        picks.append(taken)
+        yield taken
         states = facts.states[taken].double()
         v = v + states.T @ states
-        factor = cast(Tensor, torch.linalg.cholesky(v))
-        facts.on_pick(len(picks))
-    return picks
+        factor, first = cast(Tensor, torch.linalg.cholesky(v)), False
 
 
 def _gain(factor: Tensor, states: Tensor) -> float:

@@ -70,12 +70,10 @@ def _own_source(config: RunConfig, note: Callable[[str], None]) -> ModelSource:
         if not (path / "config.json").is_file():
             adapter = (path / "adapter_config.json").is_file()
             what = "is an adapter; name its base model" if adapter else "no config.json inside"
-            raise ModelError(f"{path}: {what}; --model takes a whole model's directory, written by save_pretrained.")
+            raise ModelError(f"{path}: {what}; name a whole model's directory, written by save_pretrained.")
         return ModelSource(config.model, str(path), {"trust_remote_code": config.trust_remote_code})
     if path.is_file() or config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
-        raise ModelError(
-            f"{config.model}: no such model directory; --model takes a directory or a hub id 'name/model'."
-        )
+        raise ModelError(f"{config.model}: no such model directory; name a directory or a hub id 'name/model'.")
     arguments = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     return ModelSource(config.model, config.model, arguments)
 
@@ -216,7 +214,7 @@ def _load(source: ModelSource, what: str, loader: Callable[..., Any], arguments:
             ) from error
         raise ModelError(
             f"the {what} of '{source.name}' cannot be loaded: {reason[:300]}\n"
-            "Offline, --model takes a local directory; without --model the embedded proxy needs no hub."
+            "Offline, name a local directory; the embedded proxy, --model's default, needs no hub."
         ) from error
 
 

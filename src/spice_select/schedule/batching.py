@@ -25,6 +25,9 @@ MOST_TOKENS = 65_536
 USED = 0.8
 """Part of the free memory that passes may take, less held gradients; the rest is what the allocator wastes."""
 
+LESS_AT_ONCE = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
+"""What helps where memory has no room for a pass over rows that no checkpoint keeps."""
+
 FILE = "token_budget.json"
 """Where a measured budget is kept."""
 

@@ -24,14 +24,12 @@ from spice_select.prepared import Prepared
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import LESS_AT_ONCE, with_token_budget
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.rating import RATING, raters, ratings, score_probabilities
 from spice_select.schedule.token_states import TokenStates, predicting_states
 
 T = TypeVar("T")
-
-OUT_OF_MEMORY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
 
 class ResponseAlone:
@@ -84,19 +82,19 @@ def choose_by_rank(
 def ranked(config: RunConfig, facts: RowFacts, unusable: Container[int], progress: Progress) -> list[int]:
     """The picks of a method without gradients, best first, without the `unusable` rows."""
     lengths, tokens = facts.trained_tokens, config.budget_tokens
-    most = config.budget_rows(len(lengths), sum(lengths))
-
-    def are_enough(picks: Sequence[int]) -> bool:
-        return len(picks) >= most if tokens is None else sum(lengths[row] for row in picks) >= tokens
-
-    def on_pick(_: int) -> None:
-        progress.advance(1, 1)
-
-    if facts.states:
-        progress.begin("choosing", most, most)
-    wanted = replace(facts, are_enough=are_enough, on_pick=on_pick)
-    order = [row for row in ORDERS[config.method](wanted) if row not in unusable]
-    return order[:most] if tokens is None or not order else take_tokens(order, lengths, tokens)
+    most, picks, spent = config.budget_rows(len(lengths), sum(lengths)), list[int](), 0
+    wanted = most if tokens is None else tokens
+    progress.begin("choosing", most, wanted)
+    for row in ORDERS[config.method](facts):
+        if row in unusable:
+            continue
+        gained = min(1 if tokens is None else lengths[row], wanted - spent)
+        picks.append(row)
+        spent += gained
+        progress.advance(1, gained)
+        if spent == wanted:
+            break
+    return take_tokens(picks, lengths, tokens) if tokens is not None and picks else picks
 
 
 def _by_losses(prepared: Prepared, proxy: Proxy, facts: RowFacts, progress: Progress) -> tuple[RowFacts, list[BadRow]]:
@@ -172,7 +170,7 @@ def _in_batches(
     progress.begin("losses", len(examples), sum(lengths))
     found: dict[int, T] = {}
     for batch in proxy.batches(lengths):
-        with explain_out_of_memory(OUT_OF_MEMORY, "measuring losses with the proxy model"):
+        with explain_out_of_memory(LESS_AT_ONCE, "measuring losses with the proxy model"):
             found |= zip(batch, measure([examples[i] for i in batch]), strict=True)
         progress.advance(len(batch), sum(lengths[i] for i in batch))
     return [found[i] for i in range(len(examples))]

@@ -26,13 +26,12 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, load_tokenizer
 from spice_select.proxy.lora import Proxy
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import LESS_AT_ONCE, with_token_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 RATING = "its rating is not finite"
-REMEDY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 _FEWEST = 16  # tokens of instruction and response together that a rating text must have room for
 
 
@@ -143,7 +142,7 @@ def _ratings_by(
         progress.begin(f"ratings {place + 1}/{constants.K}{by}", len(texts), sum(len(t.input_ids) for t in texts))
         for batch in rated.batches([len(text.input_ids) for text in texts]):
             members = [texts[row] for row in batch]
-            with explain_out_of_memory(REMEDY, "rating rows"):
+            with explain_out_of_memory(LESS_AT_ONCE, "rating rows"):
                 shares = score_probabilities(rated.model, members, rater.scores)
             found[batch, place] = token_level(shares.numpy())
             progress.advance(len(batch), sum(len(text.input_ids) for text in members))

@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import sdpa_kernel
 
 from spice_select.errors import ModelError
-from spice_select.gradients.loss import ATTENTION, TokenRow, collate, output_layer_given
+from spice_select.gradients.loss import TokenRow, collate, of_last_states
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.gradients.states import state_width
 from spice_select.pool.examples import Example
 from spice_select.pool.lazy_rows import Rows
 from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
+from spice_select.schedule.batching import LESS_AT_ONCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-REMEDY = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
 
 
 class TokenStates(Sequence[Tensor]):
@@ -43,7 +41,7 @@ class TokenStates(Sequence[Tensor]):
         try:
             with tempfile.TemporaryFile() as file:
                 for batch in proxy.batches(lengths):
-                    with explain_out_of_memory(REMEDY, "computing states with the proxy model"):
+                    with explain_out_of_memory(LESS_AT_ONCE, "computing states with the proxy model"):
                         states = predicting_states(proxy.model, [examples[row] for row in batch])
                     parts = torch.split(states.cpu(), [int(counts[row]) for row in batch])
                     for row, part in zip(batch, parts, strict=True):
@@ -80,12 +78,5 @@ class TokenStates(Sequence[Tensor]):
 
 def predicting_states(model: "PreTrainedModel", rows: Sequence[TokenRow]) -> Tensor:
     """What the output layer receives at each place before a trained token, row after row: [trained tokens, d]."""
-    batch, found = collate(rows, model.device), list[Tensor]()
-
-    def keep(hidden: Tensor) -> Tensor:
-        found.append(hidden[batch.owner, batch.position])
-        return hidden[:1, :1]  # the logits are of no use
-
-    with torch.inference_mode(), output_layer_given(model, batch.input_ids.shape, keep), sdpa_kernel(ATTENTION):
-        model(input_ids=batch.input_ids, use_cache=False)
-    return found[0]
+    batch = collate(rows, model.device)
+    return of_last_states(model, batch.input_ids, lambda hidden: hidden[batch.owner, batch.position])
