@@ -81,7 +81,7 @@ def main() -> None:
     for one in study.results():
         cells.setdefault(one.cell, {})[one.seed] = sources.macro(one.losses)
     base = cells[study.config.baseline]
-    beside = {name: cells[name] for name in ("default", "default-one-pool") if name in cells}
+    beside = {name: cells[name] for name in ("default", "all-rows") if name in cells}
     table = {study.config.baseline: base, **beside, **measured(study, sorted(base), sources)}
     lines = [
         f"{machine(torch.device('cpu'))} {study.config.budget} of {len(study.prepared.pool.examples):,} rows. Held-out",
