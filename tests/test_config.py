@@ -28,13 +28,16 @@ def test_the_scales_are_those_of_the_mathematics():
 
 @pytest.mark.parametrize(
     ("budget", "rows", "expected"),
-    [("10%", 1000, 100), (0.1, 1000, 100), ("0.1", 995, 100), (500, 1000, 500), ("100%", 7, 7), ("1.0", 7, 7)],
-)
+    [("10%", 1000, 100), (0.1, 1000, 100), ("0.1", 995, 100), (500, 1000, 500), ("100%", 7, 7), ("1.0", 7, 7),
+     ("30k", 300_000, 30_000), ("0.5k", 900, 500), ("5M", 10**7, 5 * 10**6)],
+)  # fmt: skip
 def test_budgets(budget, rows, expected):
     assert RunConfig(budget=budget).budget_rows(rows, 0) == expected
 
 
-@pytest.mark.parametrize("budget", ["0", "0%", "-5", "101%", "1.5", "ten", "", "10%%", True, "nan", "inf%"])
+@pytest.mark.parametrize(
+    "budget", ["0", "0%", "-5", "101%", "1.5", "ten", "", "10%%", True, "nan", "inf%", "k", "0.0005k", "1.5.k"]
+)
 def test_impossible_budgets(budget):
     with pytest.raises(ConfigError, match="budget"):
         resolve({}, {"budget": budget})

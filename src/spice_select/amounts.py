@@ -1,4 +1,4 @@
-"""Amounts as users write them: budgets ('10%', '500', '2Mtok'), quotas ('20%', '10%..30%') and shares ('80%')."""
+"""Amounts as users write them: budgets ('10%', '30k', '2Mtok'), quotas ('20%', '10%..30%') and shares ('80%')."""
 
 import math
 from decimal import Decimal, InvalidOperation
@@ -8,16 +8,16 @@ from typing import Literal, NamedTuple, cast
 
 def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], float]:
     """The unit of a budget, and its amount. Raises `ValueError`, which shows the forms, if `text` is no budget."""
-    hint = "use a percentage ('10%'), a fraction ('0.1'), a number of rows ('500') or of trained tokens ('20000tok')"
+    hint = "use a percentage ('10%'), a fraction ('0.1'), rows ('500', '30k') or trained tokens ('20000tok', '2Mtok')"
     try:
         if text.endswith("tok"):
-            value, kind = _tokens(text[:-3]), "tokens"
+            value, kind = _count(text[:-3]), "tokens"
         elif text.endswith("%"):
             value, kind = float(text[:-1]) / 100, "fraction"
-        elif "." in text or "e" in text.lower():
+        elif text[-1:] not in _FACTORS and ("." in text or "e" in text.lower()):
             value, kind = float(text), "fraction"
         else:
-            value, kind = float(int(text)), "rows"
+            value, kind = _count(text), "rows"
     except (ValueError, OverflowError, InvalidOperation):
         raise ValueError(f"{text[:80]!r} is not a budget; {hint}") from None
     if not value > 0 or (kind == "fraction" and value > 1):
@@ -25,8 +25,11 @@ def parse_budget(text: str) -> tuple[Literal["rows", "fraction", "tokens"], floa
     return kind, value
 
 
-def _tokens(text: str) -> float:
-    factor = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}.get(text[-1:], 1)
+_FACTORS = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+
+
+def _count(text: str) -> float:
+    factor = _FACTORS.get(text[-1:], 1)
     value = Decimal(int(text)) if factor == 1 else Decimal(text[:-1]) * factor
     if value != int(value):
         raise ValueError
@@ -57,11 +60,22 @@ class Share(NamedTuple):
         return self.value * picks if self.of_picks else self.value
 
 
-def parse_quota(text: str) -> tuple[Share | None, Share | None]:
+KEEP, OTHERS = "keep", "*"
+"""The quota of a source that is its share of the pool; the name of all sources that have no quota of their own."""
+
+
+def read_quotas(value: object) -> object:
+    """A user's quotas by source; 'proportional' is the pool's share for each."""
+    return {OTHERS: KEEP} if value == "proportional" else value
+
+
+def parse_quota(text: str, of_pool: float = 0.0) -> tuple[Share | None, Share | None]:
     """Lower and upper end of a quota such as '20%', '10%..30%', '20%..', '..200'; None where it is open.
 
-    Raises `ValueError` if `text` is no quota; the message shows the forms.
+    'keep' is the source's share `of_pool`. Raises `ValueError` if `text` is no quota; the message shows the forms.
     """
+    if text == KEEP:
+        return Share(of_pool, of_picks=True), Share(of_pool, of_picks=True)
     low, dots, high = text.partition("..")
     try:
         ends = [_share(end.strip()) if end.strip() else None for end in ((low, high) if dots else (text, text))]
@@ -69,7 +83,7 @@ def parse_quota(text: str) -> tuple[Share | None, Share | None]:
         ends = [None, None]
     if ends == [None, None]:
         raise ValueError(
-            f"{text[:80]!r} is not a quota; write 20%, 10%..30%, 20%.. (at least), ..20% (at most) or rows"
+            f"{text[:80]!r} is not a quota; write 20%, 10%..30%, 20%.. (at least), ..20% (at most), keep or rows"
         )
     return ends[0], ends[1]
 

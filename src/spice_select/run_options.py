@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 from spice_select import constants
-from spice_select.amounts import read_share, read_targets
+from spice_select.amounts import read_quotas, read_share, read_targets
 from spice_select.file_options import FileOptions
 from spice_select.option_values import EMBEDDED_MODEL, AlphaMode, Dtype, Features, Method, Scale, TargetRule
 
@@ -22,9 +22,10 @@ class RunOptions(BaseModel):
     # what is chosen, and how much
     budget: str = Field(
         "10%",
-        description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500. Trained tokens ('20000tok', "
-        "'2Mtok') with ifd, selectit, fishersft, lead, longest and random (the nearest number of rows) and otherwise "
-        "with --pool-size all (an upper limit; spice and fisher compare scores per token). Excluded rows do not count.",
+        description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500 or 30k. Trained tokens "
+        "('20000tok', '2Mtok') with ifd, selectit, fishersft, lead, longest and random (the nearest number of rows), "
+        "else with --pool-size all (an upper limit; spice and fisher compare scores per token). Excluded rows do not "
+        "count.",
     )
     method: Method = Field(
         "spice",
@@ -50,10 +51,11 @@ class RunOptions(BaseModel):
     preset: Literal["paper"] | None = Field(
         None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
     )
-    quota: dict[str, str] = Field(
+    quota: Annotated[dict[str, str], BeforeValidator(read_quotas)] = Field(
         {},
         description="Share of the picks from a source (a row's field source, else its file's name without ending): "
-        "gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, gsm8k=200. If a share "
+        "gsm8k=20%, gsm8k=10%..30%, gsm8k=20%.. (at least), gsm8k=..20% (at most); or rows, gsm8k=200; or its share of "
+        "the pool, gsm8k=keep. '*' is each source without a quota of its own; proportional is '*=keep'. If a share "
         "falls between two row counts, both are allowed.",
     )
     given: str | None = Field(

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_args
 import click
 from pydantic import BaseModel
 
+from spice_select.amounts import KEEP, OTHERS
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.file_options import FileOptions
@@ -81,7 +82,8 @@ def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {key: value for key, value in values.items() if value is not None and value != ()}
     if "quota" in given:
-        given["quota"] = _mapping("--quota", "SOURCE=SHARE, e.g. gsm8k=20%", given["quota"])
+        quotas = [f"{OTHERS}={KEEP}" if text == "proportional" else text for text in given["quota"]]
+        given["quota"] = _mapping("--quota", "SOURCE=SHARE, e.g. gsm8k=20%, or proportional", quotas)
     if "constants" in given:
         given["constants"] = _mapping("--constant", "NAME=VALUE, e.g. sigma=0.5", given["constants"])
     return given | _reading(given.pop("format", ()), given.pop("columns", ()))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spice_select.amounts import parse_quota
+from spice_select.amounts import OTHERS, parse_quota
 from spice_select.choices import BadRow
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, ModelError
@@ -99,10 +99,13 @@ def _by_source(config: RunConfig, lines: Sequence[Line], most: int) -> GroupLimi
     sources = sorted({line.source for line in lines})
     sizes = Counter(line.source for line in lines)
     floors, ceilings = dict.fromkeys(sources, 0), dict.fromkeys(sources, most)
-    for name, text in config.quota.items():
+    quotas = dict.fromkeys(sources, config.quota[OTHERS]) if OTHERS in config.quota else {}
+    for name, text in {**quotas, **config.quota}.items():
+        if name == OTHERS:
+            continue
         if name not in sizes:
             raise ConfigError(f"quota {name}={text}: no such source; the pool's sources are {', '.join(sources[:20])}.")
-        (low, high), held = parse_quota(text), sizes[name]
+        (low, high), held = parse_quota(text, sizes[name] / len(lines)), sizes[name]
         floor = floors[name] = low.least(most) if low else 0
         ceiling = ceilings[name] = high.most(most) if high else most
         if floor > ceiling:
