@@ -14,15 +14,22 @@ CPU = torch.device("cpu")
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=9), st.integers(1, 4))
-def test_batches_from_the_largest_to_the_smallest_are_timed_after_the_largest_has_run_once(lengths, width):
+def test_batches_from_the_largest_to_the_smallest_are_timed_after_the_smallest_has_run_once(lengths, width):
     proxy = SimpleNamespace(device=CPU, batches=lambda own: [[i] for i in range(len(own))])
     seen = []
     groups = [range(start, min(start + width, len(lengths))) for start in range(0, len(lengths), width)]
     per_token, tokens, memory = measuring.measure(lengths, lengths, proxy, groups, seen.append)
     assert per_token > 0 and memory > 0 and tokens == sum(lengths)
     sizes = [rows[0] for rows in seen]
-    assert sizes[0] == sizes[1] == max(lengths) and sizes[-1] == min(lengths)
+    assert sizes[1] == max(lengths) and sizes[0] == sizes[-1] == min(lengths)
     assert len(seen) == 1 + min(measuring.TIMED, len(lengths))
+
+
+def test_slow_batches_are_not_timed_for_long(monkeypatch):
+    monkeypatch.setattr(measuring, "ENOUGH", 0.0)
+    proxy, seen = SimpleNamespace(device=CPU, batches=lambda own: [[i] for i in range(len(own))]), []
+    measuring.measure([5, 9, 7], [5, 9, 7], proxy, [range(3)], seen.append)
+    assert seen == [[5], [9]]
 
 
 def test_a_container_has_no_more_than_its_limit(monkeypatch, tmp_path):

@@ -17,6 +17,9 @@ Text = TypeVar("Text")
 TIMED = 3
 """Batches, or optimizer steps, that are timed."""
 
+ENOUGH = 5.0
+"""Seconds after which no further batch is timed."""
+
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """A container's own memory limit, by either version of Linux control groups."""
 
@@ -39,17 +42,21 @@ def measure(
     sizes = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
     largest_first = sorted(range(len(batches)), key=lambda i: -sizes[i])
 
-    def seconds_of(members: Iterable[int]) -> float:
+    def seconds_of(batch: Sequence[int]) -> float:
         started = time.perf_counter()
-        for i in members:
-            run([examples[row] for row in batches[i]])
+        run([examples[row] for row in batch])
         if proxy.device.type == "cuda":
             torch.cuda.synchronize(proxy.device)
         return time.perf_counter() - started
 
-    seconds_of(largest_first[:1])  # allocates memory and compiles kernels
     timed = spread(largest_first, TIMED)
-    return seconds_of(timed) / sum(sizes[i] for i in timed), sum(sizes), peak_memory(proxy.device)
+    # What starts up is not timed: kernels everywhere, on a GPU memory for the largest batch too.
+    seconds_of(batches[timed[0 if proxy.device.type == "cuda" else -1]])
+    spent, tokens = 0.0, 0
+    for i in timed:
+        if spent < ENOUGH or not tokens:
+            spent, tokens = spent + seconds_of(batches[i]), tokens + sizes[i]
+    return spent / tokens, sum(sizes), peak_memory(proxy.device)
 
 
 def spread(items: Sequence[int], count: int) -> list[int]:
