@@ -57,6 +57,7 @@ IMPORTS = {
     "training": {"proxy", "output", "progress"},
     "evaluation": {"proxy", "progress"},
     "report": {"schedule", "doubtful"},
+    "trainers": {"report"},
     "api": {"training", "report"},
     "study": {"evaluation", "api"},
     "cli": {"hub", "study"},
