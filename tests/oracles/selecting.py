@@ -1,4 +1,4 @@
-"""Small trainings with `SelectingSampler`, of plain Trainers and of TRL's; a program for several processes at its end."""
+"""Small trainings with `SelectingSampler`, of plain Trainers and of TRL's; as a program, one by several processes."""
 
 import json
 import os
@@ -88,7 +88,7 @@ if __name__ == "__main__":
         lora_model(MODEL), PLACE / "trainer", per_device_train_batch_size=SHARE, num_train_epochs=2,
         ddp_find_unused_parameters=False,
     )  # fmt: skip
-    SAMPLER = SelectingSampler(TRAINER, output=PLACE / "chosen", **CHOICE)
+    SAMPLER = SelectingSampler(TRAINER, output=PLACE / "chosen", rows=16, **CHOICE)
     TRAINER.train()
     ADAPTERS = {name: weight.tolist() for name, weight in TRAINER.model.named_parameters() if weight.requires_grad}
     if os.environ.get("RANK", "0") == "0":
