@@ -57,7 +57,7 @@ IMPORTS = {
     "training": {"proxy", "output", "progress"},
     "evaluation": {"proxy", "progress"},
     "report": {"schedule", "doubtful"},
-    "trainers": {"report"},
+    "trainers": {"schedule", "output"},
     "api": {"training", "report"},
     "study": {"evaluation", "api"},
     "cli": {"hub", "study"},

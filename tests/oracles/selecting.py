@@ -82,14 +82,16 @@ def same_weights(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-if __name__ == "__main__":
-    MODEL, PLACE, SHARE = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    TRAINER = plain_trainer(
-        lora_model(MODEL), PLACE / "trainer", per_device_train_batch_size=SHARE, num_train_epochs=2,
-        ddp_find_unused_parameters=False,
-    )  # fmt: skip
-    SAMPLER = SelectingSampler(TRAINER, output=PLACE / "chosen", rows=16, **CHOICE)
-    TRAINER.train()
-    ADAPTERS = {name: weight.tolist() for name, weight in TRAINER.model.named_parameters() if weight.requires_grad}
+def main(model: str, place: Path, share: int) -> None:
+    """Two epochs with `share` rows a batch of each process; the first process writes what came of it."""
+    options = {"per_device_train_batch_size": share, "num_train_epochs": 2, "ddp_find_unused_parameters": False}
+    trainer = plain_trainer(lora_model(model), place / "trainer", **options)
+    sampler = SelectingSampler(trainer, output=place / "chosen", rows=16, **CHOICE)
+    trainer.train()
+    adapters = {name: weight.tolist() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     if os.environ.get("RANK", "0") == "0":
-        (PLACE / "result.json").write_text(json.dumps({"chosen": SAMPLER.chosen, "adapters": ADAPTERS}))
+        (place / "result.json").write_text(json.dumps({"chosen": sampler.chosen, "adapters": adapters}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -14,8 +14,6 @@ from spice_select.files.directory import CHECKPOINT, MANIFEST, SCORES, clear, en
 from spice_select.output.scores import write_scores
 from spice_select.output.summary import summarise
 from spice_select.output.write_run import write_manifest
-from spice_select.progress import Progress
-from spice_select.report.build import close_with_page
 from spice_select.row_tables import write_texts
 from spice_select.schedule.checkpoint import TARGET, TEXTS, Checkpoint
 from spice_select.schedule.identity import MACHINE_KEYS
@@ -68,8 +66,8 @@ class TrainingRecord:
             self._checkpoint.save_gram(record.pool, gram)
         self._checkpoint.save_record(record)
 
-    def finish(self, about: Mapping[str, Any], watch: Stopwatch, progress: Progress) -> None:
-        """Write `scores.parquet`, the manifest and the page; `about` describes the model."""
+    def finish(self, about: Mapping[str, Any], watch: Stopwatch) -> None:
+        """Write the rows' texts, `scores.parquet` and the manifest; `about` describes the model."""
         records = [record for _, record in sorted(self._checkpoint.records().items())]
         laps = 1 + max((max(record.all_rows, default=0) for record in records), default=0) // len(self._rows)
         listing = self._rows.listing(laps)
@@ -81,7 +79,6 @@ class TrainingRecord:
         write_scores(self.directory / SCORES, listing.lines, records)
         summary = summarise(listing.lines, records)
         write_manifest(self.directory, self._config, listing, records, summary, watch, origin)
-        close_with_page(self.directory, progress)
 
 
 def packed(choices: Sequence[tuple[PoolRecord, Tensor | None]]) -> str:

@@ -161,13 +161,13 @@ class SelectingSampler(Sampler[list[int]]):
                 self._record.resume(chosen)
 
     def finish(self) -> None:
-        """Write the record's tables and page when the training has ended."""
+        """Write the record's tables when the training has ended."""
         self._held = HeldGradients()
         if self._ranks.rank == 0:
             parameters = sum(layer.a.weight.numel() + layer.b.weight.numel() for layer in self._layers.values())
             about = {"name": self._config.model, "device": self._base.device.type, "parameters": parameters,
                      "adapted_layers": len(self._layers)}  # fmt: skip
-            self._record.finish(about, self._watch, self._progress)
+            self._record.finish(about, self._watch)
 
     def _loader(self) -> DataLoader[Any]:
         # Not prepared by accelerate: its loader reads a batch ahead, by which a choice would come one step too early.
