@@ -3,8 +3,8 @@
 
     python examples/train_while_selecting.py [--seeds 3] [--output DIR]
 
-A seed takes about two minutes on two CPU cores with the embedded model. Each training is on 48 of 240 rows of
-examples/pool.jsonl; the held-out rows are 48 plain ones of which the others hold no copy. Needs trl.
+A seed takes a few minutes on two CPU cores with the embedded model. Each training is on 32 of 160 rows of
+examples/pool.jsonl; the held-out rows are 32 plain ones of which the others hold no copy. Needs trl.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from spice_select.config import RunConfig
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source
 from spice_select.trainers import SelectingSampler
 
-ROWS, HELD_OUT, TRAINED, SPLIT_SEED = 240, 48, 48, 0
-POOL = {"pool_size": 40, "picks": 8, "update_every": 1}  # a choice before each optimizer step of 8 rows
+ROWS, HELD_OUT, TRAINED, SPLIT_SEED = 160, 32, 32, 0
+POOL = {"pool_size": 40, "picks": 8, "update_every": 1}  # a choice every two optimizer steps of four rows
 
 
 def split() -> tuple[datasets.Dataset, datasets.Dataset]:
@@ -49,13 +49,13 @@ def _as_prompts(rows: list[dict[str, Any]]) -> datasets.Dataset:
 
 
 def trainer_of(rows: datasets.Dataset, held_out: datasets.Dataset, seed: int, output: Path) -> SFTTrainer:
-    """A trainer of fresh adapters on the embedded model: one pass over `rows`, eight a step."""
+    """A trainer of fresh adapters on the embedded model: one pass over `rows`, four a step."""
     source = model_source(RunConfig(dtype="float32"))
     torch.manual_seed(seed)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load_model(source, "float32", torch.device("cpu")), config)
     args = SFTConfig(
-        output_dir=str(output), num_train_epochs=1, per_device_train_batch_size=8, per_device_eval_batch_size=1,
+        output_dir=str(output), num_train_epochs=1, per_device_train_batch_size=4, per_device_eval_batch_size=1,
         learning_rate=1e-3, warmup_steps=1, seed=seed, use_cpu=True, report_to="none", save_strategy="no",
         logging_strategy="no", disable_tqdm=True, gradient_checkpointing=False, bf16=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""When a Trainer begins, saves and ends: what was chosen goes into its checkpoints, and comes back from them.
+"""When a Trainer begins, starts an epoch and ends: what was chosen goes into its checkpoints, and comes back from them.
 
 The picks are in `trainer_state.json`, under `stateful_callbacks`, beside the state that they belong to.
 """
@@ -6,7 +6,8 @@ The picks are in `trainer_state.json`, under `stateful_callbacks`, beside the st
 # The Trainer defines the signatures.
 # ruff: noqa: ARG002
 
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from transformers import TrainerCallback
 from transformers import TrainerControl as Control
@@ -19,51 +20,35 @@ from spice_select.trainers.record import Chosen
 NAME = "SelectingSampler"
 
 
-class Selecting(Protocol):
-    """What the Trainer's events are passed on to."""
-
-    chosen: Chosen
-    epoch: int
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        ...
-
-    def begin(self, chosen: Chosen | None) -> None:
-        """A training starts; `chosen` is what its checkpoint holds, None where there is none."""
-        ...
-
-    def finish(self) -> None:
-        """A training has ended."""
-        ...
-
-
 class Recorder(TrainerCallback):
     """Passes the Trainer's events on."""
 
-    def __init__(self, sampler: Selecting) -> None:
-        self._sampler = sampler
+    def __init__(
+        self, begin: Callable[[Chosen | None], Chosen], at_step: Callable[[int], None], finish: Callable[[], None]
+    ) -> None:
+        """`begin` receives what the checkpoint holds, None without one, and returns the picks that are saved from then.
+
+        `at_step` receives the optimizer steps that are done when an epoch starts.
+        """
+        self._begin, self._at_step, self._finish = begin, at_step, finish
 
     def on_train_begin(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         """Take over the picks of the checkpoint, and have the Trainer save all that are made from now on."""
-        chosen: Chosen | None = None
+        kept, found = cast("dict[str, Any]", state.stateful_callbacks), None
         if state.global_step > 0:
-            saved = cast("dict[str, Any]", state.stateful_callbacks).get(NAME)
-            if not isinstance(saved, dict):
+            found = kept.get(NAME)
+            if not isinstance(found, dict):
                 raise ConfigError(
-                    f"this checkpoint, of step {state.global_step}, was not written by a training with "
-                    f"{NAME}, so its order is not known.\nResume one that was, or start without a checkpoint."
+                    f"this checkpoint, of step {state.global_step}, was not written by a training with {NAME}.\n"
+                    "Resume one that was, or start without a checkpoint."
                 )
-            chosen = saved["attributes"]["chosen"]
-        self._sampler.begin(chosen)
-        kept = {"args": {}, "attributes": {"chosen": self._sampler.chosen}}
-        cast("dict[str, Any]", state.stateful_callbacks)[NAME] = kept
+        chosen = None if found is None else cast(Any, found)["attributes"]["chosen"]
+        kept[NAME] = {"args": {}, "attributes": {"chosen": self._begin(chosen)}}
 
     def on_epoch_begin(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
-        """Tell the sampler which epoch it is asked for."""
-        steps = -(-len(self._sampler) // args.gradient_accumulation_steps)  # as the Trainer counts them
-        self._sampler.epoch = state.global_step // steps
+        """Tell where the training is."""
+        self._at_step(state.global_step)
 
     def on_train_end(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         """Finish the record."""
-        self._sampler.finish()
+        self._finish()

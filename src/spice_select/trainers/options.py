@@ -1,6 +1,6 @@
 """The options of a selection while training, and the trainers that it cannot be part of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import datasets
@@ -47,47 +47,24 @@ def refuse_what_cannot_be_measured(trainer: Trainer) -> None:
     """Raise `ConfigError` where the trainer's settings do not allow a selection while training."""
     args, accelerator = trainer.args, trainer.accelerator
     loading, kind = cast(Any, args.accelerator_config), accelerator.distributed_type
-    plain = kind == DistributedType.NO or kind.value.startswith("MULTI_")
+    split = kind != DistributedType.NO and not kind.value.startswith("MULTI_")
     for conflict, message in (
-        (
-            trainer.train_dataset is None or isinstance(trainer.train_dataset, datasets.IterableDataset),
-            "the trainer needs a train_dataset with a place for each row, not a stream: candidates are drawn from it.",
-        ),
-        (
-            not plain or accelerator.parallelism_config is not None,
-            f"{kind.value} training splits the model between processes; launch data parallelism (DDP) by torchrun.",
-        ),
-        (
-            args.n_gpu > 1,
-            "one process would use several GPUs; launch one for each: torchrun --nproc-per-node N script.py.",
-        ),
-        (
-            accelerator.mixed_precision not in ("no", "bf16"),
-            f"mixed precision {accelerator.mixed_precision} may lose small gradients of rows; train with bf16=True.",
-        ),
-        (
-            args.dataloader_num_workers > 0,
-            "workers would read batches before the step ahead of them is trained: set dataloader_num_workers=0.",
-        ),
-        (
-            bool(loading.split_batches or loading.dispatch_batches),
-            "each process makes its own batches: leave split_batches and dispatch_batches of accelerator_config out.",
-        ),
-        (
-            args.auto_find_batch_size,
-            "a smaller batch would begin the order anew on a trained model: set auto_find_batch_size=False.",
-        ),
-        (
-            args.ignore_data_skip,
-            "a resumed training repeats the order up to its checkpoint: set ignore_data_skip=False.",
-        ),
-    ):
+        (trainer.train_dataset is None or isinstance(trainer.train_dataset, datasets.IterableDataset),
+         "the trainer needs a train_dataset with a place for each row, not a stream: candidates are drawn from it."),
+        (split or accelerator.parallelism_config is not None,
+         f"{kind.value} training splits the model between processes; launch data parallelism (DDP) by torchrun."),
+        (args.n_gpu > 1,
+         "one process would use several GPUs; launch one for each: torchrun --nproc-per-node N script.py."),
+        (accelerator.mixed_precision not in ("no", "bf16"),
+         f"mixed precision {accelerator.mixed_precision} may lose small gradients of rows; train with bf16=True."),
+        (args.dataloader_num_workers > 0,
+         "workers would read batches before the step ahead of them is trained: set dataloader_num_workers=0."),
+        (bool(loading.split_batches or loading.dispatch_batches),
+         "each process makes its own batches: leave split_batches and dispatch_batches of accelerator_config out."),
+        (args.auto_find_batch_size,
+         "a smaller batch would begin the order anew on a trained model: set auto_find_batch_size=False."),
+        (args.ignore_data_skip,
+         "a resumed training repeats the order up to its checkpoint: set ignore_data_skip=False."),
+    ):  # fmt: skip
         if conflict:
             raise ConfigError(message)
-
-
-def sources_of(dataset: object) -> Sequence[str] | None:
-    """The column `source` of a dataset, if it has one."""
-    if isinstance(dataset, datasets.Dataset) and "source" in dataset.column_names:
-        return cast("Sequence[str]", dataset["source"])
-    return None

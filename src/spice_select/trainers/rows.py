@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.errors import PoolError
@@ -22,6 +23,7 @@ INPUTS = {"input_ids", "attention_mask", "labels"}
 """What a collator may give to the model."""
 UNTRAINED = "none of its tokens is trained"
 
+T = TypeVar("T")
 Collator = Callable[[list[Any]], Mapping[str, Any]]
 
 
@@ -59,20 +61,22 @@ class TrainerRows:
     """The usable rows of a dataset; one that is a candidate in a further lap over them has a further index.
 
     Attributes:
+        dataset, collate: those of the loader.
         places: [n] places of the usable rows in the dataset.
         sha256: digest of all tokens and labels.
         rejected: the rows of which no token is trained.
 
     """
 
-    def __init__(
-        self, dataset: Dataset, collate: Collator, name: str, sources: Sequence[str] | None, tokenizer: object
-    ) -> None:
-        """Read every row once; `name` is what messages call the dataset, `sources` name each row's data set.
+    def __init__(self, loader: DataLoader[Any], name: str, sources: Sequence[str] | None, tokenizer: object) -> None:
+        """Read every row of a trainer's loader once; `name` is what messages call its dataset.
+
+        `sources` name the data set of each row, in place of `name`.
 
         Raises `PoolError` if no row can be trained on, or batches hold more than tokens, attention mask and labels.
         """
-        self._dataset, self._collate, self._name, self._sources = dataset, collate, name, sources
+        dataset, collate = cast(Dataset, loader.dataset), cast(Collator, loader.collate_fn)
+        self.dataset, self.collate, self._name, self._sources = dataset, collate, name, sources
         self._tokenizer = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
         if len(dataset):
             self._check_batch(collate([dataset[0], dataset[len(dataset) - 1]]))
@@ -85,9 +89,7 @@ class TrainerRows:
         self.places = lengths[:, 1].nonzero()[0]
         self._tokens_of, self._trained_of = lengths[self.places].T.copy()
         untrained = (lengths[:, 1] == 0).nonzero()[0].tolist()
-        self.rejected = [
-            Rejection(self._source(place), self._location(place), place + 1, UNTRAINED, {}) for place in untrained
-        ]
+        self.rejected = [Rejection(*self._origin(place), place + 1, UNTRAINED, {}) for place in untrained]
         if not len(self.places):
             raise PoolError(
                 f"{name}: no row has a trained token.\nCheck its labels, and that max_length is not too low."
@@ -108,37 +110,30 @@ class TrainerRows:
 
     def listing(self, laps: int) -> Listing:
         """All candidates of so many laps, without their texts."""
-
-        def lines(start: int, stop: int) -> list[Line]:
-            return [self._line(index) for index in range(start, stop)]
-
-        rows = Rows(np.tile(self._tokens_of, laps), np.tile(self._trained_of, laps), lines)
-        file = SourceFile(self._name, "", "rows of a trainer", len(self._dataset), self.sha256)
-        return Listing(rows, self.rejected, [file], 0)
+        file = SourceFile(self._name, "", "rows of a trainer", len(self.dataset), self.sha256)
+        return Listing(self._of_laps(laps, self._line), self.rejected, [file], 0)
 
     def with_texts(self, laps: int) -> Rows[TrainerRow]:
         """All candidates of so many laps, each read when it is asked for."""
+        return self._of_laps(laps, self.__getitem__)
 
-        def rows(start: int, stop: int) -> list[TrainerRow]:
-            return [self[index] for index in range(start, stop)]
-
-        return Rows(np.tile(self._tokens_of, laps), np.tile(self._trained_of, laps), rows)
+    def _of_laps(self, laps: int, make: Callable[[int], T]) -> Rows[T]:
+        lengths = (np.tile(each, laps) for each in (self._tokens_of, self._trained_of))
+        return Rows(*lengths, lambda start, stop: [make(index) for index in range(start, stop)])
 
     def _line(self, index: int) -> Line:
         lap, row = divmod(index, len(self))
         place = int(self.places[row])
-        location, lengths = self._location(place), (int(self._tokens_of[row]), int(self._trained_of[row]))
-        return Line(index, location + (f", lap {lap + 1}" if lap else ""), self._source(place), location, *lengths)
+        (source, location), name = self._origin(place), f"{self._name}[{place}]" + (f", lap {lap + 1}" if lap else "")
+        return Line(index, name, source, location, int(self._tokens_of[row]), int(self._trained_of[row]))
 
-    def _source(self, place: int) -> str:
-        return self._name if self._sources is None else str(self._sources[place])
-
-    def _location(self, place: int) -> str:
-        return f"{self._name}[{place}]"
+    def _origin(self, place: int) -> tuple[str, str]:
+        """Source and location of the row at `place`."""
+        return self._name if self._sources is None else str(self._sources[place]), f"{self._name}[{place}]"
 
     def _tokens(self, place: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Tokens and which are trained, [tokens] each, of the row at `place` without padding."""
-        batch = self._collate([self._dataset[place]])
+        batch = self.collate([self.dataset[place]])
         ids, labels = (cast(Tensor, batch[key])[0].numpy() for key in ("input_ids", "labels"))
         kept = (
             cast(Tensor, batch["attention_mask"])[0].numpy() != 0
@@ -151,14 +146,9 @@ class TrainerRows:
 
     def _check_batch(self, batch: Mapping[str, Any]) -> None:
         others, missing = sorted(batch.keys() - INPUTS), sorted({"input_ids", "labels"} - batch.keys())
-        if others or missing:
-            what = f"hold {', '.join(others)}" if others else f"lack {', '.join(missing)}"
+        what = f"hold {', '.join(others)}" if others else f"lack {', '.join(missing)}" if missing else ""
+        if what or len(batch["input_ids"]) != 2:
             raise PoolError(
-                f"{self._name}: its collated batches {what}; rows are measured by input_ids and labels alone.\n"
+                f"{self._name}: collated batches {what or 'join rows'}; a row is measured by input_ids and labels.\n"
                 "Train without packing and padding_free, and with a collator that makes labels."
-            )
-        if len(batch["input_ids"]) != 2:
-            raise PoolError(
-                f"{self._name}: its collator makes {len(batch['input_ids'])} rows of 2, and gradients are of rows.\n"
-                "Train without packing and padding_free."
             )

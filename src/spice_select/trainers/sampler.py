@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from datasets import Dataset as HubDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
@@ -37,9 +38,9 @@ from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, up
 from spice_select.stopwatch import Stopwatch
 from spice_select.trainers.adapters import layers_of, undisturbed
 from spice_select.trainers.callback import Recorder
-from spice_select.trainers.options import TARGET, refuse_what_cannot_be_measured, run_config, sources_of
+from spice_select.trainers.options import TARGET, refuse_what_cannot_be_measured, run_config
 from spice_select.trainers.record import Chosen, TrainingRecord, packed, unpacked
-from spice_select.trainers.rows import Collator, Dataset, TrainerRow, TrainerRows
+from spice_select.trainers.rows import Dataset, TrainerRow, TrainerRows
 
 REMEDY = "Lower token_budget or gradient_memory, or train with shorter rows."
 
@@ -97,15 +98,11 @@ class SelectingSampler(Sampler[list[int]]):
             # The trainer's own loaders: datasets without unused columns, and its collator.
             own = host.get_train_dataloader()
             aims = None if target is None else host.get_eval_dataloader(target)
-        tokenizer, sources = host.processing_class, sources_of(host.train_dataset)
-        self._dataset, self._collate = cast(Dataset, own.dataset), cast(Collator, own.collate_fn)
-        self._rows = TrainerRows(self._dataset, self._collate, "train_dataset", sources, tokenizer)
-        self._target, self._aims = None, list[TrainerRow]()
-        if aims is not None:
-            self._target = TrainerRows(
-                cast(Dataset, aims.dataset), cast(Collator, aims.collate_fn), TARGET, None, tokenizer
-            )
-            self._aims = [self._target[index] for index in range(len(self._target))]
+        columns = host.train_dataset.column_names if isinstance(host.train_dataset, HubDataset) else []
+        sources = cast("Sequence[str]", host.train_dataset["source"]) if "source" in columns else None
+        self._rows = TrainerRows(own, "train_dataset", sources, host.processing_class)
+        self._target = None if aims is None else TrainerRows(aims, TARGET, None, host.processing_class)
+        self._aims = [] if self._target is None else [self._target[index] for index in range(len(self._target))]
         with process_group() as ranks:
             self._ranks = ranks
         self._share = int(host._train_batch_size)
@@ -118,9 +115,7 @@ class SelectingSampler(Sampler[list[int]]):
         wanted = rows or lap
         self.rows_per_epoch = wanted - (wanted % self._whole if host.args.dataloader_drop_last else 0)
         if not self.rows_per_epoch:
-            raise ConfigError(
-                f"{wanted} rows are less than a batch of {self._whole}; lower the batch, or ask for more."
-            )
+            raise ConfigError(f"{wanted} rows are less than a batch of {self._whole}: lower it, or ask for more.")
         self._lap, self._laps = lap, math.ceil(self.rows_per_epoch / lap)
         self._config = self._config.model_copy(update={"budget": str(self.rows_per_epoch)})
         self.chosen: Chosen = {}
@@ -128,7 +123,7 @@ class SelectingSampler(Sampler[list[int]]):
         self._record = TrainingRecord(Path(output), self._config, self._rows, self._target)
         self._overwrite, self._held = overwrite, HeldGradients()
         host.get_train_dataloader = self._loader  # of this one trainer
-        host.add_callback(Recorder(self))
+        host.add_callback(Recorder(self.begin, self.at_step, self.finish))
         self._progress.note(
             f"{len(self._rows):,} rows, {len(self._rows.rejected):,} left out (no trained token); "
             f"training on {self.rows_per_epoch:,} an epoch, chosen {picks} of {pool_size}"
@@ -151,14 +146,22 @@ class SelectingSampler(Sampler[list[int]]):
         if waiting:
             yield self._places(waiting[start : start + self._share])
 
-    def begin(self, chosen: Chosen | None) -> None:
-        """Start a training: a new one with None, or one that had `chosen` when its checkpoint was written."""
+    def begin(self, chosen: Chosen | None) -> Chosen:
+        """Start a training: a new one with None, or one that had `chosen` when its checkpoint was written.
+
+        Returns the picks so far; those that are made later are added to it.
+        """
         self.chosen = chosen or {}
         if self._ranks.rank == 0:
             if chosen is None:
                 self._record.begin(overwrite=self._overwrite)
             else:
                 self._record.resume(chosen)
+        return self.chosen
+
+    def at_step(self, step: int) -> None:
+        """An epoch starts when so many optimizer steps are done."""
+        self.epoch = step // math.ceil(len(self) / self._trainer.args.gradient_accumulation_steps)
 
     def finish(self) -> None:
         """Write the record's tables when the training has ended."""
@@ -172,7 +175,9 @@ class SelectingSampler(Sampler[list[int]]):
     def _loader(self) -> DataLoader[Any]:
         # Not prepared by accelerate: its loader reads a batch ahead, by which a choice would come one step too early.
         pinned = self._trainer.args.dataloader_pin_memory and torch.cuda.is_available()
-        return DataLoader(cast(Any, self._dataset), batch_sampler=self, collate_fn=self._collate, pin_memory=pinned)
+        return DataLoader(
+            cast(Any, self._rows.dataset), batch_sampler=self, collate_fn=self._rows.collate, pin_memory=pinned
+        )
 
     def _seed(self, lap: int) -> int:
         """A seed of its own for each lap or epoch; a run's seeds are below 2^32."""
