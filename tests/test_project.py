@@ -54,6 +54,7 @@ IMPORTS = {
     "store": {"option_values", "row_tables", "gradients"},
     "schedule": {"stopwatch", "methods", "prepared", "choices", "store"},
     "output": {"config_file", "recipe", "doubtful", "row_tables", "stopwatch"},
+    "trainers": {"schedule", "output"},
     "training": {"proxy", "output", "progress"},
     "evaluation": {"proxy", "progress"},
     "report": {"schedule", "doubtful"},

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,7 +84,26 @@ def read_lines(path: Path, remedy: str) -> Rows[Line]:
     return Rows(table["tokens"].to_numpy(), table["trained_tokens"].to_numpy(), lines)
 
 
-def write_texts(path: Path, examples: Sequence[Example]) -> None:
+class WithText(Protocol):
+    """What a table of texts holds of a row."""
+
+    @property
+    def row(self) -> Row:
+        """The row as it was read."""
+        ...
+
+    @property
+    def conversation(self) -> Conversation:
+        """Its chat."""
+        ...
+
+    @property
+    def line(self) -> Line:
+        """It without its text."""
+        ...
+
+
+def write_texts(path: Path, examples: Sequence[WithText]) -> None:
     """Write every row with its text."""
     with replacing(path) as temporary, pq.ParquetWriter(temporary, _TEXTS, compression="zstd") as writer:
         for start in range(0, len(examples), _TEXT_GROUP):
@@ -126,7 +145,7 @@ def _plain(value: object) -> str:
     raise OutputError(f"a row holds a value of type {type(value).__name__}, which JSON cannot; drop that column first.")
 
 
-def _text_line(example: Example) -> dict[str, Any]:
+def _text_line(example: WithText) -> dict[str, Any]:
     row, chat = example.row, example.conversation
     content = {
         "messages": chat.messages,

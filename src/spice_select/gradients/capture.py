@@ -110,9 +110,10 @@ def _watching(
         x = args[0].detach()
 
         def on_gradient(dy: Tensor) -> None:
-            # PEFT keeps factors in float32 beside layers in another type.
-            down, up = x @ layer.a.weight.T.to(x.dtype), dy @ layer.b.weight.to(dy.dtype)
-            deliver(x, dy, down.mul_(layer.scaling), up.mul_(layer.scaling))
+            # PEFT keeps factors in float32 beside layers in another type; under autocast x may be wider than dy.
+            inputs = x.to(dy.dtype)
+            down, up = inputs @ layer.a.weight.T.to(dy.dtype), dy @ layer.b.weight.to(dy.dtype)
+            deliver(inputs, dy, down.mul_(layer.scaling), up.mul_(layer.scaling))
 
         output.register_hook(on_gradient)
         return output

@@ -62,6 +62,19 @@ def write_run(
         for name, text in trainer_files(model, summary).items():
             write_text(directory / name, text)
         write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
+    write_manifest(directory, config, pool, records, summary, watch, origin)
+
+
+def write_manifest(
+    directory: Path,
+    config: RunConfig,
+    pool: Listing,
+    records: Sequence[PoolRecord],
+    summary: Summary,
+    watch: Stopwatch,
+    origin: Mapping[str, Any],
+) -> None:
+    """Write the manifest, which marks a run complete; arguments as of `write_run`."""
     totals = {"tokens": pool.total_tokens, "trained_tokens": pool.trained_tokens, "truncated": pool.truncated,
               "rejected": len(pool.rejected)}  # fmt: skip
     manifest = {

@@ -78,7 +78,7 @@ def read_pool(
         return make_pool(writer.table(), np.arange(valid), rejected, files)
 
 
-def segments(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+def segments(example: Example | Encoded, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
     """The text of each run of trained or untrained tokens of an example, in order, and whether it is trained.
 
     Each piece is what its tokens add to the decoding of all before it, as decoders may drop a leading space.

@@ -36,7 +36,7 @@ from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
 from spice_select.schedule.proxy_training import TRAINING_REMEDY, update, warm_up
-from spice_select.schedule.targets import refuse_only_leaks, report_leaks
+from spice_select.schedule.targets import leaks_among, refuse_only_leaks, report_leaks
 from spice_select.stopwatch import Stopwatch
 
 ROW_TOO_LARGE = "A single row does not fit: lower --max-length, or choose another --model."
@@ -173,10 +173,12 @@ class _Run:
             seconds = time.perf_counter() - start
             nothing = bad_rows(self.target, gram.diagonal()[len(rows) :])
             stop_or_report(nothing, self.config, self.progress, "of the target count for nothing")
+            sought = [] if self.config.keep_target_rows else self.target
+            leaks = leaks_among(rows, sought) if sought else []
             with self.watch.time("selection"):
                 record, usable = pick_among_usable(
-                    pool, gram, rows, self.config, seconds, self.target, self.weights, losses
-                )  # fmt: skip
+                    pool, gram, rows, self.config, seconds, self.target, self.weights, losses, leaks
+                )
             stop_or_report(record.bad, self.config, self.progress)  # before anything is kept
             report_leaks(record.leaks, self.config, self.progress)
             self.checkpoint.save_gram(pool.index, usable)

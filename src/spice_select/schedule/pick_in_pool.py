@@ -32,9 +32,10 @@ from spice_select.information import (
 from spice_select.methods import GRADIENT_METHODS
 from spice_select.option_values import factor_of
 from spice_select.pool.examples import Example
+from spice_select.pool.types import Line
 from spice_select.schedule.bad_rows import bad_rows
 from spice_select.schedule.pools import CandidatePool
-from spice_select.schedule.targets import leaks_among, stop_coverage, target_of
+from spice_select.schedule.targets import stop_coverage, target_of
 
 POOL_DRAWS = 16
 """Random subsets averaged for the comparison 'U against random of the same size'."""
@@ -43,38 +44,36 @@ POOL_DRAWS = 16
 def pick_among_usable(
     pool: CandidatePool,
     gram: Tensor,
-    rows: Sequence[Example],
+    rows: Sequence[Example] | Sequence[Line],
     config: RunConfig,
     seconds: float,
-    target: Sequence[Example] = (),
+    target: Sequence[Example] | Sequence[Line] = (),
     weights: Tensor | None = None,
     losses: Tensor | None = None,
+    leaks: Sequence[BadRow] = (),
 ) -> tuple[PoolRecord, Tensor]:
-    """As `pick_in_pool` on the pool's `rows` [m], without those that are marked in its Gram matrix.
+    """As `pick_in_pool` on the pool's `rows` [m], without those that are marked in its Gram matrix, and `leaks`.
 
-    `gram` holds the rows of the `target` [t], with their `weights`, after the pool's. Rows that equal one of them are
-    left out, unless `config` keeps them; marked rows of the target count for nothing. `losses` [m] are for the record.
-    Returns the record, and the Gram matrix of the rows that could be chosen, and of the target.
+    `gram` holds the rows of the `target` [t], with their `weights`, after the pool's; marked rows of the target count
+    for nothing. `losses` [m] are for the record. Returns the record, and the Gram matrix of the rows that could be
+    chosen, and of the target.
     """
     size = len(rows)
     marked = ~torch.isfinite(gram.diagonal())
     unknown = marked.clone()
     unknown[:size] = False
     gram = gram.masked_fill(unknown[:, None] | unknown[None, :], 0.0)
-    bad, leaks = bad_rows(rows, gram.diagonal()[:size]), list[BadRow]()
-    if target and not config.keep_target_rows:
-        leaks = leaks_among(rows, target)
-        equal = {leak.row for leak in leaks}
-        marked[:size] |= torch.tensor([row.index in equal for row in rows])
+    bad, equal = bad_rows(rows, gram.diagonal()[:size]), {leak.row for leak in leaks}
+    marked[:size] |= torch.tensor([row.index in equal for row in rows])
     good = (~marked | unknown).nonzero()[:, 0]
     places = [place for place in cast(list[int], good.tolist()) if place < size]
     left, usable = replace(pool, rows=[pool.rows[place] for place in places]), gram[good][:, good]
     if not places:
-        return PoolRecord(pool.index, [], [], pool.quota, False, seconds, None, bad, None, leaks), usable
+        return PoolRecord(pool.index, [], [], pool.quota, False, seconds, None, bad, None, [*leaks]), usable
     lengths = [*(rows[place].trained_tokens for place in places), *(row.trained_tokens for row in target)]
     known = None if losses is None else losses[places]
     record = pick_in_pool(left, usable, lengths, config, seconds, weights, known)
-    return replace(record, bad=bad, leaks=leaks), usable
+    return replace(record, bad=bad, leaks=[*leaks]), usable
 
 
 def pick_in_pool(
