@@ -103,7 +103,7 @@ def _select(
             records = choose(prepared, budget, proxy, given, checkpoint, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
         summary = summarise(listing.lines, records)
-        result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
+        result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds, inputs)
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in FROM_STORE:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
