@@ -23,11 +23,12 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
 from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory
 from spice_select.files.locks import LOCK, sole_writer
+from spice_select.files.records import read_json
 
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
@@ -148,6 +149,18 @@ def inspect_output(directory: Path, existing: Existing) -> State:
     if existing == "overwrite":
         return "new"
     return "complete" if complete else "begun"
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of the finished run in `directory`; raises `OutputError` if there is none or it is damaged."""
+    path = directory / MANIFEST
+    remedy = "Name a directory that run or pick wrote."
+    if not path.exists():
+        raise OutputError(f"{directory}: holds no finished run.\n{remedy}")
+    content = read_json(path, remedy)
+    if content.get("format") != FORMAT:
+        raise OutputError(f"{path}: is not the manifest of a selection run.\n{remedy}")
+    return content
 
 
 def _is_manifest(path: Path) -> bool:

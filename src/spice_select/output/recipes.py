@@ -42,14 +42,24 @@ def trainer_files(model: ModelToTrain, summary: Summary) -> dict[str, str]:
         "chat_template": CHAT_TEMPLATE,
         "rows": _ROWS, "accumulation": recipe.batch_size // _ROWS,
     }  # fmt: skip
+    names = ("README.md", "axolotl.yaml", "llamafactory.yaml", "make_tokens.py", "train_trl.py")
+    files = {name: rendered(name, values) for name in names}
+    return files if model.chat_template is None else {**files, CHAT_TEMPLATE: model.chat_template}
+
+
+def rendered(name: str, values: Mapping[str, Any]) -> str:
+    """The text that the template of this name makes of `values`."""
     # S701: the files are plain text, not HTML.
     templates = jinja2.Environment(  # noqa: S701
         loader=jinja2.PackageLoader("spice_select.output"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    templates.filters |= {"json": json.dumps, "yaml": _yaml}
-    names = ("README.md", "axolotl.yaml", "llamafactory.yaml", "make_tokens.py", "train_trl.py")
-    files = {name: templates.get_template(f"{name}.jinja").render(values) for name in names}
-    return files if model.chat_template is None else {**files, CHAT_TEMPLATE: model.chat_template}
+    templates.filters |= {"json": json.dumps, "yaml": _yaml, "cell": _cell}
+    return templates.get_template(f"{name}.jinja").render(values)
+
+
+def _cell(text: str) -> str:
+    """Text as a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _yaml(entry: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
 from spice_select.row_tables import plain_json
 
-TRAIN_FILE = "train.parquet"
+TRAIN_FILE, EVAL_FILE = "train.parquet", "eval.parquet"
 IGNORED = -100  # PyTorch's label of a token that is no target
 
 _OWN_KEYS = ("train", "tool_calls", OTHER_FIELDS)
