@@ -24,7 +24,7 @@ from spice_select.store.writing import check_place
 PICK_OPTIONS = (
     "budget", "method", "constants", "preset", "quota", "given", "exclude", "target", "target_rule", "target_share",
     "stop_coverage", "keep_target_rows", "penalty", "stop_ratio", "scale", "rank", "alpha",
-    "alpha_mode", "seed", "device", "parquet",
+    "alpha_mode", "seed", "device", "eval_share", "parquet",
 )  # fmt: skip
 """Options of a pick; all others are those of the store."""
 

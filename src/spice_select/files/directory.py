@@ -3,6 +3,7 @@
 Files of a finished run, format version 1 (docs/output.md):
     selected.jsonl      the chosen rows unchanged, in the pool's order     (selected.parquet on request)
     train.parquet       the same rows as chats in one schema               (see `output/trainers.py`)
+    eval.parquet        those of them that are held out, with --eval-share
     scores.parquet      one line per row of the pool                       (see `output/scores.py`)
     rejected.jsonl      rows that could not be used, if any
     manifest.json       what was run on what; written last, so it marks a complete run
@@ -47,8 +48,9 @@ FORMAT = "spice-select run"
 """Value of the field `format` in a manifest."""
 
 FILES = (
-    MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "rejected.jsonl", "README.md",
-    "train_trl.py", "make_tokens.py", "axolotl.yaml", "llamafactory.yaml", "run.yaml", CHAT_TEMPLATE,
+    MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "eval.parquet",
+    "rejected.jsonl", "README.md", "train_trl.py", "make_tokens.py", "axolotl.yaml", "llamafactory.yaml", "run.yaml",
+    CHAT_TEMPLATE,
 )  # fmt: skip
 
 FIGURE_NAMES = ("gain", "conflict", "information", "lengths", "sources")
