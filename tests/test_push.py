@@ -27,7 +27,8 @@ def made(tmp_path_factory, tiny_model):
     with local_hub() as hub:
         hub.repositories["datasets", "owner/rows"] = folder / "data"
         own = {**ENVIRONMENT, **hub.variables(folder / "home"), "HF_TOKEN": TOKEN}
-        done = spice("run", "owner/rows", folder / "own.jsonl", "--model", tiny_model, *FEW, "--budget", "20%",
+        shares = ["--budget", "20%", "--eval-share", "20%"]
+        done = spice("run", "owner/rows", folder / "own.jsonl", "--model", tiny_model, *FEW, *shares,
                      "--output", folder / "run", cwd=folder, env=own)  # fmt: skip
         assert done.returncode == 0, done.stderr
 
@@ -47,15 +48,17 @@ def test_what_is_pushed_arrives_and_loads(made, tmp_path):
     told = push("run", "me/chosen")
     assert hub.head("me/chosen") in told and "me/chosen" in hub.private
     arrived = hub.repositories["datasets", "me/chosen"]
-    names = {"train.parquet", "selected.jsonl", "scores.parquet"}
+    names = {"train.parquet", "eval.parquet", "selected.jsonl", "scores.parquet"}
     assert {path.name for path in arrived.iterdir()} == {*names, "README.md", ".gitattributes"}
     assert all((arrived / name).read_bytes() == (folder / "run" / name).read_bytes() for name in names)
     assert len(hub.commits["me/chosen"]) == 1
     read = shutil.copytree(arrived, tmp_path / "clone")
-    loaded = datasets.load_dataset(str(read), split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded["id"][:] == pq.read_table(read / "train.parquet")["id"].to_pylist()
+    loaded = datasets.load_dataset(str(read), cache_dir=str(tmp_path / "cache"))
+    for split, name in (("train", "train.parquet"), ("validation", "eval.parquet")):
+        assert loaded[split]["id"][:] == pq.read_table(read / name)["id"].to_pylist()
     scores = datasets.load_dataset(str(read), "scores", split="train", cache_dir=str(tmp_path / "cache"))
-    assert sum(scores["picked"][:]) == len(loaded) == len(read_jsonl(read / "selected.jsonl"))
+    kept = len(loaded["train"]) + len(loaded["validation"])
+    assert sum(scores["picked"][:]) == kept == len(read_jsonl(read / "selected.jsonl"))
 
 
 def test_what_the_card_says(made):
@@ -81,12 +84,13 @@ def test_a_repository_that_holds_files_is_not_changed_unasked(made):
     push("run", "me/again")
     place = hub.repositories["datasets", "me/again"]
     (place / "train.parquet").write_bytes(b"theirs")
-    (place / "eval.parquet").write_bytes(b"of an earlier push")
     (place / "notes.md").write_text("mine")
     before = len(hub.commits["me/again"])
     assert "--overwrite" in push("run", "me/again", code=2)
     assert len(hub.commits["me/again"]) == before and (place / "train.parquet").read_bytes() == b"theirs"
-    push("run", "me/again", "--overwrite")
+    shutil.copytree(folder / "run", folder / "again")
+    (folder / "again" / "eval.parquet").unlink()
+    push("again", "me/again", "--overwrite")
     assert (place / "train.parquet").read_bytes() == (folder / "run" / "train.parquet").read_bytes()
     assert (place / "notes.md").read_text() == "mine" and not (place / "eval.parquet").exists()
     assert "private" in push("run", "me/again", "--overwrite", "--public", code=2)

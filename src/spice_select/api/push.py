@@ -4,7 +4,7 @@ import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -54,7 +54,9 @@ def push(directory: str | Path, name: str, *, public: bool = False, overwrite: b
         raise ConfigError(f"{name}: is not the name of a repository; write it as owner/name.")
     if get_token() is None:
         raise ConfigError("no access token for the hub was found.\nLog in with `hf auth login`, or set HF_TOKEN.")
-    held = pq.read_metadata(place / EVAL_FILE).num_rows if place / EVAL_FILE in files else 0  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    held = 0
+    if place / EVAL_FILE in files:
+        held = cast(int, pq.read_metadata(place / EVAL_FILE).num_rows)  # pyright: ignore[reportUnknownMemberType]
     api = HfApi(library_name="spice-select")
     with _refusals(name):
         info = _repository(api, name, public=public)

@@ -89,8 +89,8 @@ class RunResult:
             rows = datasets.Dataset.from_list(whole, on_mixed_types="use_json")
         if not scores:
             return rows
-        table: Any = scores_table(self.pool.lines, self.records).take(picked)
-        names = [name for name in table.column_names if name not in ("index", "picked", "problem")]
+        table = cast(Any, scores_table(self.pool.lines, self.records)).take(picked)
+        names = [name for name in cast("list[str]", table.column_names) if name not in ("index", "picked", "problem")]
         added = {f"spice_{name}": name for name in names}
         if twice := sorted(added.keys() & set(rows.column_names)):
             raise ConfigError(f"the rows have a column '{twice[0]}' already; remove it first, or leave out the scores.")
