@@ -109,7 +109,7 @@ def opened_run(
     with ExitStack() as stack:
         state = inspect_output(directory, existing)
         if main and state != "complete":
-            stack.enter_context(_created(directory))
+            stack.enter_context(created(directory))
             ensure_writable(directory)
             stack.enter_context(sole_writer(directory))
         wait()
@@ -119,7 +119,7 @@ def opened_run(
 
 
 @contextmanager
-def _created(directory: Path) -> Generator[None]:
+def created(directory: Path) -> Generator[None]:
     """After the block, remove `directory` and those of its parents that did not exist before, as far as empty."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
