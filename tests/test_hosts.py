@@ -1,5 +1,5 @@
-"""Several hosts, each played by a launcher of its own on this machine: the scripts of examples/hosts, a directory that is
-not shared, files at addresses, a process that is lost and starts again."""
+"""Several hosts, each played by a launcher of its own on this machine: the scripts of examples/hosts, a directory that
+is not shared, files at addresses, a process that is lost and starts again."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from oracles.forked import spice, torchrun
+from oracles.forked import spice_together, torchrun
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import select
 
@@ -108,27 +108,14 @@ def test_a_directory_that_is_not_shared_is_named(command, pool, tiny_model, tmp_
 
 
 def test_a_lost_process_starts_again_and_the_run_goes_on(pool, tiny_model, expected, tmp_path):
-    words = [
-        "-m",
-        "spice_select",
-        "run",
-        pool,
-        "--model",
-        tiny_model,
-        *OPTIONS,
-        "--output",
-        tmp_path / "run",
-        "--resume",
-    ]
-    command = torchrun(2, *words)
-    command[command.index("--standalone")] = "--standalone"
-    command[command.index("--standalone") + 1 : command.index("--standalone") + 1] = ["--max-restarts", "1"]
+    run = ["run", pool, "--model", tiny_model, *OPTIONS, "--output", tmp_path / "run", "--resume"]
+    command = torchrun(2, "--max-restarts", "3", "-m", "spice_select", *run)
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "run" / "checkpoint").glob("pool-*.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
     psutil.Process(process.pid).children()[-1].send_signal(signal.SIGKILL)
-    printed, told = process.communicate(timeout=200)
+    printed, told = process.communicate(timeout=400)
     assert process.returncode == 0 and printed.count("rows kept") == 1, told
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected
 
@@ -166,11 +153,7 @@ def test_files_at_addresses_are_read_once_on_a_host(processes, web, tiny_model, 
     place, reads = web
     pools = [f"{place}/{folder}/p.jsonl" for folder in "ab"]
     run = ["run", *pools, "--model", tiny_model, *OPTIONS, "--output", tmp_path / "run"]
-    if processes == 1:
-        done = spice(*run, cwd=tmp_path)
-    else:
-        command = torchrun(2, "-m", "spice_select", *run)
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    done = spice_together(processes, *run)
     assert done.returncode == 0, done.stderr
     assert reads == {"/a/p.jsonl": 1, "/b/p.jsonl": 1}
     local = select([tmp_path / "web" / folder / "p.jsonl" for folder in "ab"], model=tiny_model, **FAST)
