@@ -37,7 +37,7 @@ IMPORTS = {
     "information": set[str](),
     "methods": {"constants", "information"},
     "files": {"errors"},
-    "distributed": {"errors", "information"},
+    "distributed": {"files", "information"},
     "validation": {"errors"},
     "option_values": set[str](),
     "run_options": {"amounts", "constants", "file_options", "option_values"},

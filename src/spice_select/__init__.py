@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spice_select.api.forecast import Forecast, forecast, forecast_finetune, forecast_gradients
     from spice_select.api.gradients import compute_gradients
     from spice_select.api.pick import pick
+    from spice_select.api.push import push
     from spice_select.api.result import RunResult
     from spice_select.api.select import select
     from spice_select.config import RunConfig
@@ -45,6 +46,7 @@ __all__ = [
     "forecast_finetune",
     "forecast_gradients",
     "pick",
+    "push",
     "select",
     "select_from_features",
     "select_from_gram",
@@ -69,6 +71,7 @@ _HOME = {
     "forecast_finetune": "api.forecast",
     "forecast_gradients": "api.forecast",
     "pick": "api.pick",
+    "push": "api.push",
     "select": "api.select",
     "select_from_features": "information",
     "select_from_gram": "information",

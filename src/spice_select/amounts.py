@@ -113,6 +113,13 @@ def read_share(value: object) -> str:
     return str(value)
 
 
+def below_whole(share: str) -> str:
+    """A share of which something else is left. Raises `ValueError` for the whole."""
+    if parse_share(share) >= 1:
+        raise ValueError(f"{share[:80]!r} leaves nothing; use less than 100%")
+    return share
+
+
 def parse_target(text: str) -> tuple[str, float | None]:
     """The place of a target and its share: 'math.jsonl=70%', or 'math.jsonl' with None."""
     place, _, share = text.rpartition("=")

@@ -1,6 +1,8 @@
 """The first steps of a command that runs the proxy over a pool: options, pool, model. Nothing is written here."""
 
 import hashlib
+import json
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +12,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from spice_select.config import RunConfig, resolve
+from spice_select.distributed.process_group import all_gather_texts
 from spice_select.file_options import FileOptions
+from spice_select.information.ranks import Ranks
 from spice_select.option_values import EMBEDDED_MODEL, TRAINING, WITHOUT_GRADIENTS, implied
 from spice_select.pool.examples import Pool, PoolInput, PoolOptions, read_pool
 from spice_select.pool.problems import one_line
-from spice_select.pool.sources import options_meant
+from spice_select.pool.sources import Copy, downloaded, is_address, options_meant
 from spice_select.progress import Progress
 from spice_select.proxy import loading
 from spice_select.proxy.embedded import HUB_NAME
@@ -73,6 +77,20 @@ def merged_config(config: RunConfig | None, options: dict[str, Any]) -> RunConfi
 def _full_path(model: str) -> str:
     path = Path(model).expanduser()
     return str(path.resolve()) if model != EMBEDDED_MODEL and path.is_dir() else model
+
+
+def copied_once(inputs: Sequence[PoolInput], ranks: Ranks) -> list[PoolInput]:
+    """The inputs, those that are addresses as copies: the first process of each host downloads them for the others.
+
+    All processes must call this. The copies stay until that process ends. Raises as `downloaded`.
+    """
+    if ranks.size == 1 or not any(map(is_address, inputs)):
+        return [*inputs]
+    hosts = all_gather_texts(ranks, socket.gethostname())
+    first = hosts.index(hosts[ranks.rank])
+    own = {one: str(downloaded(one).file) for one in inputs if is_address(one)} if first == ranks.rank else {}
+    copies: dict[str, str] = json.loads(all_gather_texts(ranks, json.dumps(own))[first])
+    return [Copy(one, Path(copies[one])) if is_address(one) else one for one in inputs]
 
 
 def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) -> Prepared:

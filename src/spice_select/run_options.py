@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 from spice_select import constants
-from spice_select.amounts import read_quotas, read_share, read_targets
+from spice_select.amounts import below_whole, read_quotas, read_share, read_targets
 from spice_select.file_options import FileOptions
 from spice_select.option_values import EMBEDDED_MODEL, AlphaMode, Dtype, Features, Method, Scale, TargetRule
 
@@ -147,5 +147,8 @@ class RunOptions(BaseModel):
     )
     gradient_memory: float = Field(
         4.0, gt=0, description="GiB of gradients held at once; less means more passes and the same result."
+    )
+    eval_share: Annotated[Share, AfterValidator(below_whole)] | None = Field(
+        None, description="Hold this share of the chosen rows out of train.parquet, in eval.parquet: 2%."
     )
     parquet: bool = Field(False, description="Write selected.parquet beside selected.jsonl.")

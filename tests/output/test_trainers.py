@@ -11,6 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,9 @@ from spice_select.files.directory import TOKENS
 from spice_select.output.recipes import ModelToTrain, trainer_files
 from spice_select.output.summary import SourceShare, Summary
 from spice_select.output.trainers import (
+    EVAL_FILE,
     TRAIN_FILE,
+    held_out,
     training_dataset,
     training_row,
     training_table,
@@ -43,6 +46,7 @@ CALLING = [
     {"role": "tool", "content": "17", "name": "f"},
     {"role": "assistant", "content": "warm", "tool_calls": [CALL]},
 ]
+TRAINERS = ("train_trl.py", "axolotl.yaml", "llamafactory.yaml")
 KINDS = {
     "single": Conversation(CHAT),
     "multi": Conversation(MULTI),
@@ -86,9 +90,9 @@ def summary_of(rows: int) -> Summary:
     return Summary(rows * 10, rows, rows, 0, 0, sources, 1.0, 1.0, None, None, 0)
 
 
-def files_for(model: ModelToTrain) -> dict[str, str]:
+def files_for(model: ModelToTrain, held: int = 0) -> dict[str, str]:
     """The trainers' files of a run."""
-    return trainer_files(model, summary_of(2))
+    return trainer_files(model, summary_of(2), held)
 
 
 def saved(directory: Path, *chats: Conversation) -> Path:
@@ -140,8 +144,11 @@ def test_max_length_cuts_rows_and_leaves_out_those_without_a_target(tmp_path: Pa
     tokenizer = tokenizer_of("chatml")
     long = Conversation([{"role": "user", "content": "word " * 200}, CHAT[1]])
     path = saved(tmp_path, Conversation(MULTI), long)
-    whole, cut = training_dataset(path, tokenizer, 10_000), training_dataset(path, tokenizer, 40)
-    assert len(whole) == 2
+    whole, told = training_dataset(path, tokenizer, 10_000), list[str]()
+    cut = training_dataset(path, tokenizer, 40, told.append)
+    assert len(whole) == 2 and len(told) == 1 and "1 of 2 rows are left out" in told[0]
+    with pytest.warns(UserWarning, match="1 of 2 rows"):
+        training_dataset(path, tokenizer, 40)
     assert cut["input_ids"][:] == [whole[0]["input_ids"][:40]]
     assert cut["labels"][:] == [whole[0]["labels"][:40]]
 
@@ -227,24 +234,65 @@ def test_the_three_recipes_are_one() -> None:
         ("max_length", "sequence_len", "cutoff_len"),
     ):
         assert calls[trl] == axolotl[theirs] == factory[ours], trl
+    assert calls["seed"] == axolotl["seed"] == factory["seed"] == 0
+    assert calls["logging_steps"] == axolotl["logging_steps"] == factory["logging_steps"]
+    assert axolotl["gradient_checkpointing"]  # TRL and LLaMA-Factory do so unless told otherwise
+    assert axolotl["attn_implementation"] == "sdpa" and axolotl["sample_packing"] is False
+    assert all("16 rows a step on one device: 4 at once" in files[name] for name in TRAINERS)
     assert (calls["r"], calls["lora_alpha"], calls["learning_rate"], calls["num_train_epochs"]) == (16, 32, 2e-4, 3)
 
 
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_model_stands_at_the_top_as_the_thing_to_set(name: str) -> None:
+    """Before any other line that is no comment; what is said of it is that the choice's model may be smaller."""
+    text = files_for(ModelToTrain("proxy/name"))[name].split('TRL. Needs trl and peft. """')[-1]
+    lines = [line for line in text.splitlines() if line]
+    assert "odel to train" in lines[0] or "MODEL: the one to train" in lines[0]
+    assert "may be smaller" in lines[0] and "proxy/name" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "template"),
+    [("Qwen/Qwen2.5-0.5B-Instruct", "qwen"), ("Qwen/Qwen3-8B", "qwen3"),
+     ("Qwen/Qwen3-4B-Instruct-2507", "qwen3_nothink"), ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2"),
+     ("meta-llama/Llama-3.2-1B-Instruct", "llama3"), ("meta-llama/Llama-3.2-11B-Vision-Instruct", None),
+     ("Qwen/Qwen2.5-7B", None), ("./qwen", None), ("me/Qwen3-8B", None)],
+)  # fmt: skip
+def test_a_template_is_named_where_it_is_known(model: str, template: str | None) -> None:
+    text = files_for(ModelToTrain(model))["llamafactory.yaml"]
+    assert yaml.safe_load(text).get("template") == template
+    assert ("# template: set LLaMA-Factory's name" in text) == (template is None)
+    assert "template" not in yaml.safe_load(files_for(ModelToTrain(model, 64, "{{ x }}"))["llamafactory.yaml"])
+
+
+@given(st.integers(0, 400), st.integers(1, 99), st.integers(0, 3))
+def test_a_share_is_held_out_and_something_is_left_to_train_on(rows: int, percent: int, seed: int) -> None:
+    held = held_out(rows, f"{percent}%", seed)
+    assert held == held_out(rows, f"{percent}%", seed) and held <= set(range(rows)) and not held_out(rows, None, seed)
+    assert len(held) == (min(max(1, round(rows * percent / 100)), rows - 1) if rows > 1 else 0)
+
+
 def test_the_readme_names_every_file() -> None:
-    files = files_for(ModelToTrain("m"))
-    for name in {*files, TRAIN_FILE, "selected.jsonl"} - {"README.md"}:
-        assert f"`{name}`" in files["README.md"]
+    for held, data in ((0, {TRAIN_FILE}), (3, {TRAIN_FILE, EVAL_FILE})):
+        files = files_for(ModelToTrain("m"), held)
+        for name in {*files, *data, "selected.jsonl"} - {"README.md"}:
+            assert f"`{name}`" in files["README.md"]
+    assert EVAL_FILE not in "".join(files_for(ModelToTrain("m")).values())
 
 
+@pytest.mark.parametrize("held", [0, 2])
 @pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
 def test_the_other_trainers_get_the_selections_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trainer: str, held: int
 ) -> None:
     """The run's own script writes, where the trainer's file looks for them, the tokens of the model named there."""
     tokenizer = chatml_with_tools()
     tokenizer.save_pretrained(tmp_path / "model")
     path = saved(tmp_path, *KINDS.values())
-    for name, text in files_for(ModelToTrain(str(tmp_path / "model"), 64)).items():
+    if held:
+        saved(tmp_path, KINDS["multi"], KINDS["tools"]).rename(tmp_path / EVAL_FILE)
+        path = saved(tmp_path, *KINDS.values())
+    for name, text in files_for(ModelToTrain(str(tmp_path / "model"), 64), held).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     config = yaml.safe_load((tmp_path / f"{trainer}.yaml").read_text(encoding="utf-8"))
     place = config["tokenized_path"] if trainer == "llamafactory" else config["datasets"][0]["path"]
@@ -255,7 +303,18 @@ def test_the_other_trainers_get_the_selections_tokens(
     monkeypatch.setattr("sys.argv", ["make_tokens.py", f"{trainer}.yaml"])
     runpy.run_path(str(tmp_path / "make_tokens.py"))
 
-    found, expected = datasets.load_from_disk(tmp_path / place), training_dataset(path, tokenizer, 64)
+    left, told = list[str](), capsys.readouterr().out
+    found, expected = datasets.load_from_disk(tmp_path / place), training_dataset(path, tokenizer, 64, left.append)
+    assert all(sentence in told for sentence in left)
+    if held:
+        if trainer == "llamafactory":
+            assert config["eval_strategy"] == "epoch" and config["eval_dataset"]
+            found, evaluated = found["train"], found["validation"]
+        else:
+            assert config["val_set_size"] == 0 and config["evals_per_epoch"] == 1
+            evaluated = datasets.load_from_disk(tmp_path / config["test_datasets"][0]["path"])
+        theirs = training_dataset(tmp_path / EVAL_FILE, tokenizer, 64, left.append)
+        assert evaluated["input_ids"][:] == theirs["input_ids"][:] and evaluated["labels"][:] == theirs["labels"][:]
     assert found["input_ids"][:] == expected["input_ids"][:] and found["labels"][:] == expected["labels"][:]
     assert found["attention_mask"][:] == [[1] * len(ids) for ids in expected["input_ids"]]
     assert not remains.exists(), "the trainer would take what it made of earlier tokens"
@@ -294,12 +353,15 @@ def test_trl_trains_on_exactly_the_assistants_tokens(tmp_path: Path, monkeypatch
 
     chats = [KINDS[name] for name in ("single", "multi", "tools", "calls", "context")]
     saved(tmp_path, *chats)
-    (tmp_path / "train_trl.py").write_text(files_for(ModelToTrain(str(model)))["train_trl.py"], encoding="utf-8")
+    pq.write_table(table_of(KINDS["multi"]), tmp_path / EVAL_FILE)
+    (tmp_path / "train_trl.py").write_text(files_for(ModelToTrain(str(model)), 1)["train_trl.py"], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     trainer = runpy.run_path("train_trl.py")["trainer"]
 
     assert trainer.state.global_step >= 2
+    assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 3
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}, "bfloat16 needs a GPU"
     batch = trainer.data_collator(list(trainer.train_dataset))
     learned = [
         tokenizer.decode([t for t in row.tolist() if t != -100], skip_special_tokens=False) for row in batch["labels"]

@@ -398,7 +398,7 @@ def test_long_curves_are_thinned_and_correlations_need_variety():
 
 def test_the_table_of_scores_as_a_frame(tiny_model, pool, tmp_path):
     result = select([str(pool)], model=tiny_model, method="norm", pool_size=60, output=tmp_path / "norm")
-    frame = result.to_pandas()
+    frame = result.scores.reset_index(drop=True)
     stored = pq.read_table(tmp_path / "norm" / "scores.parquet").to_pandas()
     assert frame.equals(stored) and frame["picked"].sum() == 15
     drawn = result.plot_decay()

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.config import RunConfig
+from spice_select.distributed.process_group import barrier, process_group
+from spice_select.distributed.shared_directory import check_shared
 from spice_select.errors import ConfigError
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
-from spice_select.prepared import Prepared, merged_config, prepare, report_pool
+from spice_select.prepared import Prepared, copied_once, merged_config, prepare, report_pool
 from spice_select.progress import NoProgress, Progress
 from spice_select.schedule.extraction import extract_features, refuse_incomparable
 from spice_select.schedule.identity import FEATURE_KEYS, as_target, store_identity
@@ -24,7 +26,7 @@ from spice_select.store.writing import check_place
 PICK_OPTIONS = (
     "budget", "method", "constants", "preset", "quota", "given", "exclude", "target", "target_rule", "target_share",
     "stop_coverage", "keep_target_rows", "penalty", "stop_ratio", "scale", "rank", "alpha",
-    "alpha_mode", "seed", "device", "parquet",
+    "alpha_mode", "seed", "device", "eval_share", "parquet",
 )  # fmt: skip
 """Options of a pick; all others are those of the store."""
 
@@ -59,7 +61,11 @@ def compute_gradients(
     """
     place, reporter = Path(output), progress or NoProgress()
     check_place(place)
-    prepared, like = prepare_store(pools, config, proxy_of, str(place), reporter, options)
+    with process_group() as ranks:  # until the pool is read; then processes share shards, not messages
+        check_shared(ranks, place)
+        inputs = copied_once(as_list(pools), ranks)
+        prepared, like = prepare_store(inputs, config, proxy_of, str(place), reporter, options)
+        barrier(ranks)
     extract_features(prepared, prepared.proxy(reporter), place, reporter, Stopwatch(), like)
     return GradientStore.open(place, prepared.device)
 

@@ -10,6 +10,7 @@ from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import RunConfig, resolve
 from spice_select.distributed.process_group import barrier, process_group
+from spice_select.distributed.shared_directory import check_shared
 from spice_select.errors import ConfigError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.files.records import file_digest
@@ -64,6 +65,7 @@ def pick(
         others = [Path(place) for place in (config.given, *config.target_places) if place is not None]
         refuse_own_inputs(directory, [], [store.path, *others])
         with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
+            check_shared(ranks, directory)
             result = replace(_choose(store, config, reporter, watch, ranks), output=directory)
             about_store = _about(store.path)
             about_targets = [

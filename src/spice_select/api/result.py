@@ -1,14 +1,17 @@
 """What `select` and `pick` return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spice_select.choices import PoolRecord
+import datasets
+
+from spice_select.choices import PoolRecord, chosen_rows
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.output.scores import scores_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.summary import Summary
+from spice_select.pool.sources import PoolInput
 from spice_select.pool.types import Listing
 from spice_select.progress import NoProgress
 from spice_select.report.build import build, write
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 class RunResult:
     """What `select` returns: the chosen rows, and all that is known about the choice.
 
-    `indices` are places among the usable rows, in the order of picking, pool by pool; `rows` are the chosen rows as
-    they were, in the pool's order.
+    `indices` are places among all rows of the inputs, in the order of picking, pool by pool; `rows` are the chosen rows
+    as they were, in the pool's order. `inputs` are what was chosen from, empty for a pick.
     """
 
     config: RunConfig
@@ -35,11 +38,15 @@ class RunResult:
     summary: Summary
     output: Path | None
     seconds: dict[str, float]
+    inputs: list[PoolInput] = field(default_factory=list[PoolInput], repr=False)
 
     @property
     def indices(self) -> list[int]:
-        """Chosen examples in the order of picking."""
-        return [row for record in self.records for row in record.picked_rows]
+        """Chosen rows in the order of picking, for `dataset.select`; rows that were left out count too.
+
+        Several inputs count one after the other, as `datasets.concatenate_datasets` joins them.
+        """
+        return self.pool.places(self.pool.lines[row] for record in self.records for row in record.picked_rows)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -57,9 +64,38 @@ class RunResult:
         vectors = None if embeddings is None else Path(embeddings)
         return write(build(self.output, NoProgress(), vectors), self.output)[0]
 
-    def to_pandas(self) -> "DataFrame":
-        """The table of scores: a line for every usable row, with the columns of scores.parquet."""
-        return cast("DataFrame", scores_table(self.pool.lines, self.records).to_pandas())  # pyright: ignore[reportUnknownMemberType]
+    @property
+    def scores(self) -> "DataFrame":
+        """A line for every usable row, with the columns of scores.parquet; its index counts as `indices` do."""
+        frame = cast("DataFrame", scores_table(self.pool.lines, self.records).to_pandas())  # pyright: ignore[reportUnknownMemberType]
+        frame.index = self.pool.places(self.pool.lines)  # pyright: ignore[reportAttributeAccessIssue]
+        return frame
+
+    def to_dataset(self, *, scores: bool = False) -> datasets.Dataset:
+        """The chosen rows, all fields, in the pool's order.
+
+        Of `datasets.Dataset`s with the same features they are a selection that keeps these; of other inputs the types
+        are found, and a field whose values have none in common is JSON. `scores` adds the columns of scores.parquet,
+        each with the prefix `spice_`. Raises `ConfigError` if there is such a column already.
+        """
+        picked = chosen_rows(self.records)
+        given = [one for one in self.inputs if isinstance(one, datasets.Dataset)]
+        if given and len(given) == len(self.inputs) and all(one.features == given[0].features for one in given):
+            places = self.pool.places(self.pool.lines[row] for row in picked)
+            rows = datasets.concatenate_datasets(given).select(places)
+        else:
+            fields = dict.fromkeys(key for row in self.rows for key in row)
+            whole = [{key: row.get(key) for key in fields} for row in self.rows]
+            rows = datasets.Dataset.from_list(whole, on_mixed_types="use_json")
+        if not scores:
+            return rows
+        table = cast(Any, scores_table(self.pool.lines, self.records)).take(picked)
+        names = [name for name in cast("list[str]", table.column_names) if name not in ("index", "picked", "problem")]
+        added = {f"spice_{name}": name for name in names}
+        if twice := sorted(added.keys() & set(rows.column_names)):
+            raise ConfigError(f"the rows have a column '{twice[0]}' already; remove it first, or leave out the scores.")
+        columns = datasets.Dataset(table.select([*added.values()]).rename_columns([*added]))
+        return datasets.concatenate_datasets([rows, columns], axis=1)
 
     def plot_decay(self, axes: "Axes | None" = None) -> "Axes":
         """Draw how the gain falls from pick to pick, and its base, on `axes` or a figure of their own.

@@ -18,6 +18,7 @@ from spice_select.api.result import RunResult
 from spice_select.choices import chosen_rows
 from spice_select.config import RunConfig
 from spice_select.distributed.process_group import all_gather_texts, barrier, process_group
+from spice_select.distributed.shared_directory import check_shared
 from spice_select.errors import ConfigError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
@@ -26,7 +27,7 @@ from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
 from spice_select.pool.sources import as_list
-from spice_select.prepared import Prepared, merged_config, prepare, report_pool
+from spice_select.prepared import Prepared, copied_once, merged_config, prepare, report_pool
 from spice_select.progress import NoProgress, Progress
 from spice_select.row_tables import write_texts
 from spice_select.schedule.budget import limit_of, lines_at, without_excluded
@@ -82,8 +83,9 @@ def _select(
         raise ConfigError(f"{config.method} trains one model while it chooses; start it in a single process.")
     watch = Stopwatch()
     with opened_run(directory, existing, main=ranks.rank == 0, wait=lambda: barrier(ranks)) as opened:
+        check_shared(ranks, directory)
         with watch.time("reading"):
-            prepared = prepare(inputs, config, progress)
+            prepared = prepare(copied_once(inputs, ranks), config, progress)
             budget, given = plan(prepared, progress)
         config, pool, listing = prepared.config, prepared.pool, prepared.pool.listing()
         read = [file.path for read in (pool, *prepared.targets) for file in read.files] + [config.chat_template or ""]
@@ -103,7 +105,7 @@ def _select(
             records = choose(prepared, budget, proxy, given, checkpoint, progress, watch, ranks)
         chosen = [pool.examples[i] for i in chosen_rows(records)]
         summary = summarise(listing.lines, records)
-        result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds)
+        result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds, inputs)
         if opened.state != "complete" and ranks.rank == 0:
             if config.pool_size != "all" or config.method not in FROM_STORE:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)

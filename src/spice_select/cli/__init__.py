@@ -21,6 +21,7 @@ COMMANDS = {
     "gradients": ("store", "Compute the gradients of a pool once, into a store."),
     "pick": ("store", "Choose rows from a store of gradients."),
     "check": ("store", "Compare every file of a store with its checksum."),
+    "push": ("push", "Upload the chosen rows to the hub as a dataset."),
     "finetune": ("finetune", "Fine-tune a model on the chosen rows."),
     "evaluate": ("evaluate", "Evaluate a model on held-out rows or public tasks."),
     "study": ("study", "Compare methods by fine-tuning on the rows that each chooses."),

@@ -90,8 +90,8 @@ def _number(flag: str, default: int | None, least: int, text: str) -> Callable[[
 @click.option("--execute-code", is_flag=True, help="Let tasks run the programs that CKPT writes, on this machine.")
 @click.option("--device", default="auto", show_default=True, metavar="TEXT", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
-    "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]),
-    help="Precision of the weights.",
+    "--dtype", default="auto", show_default=True, type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Precision of the weights; auto: bfloat16 on a GPU that supports it, else float32. Compare models in one.",
 )  # fmt: skip
 @click.option("--revision", metavar="TEXT", help="Revision of CKPT, or of its base, on the hub; not of CKPT2.")
 @_number("--token-budget", 2048, 1, "Padded tokens in one forward pass; changes speed and memory, not the result.")

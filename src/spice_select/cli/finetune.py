@@ -49,7 +49,10 @@ SECTIONS = {
 )
 @click.option("--device", metavar="TEXT", help="auto, cpu, cuda, mps.  [auto]")
 @click.option(
-    "--dtype", metavar="float32|bfloat16", help="Precision of the frozen weights and of matrix products.  [float32]"
+    "--dtype",
+    metavar="auto|float32|bfloat16",
+    help="Precision of the frozen weights and of matrix products; auto: bfloat16 on a GPU that supports it, else "
+    "float32.  [auto]",
 )
 @dry_run_option
 def finetune_command(data: tuple[str, ...], output: str, overwrite: bool, dry_run: bool, **values: Any) -> None:

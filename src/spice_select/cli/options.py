@@ -26,7 +26,8 @@ SECTIONS: Sections = {
         "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size", "on_bad_gradient",
     ),
     "Reading": ("format", "columns", "chat_template", "skip_invalid", "max_length"),
-    "Machine": ("token_budget", "gradient_memory", "parquet"),
+    "Machine": ("token_budget", "gradient_memory"),
+    "Files": ("eval_share", "parquet"),
 }  # fmt: skip
 REPEATED = {
     "format": ("--format", "[FILE=]NAME", " Of one input: pool.json=alpaca."),

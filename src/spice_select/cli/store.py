@@ -28,7 +28,8 @@ PICK: Sections = {
     "What to choose": ("budget", "method", "constants", "preset", "quota", "given", "exclude"),
     "For what": SECTIONS["For what"],
     "The score": SECTIONS["The score"],
-    "Machine": ("seed", "device", "parquet"),
+    "Machine": ("seed", "device"),
+    "Files": SECTIONS["Files"],
 }
 PICK_EPILOG = """\b
 Examples:
@@ -106,7 +107,9 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     "--constant", "constants", multiple=True, metavar="NAME=VALUE", help=f"{help_text(FROM_STORE)} Repeatable."
 )
 @click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
-@config_options("quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], "device", "parquet")
+@config_options(
+    "quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], "device", *SECTIONS["Files"]
+)
 @click.option(
     "--seed", metavar="INT", help="Seed of all draws: by tsds, and of subsets to compare with.  [the store's]"
 )

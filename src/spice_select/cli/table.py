@@ -11,6 +11,7 @@ from rich.text import Text
 from spice_select.amounts import parse_share
 from spice_select.cli.printable import printable
 from spice_select.option_values import NOUNS, TARGETED
+from spice_select.output.trainers import held_out
 
 if TYPE_CHECKING:
     from spice_select.api.result import RunResult
@@ -99,8 +100,14 @@ def _figures(result: "RunResult") -> dict[str, str]:
         if doubts is not None and doubts.count:
             named = printable(", ".join(doubts.first)) + (", ..." if doubts.count > len(doubts.first) else "")
             figures[label] = f"{doubts.count:,} of {summary.kept:,} picks ({named}): {advice}"
+    figures |= _held_out(summary.kept, result.config.eval_share, result.config.seed)
     parts = ", ".join(f"{stage} {spent / seconds:.1%}" for stage, spent in result.seconds.items() if spent >= 0.05)
     return {**figures, "time": str(timedelta(seconds=int(seconds))) + (f" ({parts})" if parts else "")}
+
+
+def _held_out(kept: int, share: str | None, seed: int) -> dict[str, str]:
+    count = len(held_out(kept, share, seed))
+    return {"held out": f"{count:,} of {kept:,} picks, for evaluation: eval.parquet"} if share is not None else {}
 
 
 def _coverage(coverage: "TargetCoverage") -> dict[str, str]:

@@ -96,7 +96,7 @@ def _find_adapter(name: str, directory: Path, revision: str | None, trust_remote
 
 
 def load_weights(found: FoundCheckpoint, device: torch.device, dtype: str) -> LoadedModel:
-    """Load a checkpoint's weights in `dtype` ("float32" or "bfloat16"); an adapter is merged into its base.
+    """Load a checkpoint's weights in `dtype` ("auto", "float32" or "bfloat16"); an adapter is merged into its base.
 
     Raises `ModelError` if weights are damaged, an adapter does not fit its base, or the memory does not suffice.
     """

@@ -40,7 +40,7 @@ def evaluate(
     data: PoolInput | Sequence[PoolInput],
     *,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     token_budget: int = 2048,
     max_length: int = 2048,
     format: str | None = None,
@@ -60,7 +60,7 @@ def evaluate(
         checkpoint: an adapter's or a model's directory, a hub id, or the embedded model's name.
         data: held-out files, dataset directories, hub ids, datasets or lists of rows.
         device: "auto", "cpu", "cuda", ...
-        dtype: of the weights, "float32" or "bfloat16".
+        dtype: of the weights, "float32", "bfloat16" or "auto" (bfloat16 on a GPU that supports it, else float32).
         token_budget: padded tokens in one forward pass.
         max_length: tokens kept of a row.
         format: of the rows; None detects it.

@@ -3,6 +3,7 @@
 Files of a finished run, format version 1 (docs/output.md):
     selected.jsonl      the chosen rows unchanged, in the pool's order     (selected.parquet on request)
     train.parquet       the same rows as chats in one schema               (see `output/trainers.py`)
+    eval.parquet        those of them that are held out, with --eval-share
     scores.parquet      one line per row of the pool                       (see `output/scores.py`)
     rejected.jsonl      rows that could not be used, if any
     manifest.json       what was run on what; written last, so it marks a complete run
@@ -23,11 +24,12 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from spice_select.errors import OutputError
 from spice_select.files.atomic import TEMPORARY_PATTERN, flush_directory
 from spice_select.files.locks import LOCK, sole_writer
+from spice_select.files.records import read_json
 
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
@@ -46,8 +48,9 @@ FORMAT = "spice-select run"
 """Value of the field `format` in a manifest."""
 
 FILES = (
-    MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "rejected.jsonl", "README.md",
-    "train_trl.py", "make_tokens.py", "axolotl.yaml", "llamafactory.yaml", "run.yaml", CHAT_TEMPLATE,
+    MANIFEST, SCORES, REPORT, "selected.jsonl", "selected.parquet", "train.parquet", "eval.parquet",
+    "rejected.jsonl", "README.md", "train_trl.py", "make_tokens.py", "axolotl.yaml", "llamafactory.yaml", "run.yaml",
+    CHAT_TEMPLATE,
 )  # fmt: skip
 
 FIGURE_NAMES = ("gain", "conflict", "information", "lengths", "sources")
@@ -106,7 +109,7 @@ def opened_run(
     with ExitStack() as stack:
         state = inspect_output(directory, existing)
         if main and state != "complete":
-            stack.enter_context(_created(directory))
+            stack.enter_context(created(directory))
             ensure_writable(directory)
             stack.enter_context(sole_writer(directory))
         wait()
@@ -116,7 +119,7 @@ def opened_run(
 
 
 @contextmanager
-def _created(directory: Path) -> Generator[None]:
+def created(directory: Path) -> Generator[None]:
     """After the block, remove `directory` and those of its parents that did not exist before, as far as empty."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
@@ -148,6 +151,18 @@ def inspect_output(directory: Path, existing: Existing) -> State:
     if existing == "overwrite":
         return "new"
     return "complete" if complete else "begun"
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of the finished run in `directory`; raises `OutputError` if there is none or it is damaged."""
+    path = directory / MANIFEST
+    remedy = "Name a directory that run or pick wrote."
+    if not path.exists():
+        raise OutputError(f"{directory}: holds no finished run.\n{remedy}")
+    content = read_json(path, remedy)
+    if content.get("format") != FORMAT:
+        raise OutputError(f"{path}: is not the manifest of a selection run.\n{remedy}")
+    return content
 
 
 def _is_manifest(path: Path) -> bool:

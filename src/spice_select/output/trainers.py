@@ -10,15 +10,18 @@ reads.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
+from spice_select.amounts import parse_share
 from spice_select.errors import OutputError, PoolError
 from spice_select.pool.encoding import Encoder
 from spice_select.pool.fields import TEMPLATE_OPTIONS
@@ -28,7 +31,7 @@ from spice_select.pool.problems import RowProblem
 from spice_select.pool.rendering import Renderer, Rendering
 from spice_select.row_tables import plain_json
 
-TRAIN_FILE = "train.parquet"
+TRAIN_FILE, EVAL_FILE = "train.parquet", "eval.parquet"
 IGNORED = -100  # PyTorch's label of a token that is no target
 
 _OWN_KEYS = ("train", "tool_calls", OTHER_FIELDS)
@@ -40,6 +43,17 @@ _OWN_TYPES: dict[str, pa.DataType] = {
     "tool_calls": pa.list_(_CALL),
     "train": pa.bool_(),
 }
+
+
+def held_out(rows: int, share: str | None, seed: int) -> set[int]:
+    """Places, among so many chosen rows, of those that are kept for evaluation: the share, drawn by the seed.
+
+    At least one row is, and at least one is trained on; of a single row, or without a share, none is held out.
+    """
+    if share is None or rows < 2:
+        return set()
+    count = min(max(1, round(parse_share(share) * rows)), rows - 1)
+    return {*np.random.default_rng(seed).permutation(rows)[:count].tolist()}
 
 
 def training_row(conversation: Conversation, row_id: str, source: str) -> dict[str, Any]:
@@ -72,7 +86,12 @@ def training_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=names)
 
 
-def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_length: int = 2048) -> datasets.Dataset:
+def training_dataset(
+    path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int = 2048,
+    note: Callable[[str], None] = warnings.warn,
+) -> datasets.Dataset:
     """Tokenise `train.parquet` for a trainer, with loss on the assistant's tokens and nothing else.
 
     For TRL's `SFTTrainer` (its `assistant_only_loss` needs a template with generation marks, which many lack) and, by a
@@ -83,6 +102,7 @@ def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_l
         path: the `train.parquet` of a run.
         tokenizer: of the model to train.
         max_length: tokens of a row that are kept. A row that keeps no target is left out.
+        note: receives a sentence that counts the rows that are left out, if there are any.
 
     Returns:
         `input_ids` and `labels` of each row, in order; a label is the token's id, or -100 for no target.
@@ -107,6 +127,11 @@ def training_dataset(path: str | Path, tokenizer: PreTrainedTokenizerBase, max_l
         if any(targets):
             ids.append(tokens)
             labels.append([t if target else IGNORED for t, target in zip(tokens, targets, strict=True)])
+    if left_out := len(renderings) - len(ids):
+        note(
+            f"{path}: {left_out:,} of {len(renderings):,} rows are left out because max_length {max_length} cuts off "
+            "their whole responses"
+        )
     return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})
 
 

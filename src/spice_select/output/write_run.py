@@ -22,7 +22,7 @@ from spice_select.files.versions import versions
 from spice_select.output.recipes import ModelToTrain, trainer_files
 from spice_select.output.scores import write_scores
 from spice_select.output.summary import Summary
-from spice_select.output.trainers import TRAIN_FILE, training_row, training_table
+from spice_select.output.trainers import EVAL_FILE, TRAIN_FILE, held_out, training_row, training_table
 from spice_select.pool.types import Listing, Rejection
 from spice_select.row_tables import Chat, plain_json
 from spice_select.stopwatch import Stopwatch
@@ -58,8 +58,11 @@ def write_run(
         if pool.rejected:
             write_jsonl(directory / "rejected.jsonl", map(_rejected, pool.rejected))
         write_scores(directory / SCORES, pool.lines, records)
-        write_training_table(directory / TRAIN_FILE, chosen)
-        for name, text in trainer_files(model, summary).items():
+        held = held_out(len(chosen), config.eval_share, config.seed)
+        write_training_table(directory / TRAIN_FILE, [chat for i, chat in enumerate(chosen) if i not in held])
+        if held:
+            write_training_table(directory / EVAL_FILE, [chosen[i] for i in sorted(held)])
+        for name, text in trainer_files(model, summary, len(held)).items():
             write_text(directory / name, text)
         write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
     write_manifest(directory, config, pool, records, summary, watch, origin)
@@ -84,6 +87,9 @@ def write_manifest(
         "versions": versions(),
         **origin,
         "inputs": [asdict(file) for file in pool.files],
+        "evaluation": {"file": EVAL_FILE, "share": config.eval_share, "seed": config.seed, "rows": len(held)}
+        if held
+        else None,
         "totals": {**totals, **asdict(summary)},
         "pools": [_pool(record) for record in records],
         "seconds": {key: round(value, 3) for key, value in watch.seconds.items()},
@@ -92,7 +98,7 @@ def write_manifest(
 
 
 def write_training_table(path: Path, chosen: Sequence[Chat]) -> None:
-    """`train.parquet`: the chosen rows as chats in one schema."""
+    """`train.parquet` or `eval.parquet`: rows as chats in one schema."""
     table = training_table([training_row(chat.conversation, chat.id, chat.row.source) for chat in chosen])
     with replacing(path) as temporary:
         pq.write_table(table, temporary)

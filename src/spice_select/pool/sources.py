@@ -4,14 +4,17 @@ Nothing is read here but what is needed to distinguish the kinds; `Source.rows()
 """
 
 import glob
+import hashlib
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import datasets
 import fsspec
@@ -25,7 +28,16 @@ from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.readers import READERS, WHOLE, read_jsonl
 from spice_select.pool.streams import UNPACKERS
 
-PoolInput: TypeAlias = str | Path | datasets.Dataset | Sequence[Mapping[str, Any]]
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy on this machine of the file at an address, which is read in place of it."""
+
+    address: str
+    file: Path
+
+
+PoolInput: TypeAlias = str | Path | Copy | datasets.Dataset | Sequence[Mapping[str, Any]]
 
 _MEMORY = "<memory>"
 _PART = r"[\w.\[\]%+-]+"
@@ -57,7 +69,7 @@ class Source:
 
 def as_list(pools: PoolInput | Sequence[PoolInput]) -> list[PoolInput]:
     """Distinguish one pool from several: a list of rows is one pool, a list of paths or datasets is several."""
-    if isinstance(pools, (str, Path, datasets.Dataset)):
+    if isinstance(pools, (str, Path, Copy, datasets.Dataset)):
         return [pools]
     if pools and all(isinstance(item, Mapping) for item in pools):
         return [cast(PoolInput, pools)]
@@ -91,6 +103,8 @@ def options_meant(per_file: Mapping[str, FileOptions], inputs: Sequence[PoolInpu
 def _resolve(item: PoolInput) -> list[Source]:
     if isinstance(item, str | Path):
         return _resolve_name(str(item))
+    if isinstance(item, Copy):
+        return [replace(_file(item.file), path=item.address)]
     if isinstance(item, datasets.Dataset):
         return [Source("memory", "dataset", _MEMORY, None, lambda: dataset_rows(item, "dataset"))]
     if isinstance(item, Mapping):
@@ -102,8 +116,8 @@ def _resolve_name(item: str) -> list[Source]:
     if item == "-":
         standard_input = Path("/dev/stdin")
         return [Source("stdin", "standard input", "-", None, lambda: read_jsonl(standard_input), filled_nulls=False)]
-    if _ADDRESS.fullmatch(item):
-        return [replace(_file(_downloaded(item)), path=item)]
+    if is_address(item):
+        return _resolve(downloaded(item))
     path = Path(item).expanduser()
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -146,10 +160,24 @@ def _folder(path: Path, config: str | None, split: str) -> Source:
     return Source(name, label, str(path), None, lambda: dataset_rows(load_folder(path, config, split), label))
 
 
-def _downloaded(address: str) -> Path:
-    """A local copy, in a temporary folder, of a file that `fsspec` opens (https://, hf://, s3://, gs://)."""
+def is_address(item: object) -> TypeGuard[str]:
+    """Whether an input is the address of a file (https://, hf://, s3://, gs://)."""
+    return isinstance(item, str) and _ADDRESS.fullmatch(item) is not None
+
+
+@cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """The folder of this process's copies, until it ends."""
+    return tempfile.TemporaryDirectory(prefix="spice-select-")
+
+
+def downloaded(address: str) -> Copy:
+    """A copy of a file that `fsspec` opens, made once; raises `PoolError` where it cannot be read."""
+    # A folder for each address: files of the same name would be taken for one another.
+    own = Path(_copies().name) / hashlib.sha256(address.encode()).hexdigest()[:16]
+    options = {"same_names": True, "cache_storage": str(own)}
     try:
-        return Path(str(fsspec.open_local(f"simplecache::{address}", simplecache={"same_names": True})))
+        return Copy(address, Path(str(fsspec.open_local(f"simplecache::{address}", simplecache=options))))
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise PoolError(
             f"{address}: cannot be read: {one_line(str(error)) or type(error).__name__}\n"

@@ -1,7 +1,8 @@
 """A pool's rows without their tokens, those left out, its files; and the options of reading."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,15 @@ class Listing:
     rejected: list[Rejection]
     files: list[SourceFile]
     truncated: int  # how many usable rows `max_length` cut
+
+    def places(self, lines: Iterable[Line]) -> list[int]:
+        """The place of each line among all rows of the inputs, from 0: rows left out count, and one input follows
+        another, as `datasets.concatenate_datasets` would join them.
+        """
+        counts = accumulate((file.rows for file in self.files), initial=0)
+        starts = dict(zip((file.label for file in self.files), counts, strict=False))
+        found = (line.location.rpartition(", row ") for line in lines)
+        return [starts[label] + int(number.split()[0]) - 1 for label, _, number in found]
 
     def remarks(self, max_length: int) -> list[str]:
         """Sentences on rows that were left out or cut, and on fields that are not used."""

@@ -23,8 +23,8 @@ from torch import Tensor
 from spice_select.choices import Measures, PoolRecord
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError, OutputError
-from spice_select.files.directory import CHECKPOINT, FORMAT, MANIFEST, SCORES
-from spice_select.files.records import file_digest, read_json
+from spice_select.files.directory import CHECKPOINT, MANIFEST, SCORES, read_manifest
+from spice_select.files.records import file_digest
 from spice_select.information import (
     FeatureRows,
     Limit,
@@ -160,7 +160,7 @@ class FinishedRun:
 
 def open_run(directory: Path) -> FinishedRun:
     """Read a finished run, without its gradients; raises `OutputError` if there is none or a file is damaged."""
-    manifest, checkpoint = _read_manifest(directory), Checkpoint(directory / CHECKPOINT)
+    manifest, checkpoint = read_manifest(directory), Checkpoint(directory / CHECKPOINT)
     try:
         config = RunConfig.model_validate(manifest["config"])
     except (KeyError, ValidationError) as error:
@@ -184,17 +184,6 @@ def open_run(directory: Path) -> FinishedRun:
     if store is None and not (checkpoint.directory / TEXTS).exists():
         missing.append(f"The texts of the rows are missing ({CHECKPOINT}/{TEXTS}).")
     return FinishedRun(directory, config, lines, records, store, targets, missing)
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    remedy = "Name a directory that run or pick wrote."
-    if not path.exists():
-        raise OutputError(f"{directory}: holds no finished run.\n{remedy}")
-    content = read_json(path, remedy)
-    if content.get("format") != FORMAT:
-        raise OutputError(f"{path}: is not the manifest of a selection run.\n{remedy}")
-    return content
 
 
 def _open_stores(

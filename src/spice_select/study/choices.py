@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spice_select.api.select import select
+from spice_select.choices import chosen_rows
 from spice_select.config import RunConfig
 from spice_select.errors import OutputError
 from spice_select.files.locks import claimed
@@ -185,7 +186,7 @@ class Choices:
         except OutputError as error:
             raise OutputError(f"{error}\nOr delete {selection} and run the study again.") from error
         seconds = sum(time for part, time in found.seconds.items() if part not in _NOT_COUNTED)
-        return sorted(found.indices), UNMEASURED if begun else replace(cost, seconds=seconds)
+        return chosen_rows(found.records), UNMEASURED if begun else replace(cost, seconds=seconds)
 
     def _drawn(self, unit: Unit) -> list[Path]:
         """The files of the rows that a unit chooses for."""

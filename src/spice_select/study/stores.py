@@ -13,6 +13,7 @@ from typing import Any
 
 from spice_select.api.gradients import PICK_OPTIONS, compute_gradients
 from spice_select.api.pick import pick
+from spice_select.choices import chosen_rows
 from spice_select.config import RunConfig, resolve
 from spice_select.progress import Progress
 from spice_select.schedule.identity import FEATURE_KEYS, STATE_KEYS, as_target
@@ -52,7 +53,8 @@ def picked_from_stores(
     with measured() as spent:
         result = pick(store.path, progress=progress, **own)
         picking = replace(spent(), seconds=result.seconds["selection"])
-    return sorted(result.indices), joined([picking, *(cost_in(cost_beside(one.path)) for one in (store, *targets))])
+    spending = [picking, *(cost_in(cost_beside(one.path)) for one in (store, *targets))]
+    return chosen_rows(result.records), joined(spending)
 
 
 def _completed(

@@ -13,7 +13,7 @@ from spice_select.config_file import load_yaml
 from spice_select.errors import ConfigError, PoolError
 from spice_select.files.directory import CHAT_TEMPLATE, MANIFEST
 from spice_select.files.records import read_json
-from spice_select.output.trainers import IGNORED, TRAIN_FILE, training_dataset
+from spice_select.output.trainers import EVAL_FILE, IGNORED, TRAIN_FILE, training_dataset
 from spice_select.pool.examples import PoolInput, PoolOptions, read_pool
 from spice_select.pool.sources import as_list
 
@@ -110,12 +110,12 @@ def training_rows(
             "leave out --format, --column and --skip-invalid."
         )
     path = directory / TRAIN_FILE
-    dataset = training_dataset(path, tokenizer, options.max_length)
+    dataset = training_dataset(path, tokenizer, options.max_length, note)
     if not len(dataset):
         raise PoolError(f"{path}: max_length {options.max_length} cuts off every response; choose a larger one.")
     left_out = cast(int, pq.read_metadata(path).num_rows) - len(dataset)  # pyright: ignore[reportUnknownMemberType]
-    if left_out:
-        note(f"{left_out:,} rows are left out because max_length {options.max_length} cuts off their whole responses")
+    if (directory / EVAL_FILE).is_file():
+        note(f"the rows of {directory / EVAL_FILE} are held out for evaluation")
     return TrainingRows(dataset, left_out)
 
 

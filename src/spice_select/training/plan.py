@@ -54,7 +54,7 @@ class TrainingOptions:
     recipe: Recipe | None = None  # where it does not set `max_length`, that of the run's directory counts
     rows_at_once: int = 4  # by a process, lowered to a divisor of the batch; decides speed and memory, not the result
     device: str = "auto"  # or cpu, cuda, mps
-    dtype: str = "float32"  # or bfloat16, auto; of the frozen weights: the adapters are float32 in any case
+    dtype: str = "auto"  # or float32, bfloat16; of the frozen weights: the adapters are float32 in any case
     revision: str | None = None  # of a hub model
     trust_remote_code: bool = False  # allow the model's own code to run
     chat_template: str | None = (
