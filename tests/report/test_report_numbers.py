@@ -3,7 +3,9 @@
 import json
 import math
 import shutil
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,14 @@ def test_languages_are_told_where_there_is_enough_text():
     assert language("Der Hund läuft schnell über die große Straße und bellt laut.") == "de"
     assert language("The dog runs quickly across the wide street and barks.") == "en"
     assert language("42") == language("!!!") == language("") == TOO_SHORT
+
+
+def test_without_the_detector_only_languages_are_missing(run, report, monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    bare = build(run, NoProgress())
+    assert any("spice-select[languages]" in note for note in bare.notes)
+    missing = {"languages": report.composition.languages, "language_rows": report.composition.language_rows}
+    assert bare.composition.languages == [] and replace(bare.composition, **missing) == report.composition
 
 
 def test_diversity_of_the_kept_rows_follows_its_definition(run, report):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
@@ -90,7 +91,7 @@ def test_the_losses_are_those_of_a_plain_trl_training(rows, reference, tiny_mode
             num_train_epochs=1.5,
             learning_rate=5e-3,
             lr_scheduler_type="cosine",
-            warmup_steps=0.03,
+            **{"warmup_ratio" if transformers.__version__.startswith("4.") else "warmup_steps": 0.03},
             per_device_train_batch_size=2,
             gradient_accumulation_steps=2,
             seed=0,

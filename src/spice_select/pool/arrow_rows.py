@@ -21,6 +21,7 @@ from spice_select.pool import streams
 from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.streams import refuse_bomb, too_long
 
+_JSON = cast("type[Any]", getattr(datasets, "Json", ()))  # of datasets from 4.7 on; an instance of () is nothing
 _ARROW_FILE = b"ARROW1"  # how the file format begins; the stream format has no such mark
 _BATCH = 128  # rows of an Arrow table turned into Python values at once
 _ARROW_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", pa.ArrowException), OSError, UnicodeDecodeError)
@@ -150,7 +151,7 @@ def _undecoded(feature: object) -> object:
         return [_undecoded(inner) for inner in cast("list[object]", feature)]
     if isinstance(feature, datasets.List | datasets.LargeList):
         return dataclasses.replace(feature, feature=_undecoded(feature.feature))
-    if isinstance(feature, datasets.Json) or not dataclasses.is_dataclass(feature) or isinstance(feature, type):
+    if isinstance(feature, _JSON) or not dataclasses.is_dataclass(feature) or isinstance(feature, type):
         return feature
     decodes = any(field.name == "decode" for field in dataclasses.fields(feature))
     return dataclasses.replace(feature, decode=False) if decodes else feature

@@ -25,7 +25,7 @@ def read_chat_template(name: str) -> str:
     close = difflib.get_close_matches(name, shipped, n=3)
     known = f"did you mean {' or '.join(close)}?" if close else "TRL ships templates such as qwen3_training."
     if not shipped:
-        known = "the templates that TRL ships need pip install 'spice-select[train]'."
+        known = "the templates that TRL ships need pip install 'trl>=1.4'."
     raise ConfigError(
         f"chat_template: there is no file '{one_line(name, 80)}', and no template of that name in TRL; {known}"
     )

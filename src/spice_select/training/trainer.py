@@ -5,10 +5,11 @@ import tempfile
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback
+from transformers import __version__ as transformers_version
 
 from spice_select.distributed.launch import process_count
 from spice_select.errors import ConfigError, ModelError, NotFiniteError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 LARGE = 1_000_000_000
 """Parameters from which activations are recomputed instead of stored."""
+
+_WARMUP = "warmup_ratio" if transformers_version.startswith("4.") else "warmup_steps"
+"""The name under which transformers takes the share of all steps."""
 
 OUT_OF_MEMORY = "Lower --rows-at-once (the result stays the same) or --max-length, or use --dtype bfloat16."
 
@@ -104,6 +108,7 @@ def _arguments(plan: TrainingPlan, scratch: str, *, large: bool) -> "SFTConfig":
     from trl import SFTConfig  # pyright: ignore[reportPrivateImportUsage]
 
     recipe, device = plan.recipe, plan.device
+    warmup: dict[str, Any] = {_WARMUP: recipe.warmup}
     args = SFTConfig(
         output_dir=scratch,
         max_length=recipe.max_length,
@@ -111,7 +116,7 @@ def _arguments(plan: TrainingPlan, scratch: str, *, large: bool) -> "SFTConfig":
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=recipe.warmup,  # below 1: a share of all steps
+        **warmup,
         optim="adamw_torch",
         per_device_train_batch_size=plan.split.rows_at_once,
         gradient_accumulation_steps=plan.split.accumulation,
