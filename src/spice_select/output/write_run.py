@@ -65,7 +65,8 @@ def write_run(
         for name, text in trainer_files(model, summary, len(held)).items():
             write_text(directory / name, text)
         write_text(directory / "run.yaml", dump_yaml(config, [file.path for file in pool.files], str(directory)))
-    write_manifest(directory, config, pool, records, summary, watch, origin)
+    held_as = {"file": EVAL_FILE, "share": config.eval_share, "seed": config.seed, "rows": len(held)} if held else None
+    write_manifest(directory, config, pool, records, summary, watch, {**origin, "evaluation": held_as})
 
 
 def write_manifest(
@@ -87,9 +88,6 @@ def write_manifest(
         "versions": versions(),
         **origin,
         "inputs": [asdict(file) for file in pool.files],
-        "evaluation": {"file": EVAL_FILE, "share": config.eval_share, "seed": config.seed, "rows": len(held)}
-        if held
-        else None,
         "totals": {**totals, **asdict(summary)},
         "pools": [_pool(record) for record in records],
         "seconds": {key: round(value, 3) for key, value in watch.seconds.items()},
