@@ -173,8 +173,8 @@ class _Run:
             seconds = time.perf_counter() - start
             nothing = bad_rows(self.target, gram.diagonal()[len(rows) :])
             stop_or_report(nothing, self.config, self.progress, "of the target count for nothing")
-            sought = [] if self.config.keep_target_rows else self.target
-            leaks = leaks_among(rows, sought) if sought else []
+            sought = bool(self.target) and not self.config.keep_target_rows
+            leaks = leaks_among(rows, self.target) if sought else []
             with self.watch.time("selection"):
                 record, usable = pick_among_usable(
                     pool, gram, rows, self.config, seconds, self.target, self.weights, losses, leaks

@@ -1,7 +1,7 @@
 """The LoRA layers of a model that is being trained, and passes over it that leave no trace."""
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -34,8 +34,9 @@ def layers_of(model: object) -> tuple["PreTrainedModel", dict[str, AdaptedLayer]
             "Activate that one alone: model.set_adapter(NAME)."
         )
     base = cast("PreTrainedModel", model.get_base_model())
-    modules = [(name, module) for name, module in base.named_modules() if isinstance(module, LoraLayer)]
-    found = {name: layer for name, module in modules if (layer := _adapted(name, module, model.active_adapters[0]))}
+    modules = cast("Iterable[tuple[str, nn.Module]]", base.named_modules())
+    adapted = ((name, _adapted(name, module, model.active_adapters[0])) for name, module in modules)
+    found = {name: layer for name, layer in adapted if layer is not None}
     measured = {id(factor.weight) for factor in factors_of(found).values()}
     trained = {id(weight): name for name, weight in model.named_parameters() if weight.requires_grad}
     if others := [name for key, name in trained.items() if key not in measured]:
@@ -51,11 +52,11 @@ def layers_of(model: object) -> tuple["PreTrainedModel", dict[str, AdaptedLayer]
     return base, found
 
 
-def _adapted(name: str, module: LoraLayer, adapter: str) -> AdaptedLayer | None:
-    if adapter not in module.lora_A:
+def _adapted(name: str, module: nn.Module, adapter: str) -> AdaptedLayer | None:
+    if not isinstance(module, LoraLayer) or adapter not in module.lora_A:
         return None  # an embedding's, for example, which is refused where it is trained
     a, b = module.lora_A[adapter], module.lora_B[adapter]
-    if not (isinstance(module, nn.Module) and isinstance(a, nn.Linear) and isinstance(b, nn.Linear)):
+    if not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear)):
         return None
     if module.merged or adapter in module.lora_variant:
         what = "merged into its weights" if module.merged else "a variant of LoRA (such as DoRA)"
@@ -63,7 +64,7 @@ def _adapted(name: str, module: LoraLayer, adapter: str) -> AdaptedLayer | None:
             f"{name}: its adapter is {what}, so its factors' gradients are not those of LoRA.\n"
             "Train with plain LoRA, unmerged: use_dora=False, model.unmerge_adapter()."
         )
-    scaling, places = module.scaling[adapter], (f"{name}.lora_A.{adapter}", f"{name}.lora_B.{adapter}")
+    scaling, places = cast(float, module.scaling[adapter]), (f"{name}.lora_A.{adapter}", f"{name}.lora_B.{adapter}")
     # As `base`, the layer itself runs: its own code, also where weights are quantised or activations autocast.
     return AdaptedLayer(module, module, lambda: True, places[0], a, places[1], b, scaling)
 

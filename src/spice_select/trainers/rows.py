@@ -118,8 +118,10 @@ class TrainerRows:
         return self._of_laps(laps, self.__getitem__)
 
     def _of_laps(self, laps: int, make: Callable[[int], T]) -> Rows[T]:
-        lengths = (np.tile(each, laps) for each in (self._tokens_of, self._trained_of))
-        return Rows(*lengths, lambda start, stop: [make(index) for index in range(start, stop)])
+        def items(start: int, stop: int) -> list[T]:
+            return [make(index) for index in range(start, stop)]
+
+        return Rows(np.tile(self._tokens_of, laps), np.tile(self._trained_of, laps), items)
 
     def _line(self, index: int) -> Line:
         lap, row = divmod(index, len(self))
