@@ -120,7 +120,7 @@ def test_the_first_loss_is_the_mean_over_the_trained_tokens_of_selection(pool, t
         means = response_losses(model, collate(examples, torch.device("cpu"))).tolist()
     counts = [example.trained_tokens for example in examples]
     expected = sum(mean * count for mean, count in zip(means, counts, strict=True)) / sum(counts)
-    assert result.losses == [pytest.approx(expected, abs=1e-5)]
+    assert result.losses == [pytest.approx(expected, abs=1e-4)]  # transformers 4 rounds to four decimals
     assert (result.rows, result.trained_tokens) == (19, sum(counts))
 
 
@@ -364,6 +364,8 @@ def test_bfloat16_weights_train_float32_adapters(pool, tiny_model, reference, tm
     result = finetune(pool, model=tiny_model, output=tmp_path / "t", recipe=SHORT, dtype="bfloat16")
     assert result.losses == pytest.approx(reference.losses, abs=0.05) and result.losses != reference.losses
     assert {weight.dtype for weight in adapter(tmp_path / "t").values()} == {torch.float32}
+    after = finetune(pool, model=tiny_model, output=tmp_path / "after", recipe=SHORT)  # in the same process
+    assert after.losses == pytest.approx(reference.losses, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """TRL's SFTTrainer on given rows, quiet and reproducible. TRL is imported when it is used."""
 
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Generator
@@ -109,6 +110,8 @@ def _arguments(plan: TrainingPlan, scratch: str, *, large: bool) -> "SFTConfig":
 
     recipe, device = plan.recipe, plan.device
     warmup: dict[str, Any] = {_WARMUP: recipe.warmup}
+    # transformers 4 leaves here what a training in bfloat16 set, and takes it for the next one.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if plan.config.dtype == "bfloat16" else "no"
     args = SFTConfig(
         output_dir=scratch,
         max_length=recipe.max_length,
