@@ -3,16 +3,13 @@ is not shared, files at addresses, a process that is lost and starts again."""
 
 import functools
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import psutil
 import pytest
 
 from oracles.forked import spice_together, torchrun
@@ -105,19 +102,6 @@ def test_a_directory_that_is_not_shared_is_named(command, pool, tiny_model, tmp_
     assert done.returncode != 0 and told, done.stderr
     assert f"out: {socket.gethostname()} does not see what {socket.gethostname()} writes there" in told[0]
     assert not list(tmp_path.glob("*/out"))
-
-
-def test_a_lost_process_starts_again_and_the_run_goes_on(pool, tiny_model, expected, tmp_path):
-    run = ["run", pool, "--model", tiny_model, *OPTIONS, "--output", tmp_path / "run", "--resume"]
-    command = torchrun(2, "--max-restarts", "3", "-m", "spice_select", *run)
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not list((tmp_path / "run" / "checkpoint").glob("pool-*.json")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    psutil.Process(process.pid).children()[-1].send_signal(signal.SIGKILL)
-    printed, told = process.communicate(timeout=400)
-    assert process.returncode == 0 and printed.count("rows kept") == 1, told
-    assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected
 
 
 class Counting(SimpleHTTPRequestHandler):

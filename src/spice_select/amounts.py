@@ -31,9 +31,10 @@ _FACTORS = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 def _count(text: str) -> float:
     factor = _FACTORS.get(text[-1:], 1)
     value = Decimal(int(text)) if factor == 1 else Decimal(text[:-1]) * factor
-    if value != int(value):
+    found = float(value)
+    if value != int(value) or math.isinf(found):
         raise ValueError
-    return float(value)
+    return found
 
 
 GIB = 1 << 30

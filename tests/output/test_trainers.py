@@ -35,6 +35,7 @@ from spice_select.pool.encoding import Encoder
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.pool.messages import Conversation
 from spice_select.pool.rendering import Renderer
+from spice_select.recipe import Recipe
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"city": "Zürich", "n": [1, None]}}}
@@ -185,11 +186,15 @@ def test_every_schema_loads_with_what_is_rare_at_the_end(tmp_path: Path, last: C
     assert (rows[20].get("tools") is not None) == (last.tools is not None)
 
 
+def message_fields(chat: Conversation) -> list[str]:
+    return [field.name for field in table_of(chat).schema.field("messages").type.value_type]
+
+
 def test_columns_are_there_only_when_needed() -> None:
     assert table_of(KINDS["single"], KINDS["multi"]).column_names == ["id", "source", "messages"]
-    assert table_of(KINDS["single"]).schema.field("messages").type.value_type.names == ["role", "content"]
+    assert message_fields(KINDS["single"]) == ["role", "content"]
     assert table_of(KINDS["tools"]).column_names == ["id", "source", "messages", "tools"]
-    assert table_of(KINDS["context"]).schema.field("messages").type.value_type.names == ["role", "content", "train"]
+    assert message_fields(KINDS["context"]) == ["role", "content", "train"]
 
 
 def test_tools_and_arguments_are_json_text() -> None:
@@ -222,12 +227,14 @@ def test_the_three_recipes_are_one() -> None:
         for keyword in node.keywords
         if isinstance(keyword.value, ast.Constant)
     }
+    warmup = [node for node in ast.walk(ast.parse(files["train_trl.py"])) if isinstance(node, ast.Dict)]
+    assert [ast.unparse(node) for node in warmup] == [f"{{WARMUP: {Recipe().warmup}}}"]
+    assert axolotl["warmup_ratio"] == factory["warmup_ratio"] == Recipe().warmup
     for trl, theirs, ours in (
         ("r", "lora_r", "lora_rank"),
         ("lora_alpha", "lora_alpha", "lora_alpha"),
         ("learning_rate", "learning_rate", "learning_rate"),
         ("lr_scheduler_type", "lr_scheduler", "lr_scheduler_type"),
-        ("warmup_steps", "warmup_ratio", "warmup_ratio"),
         ("num_train_epochs", "num_epochs", "num_train_epochs"),
         ("per_device_train_batch_size", "micro_batch_size", "per_device_train_batch_size"),
         ("gradient_accumulation_steps", "gradient_accumulation_steps", "gradient_accumulation_steps"),

@@ -50,7 +50,7 @@ def run_command(
     A POOL is a file (.jsonl, .json, .csv, .parquet, .arrow; text also .gz, .bz2, .xz, .zst), a quoted pattern such as
     'data/*.parquet', a folder of data files or saved by datasets, FOLDER:CONFIG:SPLIT, a hub dataset (owner/name,
     owner/name:SPLIT or owner/name:CONFIG:SPLIT), an address (https://, hf://, s3://), or - for standard input.
-    A small proxy model makes the choice; the embedded default needs no download.
+    A small proxy model makes the choice; the embedded default, where installed, needs no download.
     """
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give only one of them.")
