@@ -20,6 +20,7 @@ from typing import Any
 import datasets
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from spice_select.config import RunConfig
@@ -59,9 +60,10 @@ def trainer_of(rows: datasets.Dataset, held_out: datasets.Dataset, seed: int, ou
         learning_rate=1e-3, warmup_steps=1, seed=seed, use_cpu=True, report_to="none", save_strategy="no",
         logging_strategy="no", disable_tqdm=True, gradient_checkpointing=False, bf16=False,
     )  # fmt: skip
-    return SFTTrainer(
-        model=model, args=args, train_dataset=rows, eval_dataset=held_out, processing_class=load_tokenizer(source)
-    )
+    tokenizer = load_tokenizer(source)
+    trainer = SFTTrainer(model=model, args=args, train_dataset=rows, eval_dataset=held_out, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def main() -> None:
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind")
     parser.add_argument("--output", type=Path, default=Path("spice-run-training"), help="directory of the records")
     options = parser.parse_args()
+    datasets.disable_progress_bars()
     rows, held_out = split()
     before = trainer_of(rows, held_out, 0, options.output / "trainer").evaluate()["eval_loss"]
     print(f"held-out loss before training: {before:.4f} nats a token, mean over {HELD_OUT} rows\n")

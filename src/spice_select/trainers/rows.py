@@ -99,9 +99,15 @@ class TrainerRows:
         return len(self.places)
 
     def __getitem__(self, index: int) -> TrainerRow:
-        line = self._line(index)
         place = int(self.places[index % len(self)])
-        return TrainerRow(index, place, line, *self._tokens(place), self._tokenizer)
+        return TrainerRow(index, place, self.line(index), *self._tokens(place), self._tokenizer)
+
+    def equal_to(self, target: "TrainerRows") -> dict[int, str]:
+        """Indices of the rows that have the tokens of a row of `target`, and its id."""
+        known = {row.input_ids.tobytes(): row.line.id for row in (target[index] for index in range(len(target)))}
+        like = np.isin(self._tokens_of, target._tokens_of).nonzero()[0].tolist()  # of a length that one has
+        names = {index: known.get(self[index].input_ids.tobytes()) for index in like}
+        return {index: name for index, name in names.items() if name is not None}
 
     @property
     def longest(self) -> int:
@@ -111,7 +117,7 @@ class TrainerRows:
     def listing(self, laps: int) -> Listing:
         """All candidates of so many laps, without their texts."""
         file = SourceFile(self._name, "", "rows of a trainer", len(self.dataset), self.sha256)
-        return Listing(self._of_laps(laps, self._line), self.rejected, [file], 0)
+        return Listing(self._of_laps(laps, self.line), self.rejected, [file], 0)
 
     def with_texts(self, laps: int) -> Rows[TrainerRow]:
         """All candidates of so many laps, each read when it is asked for."""
@@ -123,7 +129,8 @@ class TrainerRows:
 
         return Rows(np.tile(self._tokens_of, laps), np.tile(self._trained_of, laps), items)
 
-    def _line(self, index: int) -> Line:
+    def line(self, index: int) -> Line:
+        """A row without its text; its id names the lap, too."""
         lap, row = divmod(index, len(self))
         place = int(self.places[row])
         (source, location), name = self._origin(place), f"{self._name}[{place}]" + (f", lap {lap + 1}" if lap else "")

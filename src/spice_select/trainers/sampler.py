@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from transformers import Trainer
 from spice_select.amounts import GIB
 from spice_select.choices import BadRow, PoolRecord
 from spice_select.distributed.process_group import all_gather_texts, process_group
-from spice_select.errors import ConfigError
+from spice_select.errors import ConfigError, ModelError
 from spice_select.gradients.gram import HeldGradients, pool_gram
 from spice_select.gradients.memory import explain_out_of_memory
 from spice_select.progress import NoProgress, Progress
@@ -35,12 +36,13 @@ from spice_select.proxy.padding import refuse_padding_dependent
 from spice_select.schedule.bad_rows import bad_row, bad_rows, stop_or_report
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, update_order
+from spice_select.schedule.targets import refuse_only_leaks, report_leaks
 from spice_select.stopwatch import Stopwatch
 from spice_select.trainers.adapters import layers_of, undisturbed
 from spice_select.trainers.callback import Recorder
 from spice_select.trainers.options import TARGET, refuse_what_cannot_be_measured, run_config
 from spice_select.trainers.record import Chosen, TrainingRecord, packed, unpacked
-from spice_select.trainers.rows import Dataset, TrainerRow, TrainerRows
+from spice_select.trainers.rows import Dataset, TrainerRows
 
 REMEDY = "Lower token_budget or gradient_memory, or train with shorter rows."
 
@@ -103,13 +105,17 @@ class SelectingSampler(Sampler[list[int]]):
         self._rows = TrainerRows(own, "train_dataset", sources, host.processing_class)
         self._target = None if aims is None else TrainerRows(aims, TARGET, None, host.processing_class)
         self._aims = [] if self._target is None else [self._target[index] for index in range(len(self._target))]
+        self._equal = self._rows.equal_to(self._target) if self._target and not self._config.keep_target_rows else {}
+        report_leaks(self._leaks(0), self._config, self._progress)
+        self._candidates = [index for index in range(len(self._rows)) if index not in self._equal]
+        refuse_only_leaks(len(self._equal), len(self._candidates))
         with process_group() as ranks:
             self._ranks = ranks
         self._share = int(host._train_batch_size)
         self._whole = self._share * ranks.size  # rows of a batch, of one process and of all
         if not 1 <= picks <= pool_size:
             raise ConfigError(f"picks={picks} of pool_size={pool_size}: choose 1 to {pool_size} rows of each pool.")
-        lap = max(1, round(len(self._rows) * picks / pool_size))  # rows trained on when all have been candidates once
+        lap = max(1, round(len(self._candidates) * picks / pool_size))  # trained on when all were candidates once
         if rows is not None and rows < 1:
             raise ConfigError(f"rows={rows}: train on at least one row in an epoch.")
         wanted = rows or lap
@@ -124,9 +130,10 @@ class SelectingSampler(Sampler[list[int]]):
         self._overwrite, self._held = overwrite, HeldGradients()
         host.get_train_dataloader = self._loader  # of this one trainer
         host.add_callback(Recorder(self.begin, self.at_step, self.finish))
+        untrained = sum(len(rows.rejected) for rows in (self._rows, self._target) if rows is not None)
         self._progress.note(
-            f"{len(self._rows):,} rows, {len(self._rows.rejected):,} left out (no trained token); "
-            f"training on {self.rows_per_epoch:,} an epoch, chosen {picks} of {pool_size}"
+            f"{len(self._candidates):,} candidates; {untrained:,} rows without a trained token are left out; "
+            f"training on {self.rows_per_epoch:,} an epoch, {picks} of {pool_size}"
         )
 
     def __len__(self) -> int:
@@ -190,10 +197,10 @@ class SelectingSampler(Sampler[list[int]]):
         """The candidate pools of the epoch, lap by lap; the same whoever asks, and whenever."""
         found, left, size = list[CandidatePool](), self.rows_per_epoch, len(self._rows)
         for lap in range(self.epoch * self._laps, (self.epoch + 1) * self._laps):
-            pools = cut_pools(size, cast(int, self._config.pool_size), self._lap, self._seed(lap))
+            pools = cut_pools(len(self._candidates), cast(int, self._config.pool_size), self._lap, self._seed(lap))
             for pool in pools if left else []:
                 quota = min(pool.quota, left)
-                rows = [lap * size + row for row in pool.rows]
+                rows = [lap * size + self._candidates[row] for row in pool.rows]
                 found.append(CandidatePool(lap * len(pools) + pool.index, rows, quota))
                 left -= quota
                 if not left:
@@ -215,24 +222,32 @@ class SelectingSampler(Sampler[list[int]]):
 
     def _choose(self, pool: CandidatePool) -> tuple[PoolRecord, Tensor | None]:
         """Choose in one pool, and return the Gram matrix of its usable rows and the target's, by the model as it is."""
+        lap, number = divmod(pool.index, math.ceil(len(self._candidates) / cast(int, self._config.pool_size)))
+        leaks = self._leaks(lap) if number == 0 else []  # known before any choice: in the first pool's record
         if not pool.quota:
-            return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None), None
-        config, aims, start = self._config, self._aims, time.perf_counter()
-        rows = [self._rows[index] for index in pool.rows]
-        measured = [*rows, *aims]
-        batches = Proxy(self._base, self._layers, self._tokens_of_a_pass()).batches(
-            [len(row.input_ids) for row in measured]
-        )
+            return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None, leaks=leaks), None
+        config, start, rows = self._config, time.perf_counter(), [self._rows[index] for index in pool.rows]
+        lines, targets, measured = [row.line for row in rows], [row.line for row in self._aims], [*rows, *self._aims]
+        proxy = Proxy(self._base, self._layers, self._tokens_of_a_pass())
+        batches = proxy.batches([len(row.input_ids) for row in measured])
         memory = int(config.gradient_memory * GIB)
         gram, losses = pool_gram(self._base, self._layers, measured, batches, memory, self._held)
-        lines, targets = [row.line for row in rows], [row.line for row in aims]
         nothing = bad_rows(targets, gram.diagonal()[len(rows) :])
         stop_or_report(nothing, config, self._progress, "of the target count for nothing")
-        weights = torch.full((len(aims),), 1 / len(aims), dtype=torch.float64) if aims else None
-        leaks, seconds = [] if config.keep_target_rows else _equal(rows, aims), time.perf_counter() - start
-        record, usable = pick_among_usable(pool, gram, lines, config, seconds, targets, weights, losses, leaks)
+        weights = torch.full((len(targets),), 1 / len(targets), dtype=torch.float64) if targets else None
+        seconds = time.perf_counter() - start
+        record, usable = pick_among_usable(pool, gram, lines, config, seconds, targets, weights, losses)
         stop_or_report(record.bad, config, self._progress)
-        return record, usable
+        if len(record.picks) < pool.quota:  # the Trainer counts on all of them
+            raise ModelError(
+                f"candidate pool {pool.index}: {pool.quota} of its {len(rows)} rows are to be trained on, and only "
+                f"{len(record.picks)} can be chosen.\nTry a lower learning rate, float32, or a larger pool_size."
+            )
+        return replace(record, leaks=leaks), usable
+
+    def _leaks(self, lap: int) -> list[BadRow]:
+        lines = ((self._rows.line(lap * len(self._rows) + index), name) for index, name in self._equal.items())
+        return [bad_row(line, f"equals target row {name}") for line, name in lines]
 
     def _tokens_of_a_pass(self) -> int:
         """Padded tokens of a pass: as given, or on a GPU those of a batch of the longest rows, which training holds."""
@@ -249,10 +264,3 @@ class SelectingSampler(Sampler[list[int]]):
             self._trainer.accelerator.autocast(),
         ):
             yield
-
-
-def _equal(rows: Sequence[TrainerRow], target: Sequence[TrainerRow]) -> list[BadRow]:
-    """Those of `rows` that have the tokens of a target row."""
-    found = {row.input_ids.tobytes(): row.line.id for row in reversed(target)}
-    same = [(row, found.get(row.input_ids.tobytes())) for row in rows]
-    return [bad_row(row.line, f"equals target row {name}") for row, name in same if name is not None]
