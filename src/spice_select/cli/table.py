@@ -11,7 +11,6 @@ from rich.text import Text
 from spice_select.amounts import parse_share
 from spice_select.cli.printable import printable
 from spice_select.option_values import NOUNS, TARGETED
-from spice_select.output.trainers import held_out
 
 if TYPE_CHECKING:
     from spice_select.api.result import RunResult
@@ -106,6 +105,8 @@ def _figures(result: "RunResult") -> dict[str, str]:
 
 
 def _held_out(kept: int, share: str | None, seed: int) -> dict[str, str]:
+    from spice_select.output.trainers import held_out  # here, since --help of a command must not import torch
+
     count = len(held_out(kept, share, seed))
     return {"held out": f"{count:,} of {kept:,} picks, for evaluation: eval.parquet"} if share is not None else {}
 
