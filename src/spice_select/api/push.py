@@ -1,6 +1,5 @@
 """`push`: a finished run as a dataset on the hub, with a card. Nothing else in this package uploads anything."""
 
-import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,28 +28,18 @@ _EMPTY = {".gitattributes"}
 def push(directory: str | Path, name: str, *, public: bool = False, overwrite: bool = False) -> str:
     """Upload the chosen rows of the run in `directory`, their scores and a card to the dataset repository `name`.
 
-    The repository is made, private unless `public`, if there is none. All files arrive in one commit.
+    The repository is made, private unless `public`, if there is none; one that exists must be as `public` says. With
+    `overwrite` files of the same names are replaced. All arrive in one commit, whose address is returned.
 
-    Args:
-        directory: of a finished `select` or `pick`.
-        name: owner/name on the hub.
-        public: whether the repository is to be public; one that exists must be so already.
-        overwrite: replace the files of a repository that holds some; files of other names stay.
-
-    Returns:
-        The commit's address.
-
-    Raises:
-        OutputError: there is no finished run, or the hub cannot be reached or refuses.
-        ConfigError: `name` or the options do not fit the hub's repository, or there is no access token.
-
+    Raises `OutputError` where there is no finished run, or the hub cannot be reached or refuses; `ConfigError` where
+    `name` or the options do not fit the repository, or there is no access token.
     """
     place = Path(directory)
     manifest = read_manifest(place)
     files = [place / file for file in DATA if file != EVAL_FILE or (place / file).exists()]
     if missing := [file for file in files if not file.is_file()]:
         raise OutputError(f"{missing[0]}: is missing.\nRun the selection again with --overwrite.")
-    if not re.fullmatch(r"[^/\s]+/[^/\s]+", name):
+    if name.count("/") != 1:
         raise ConfigError(f"{name}: is not the name of a repository; write it as owner/name.")
     if get_token() is None:
         raise ConfigError("no access token for the hub was found.\nLog in with `hf auth login`, or set HF_TOKEN.")
@@ -74,10 +63,9 @@ def push(directory: str | Path, name: str, *, public: bool = False, overwrite: b
             *(CommitOperationDelete(path_in_repo=path) for path in sorted(gone)),
         ]
         message = f"{manifest['totals']['kept']:,} rows chosen by spice-select"
-        commit = api.create_commit(
-            name, operations, repo_type="dataset", commit_message=message, parent_commit=info.sha
-        )  # fmt: skip
-    return commit.commit_url
+        last = info.sha  # the hub refuses if another commit has come since
+        done = api.create_commit(name, operations, repo_type="dataset", commit_message=message, parent_commit=last)
+    return done.commit_url
 
 
 def _repository(api: HfApi, name: str, *, public: bool) -> DatasetInfo:
@@ -119,7 +107,6 @@ def _refusals(name: str) -> Generator[None]:
         remedy = {
             401: "Log in again with `hf auth login`, or set HF_TOKEN.",
             403: "Use a token that may write there, or another owner.",
-            412: "The repository was changed meanwhile: repeat the command.",
         }.get(code, "Repeat the command; nothing is half there, since all files arrive in one commit.")
         raise OutputError(f"{name}: the hub refuses ({code}: {one_line(str(error), 200)}).\n{remedy}") from None
     except (HTTPError, OSError) as error:

@@ -105,7 +105,7 @@ def _figures(result: "RunResult") -> dict[str, str]:
 
 
 def _held_out(kept: int, share: str | None, seed: int) -> dict[str, str]:
-    from spice_select.output.trainers import held_out
+    from spice_select.output.trainers import held_out  # here, since --help of a command must not import torch
 
     count = len(held_out(kept, share, seed))
     return {"held out": f"{count:,} of {kept:,} picks, for evaluation: eval.parquet"} if share is not None else {}
