@@ -16,10 +16,10 @@ settings.register_profile("without timing", deadline=None)
 settings.load_profile("without timing")
 
 DEPENDENCY = {
-    "test_checkpoint", "test_config", "test_converted", "test_finetune", "test_gradient_store", "test_gram",
-    "test_heldout", "test_layers", "test_pool_masks", "test_pool_readers", "test_pool_smollm2", "test_pool_table",
-    "test_projection", "test_report_page", "test_row_tables", "test_selecting_sampler", "test_tasks_run",
-    "test_trainers", "test_update",
+    "test_checkpoint", "test_config", "test_converted", "test_datasets", "test_finetune", "test_gradient_store",
+    "test_gram", "test_heldout", "test_layers", "test_pool_masks", "test_pool_readers", "test_pool_smollm2",
+    "test_pool_table", "test_projection", "test_report_page", "test_row_tables", "test_selecting_sampler",
+    "test_tasks_run", "test_trainers", "test_update",
 }  # fmt: skip
 """Modules marked `dependency`: those that call an interface of another package which its versions may change."""
 

@@ -7,6 +7,7 @@ import pytest
 from oracles.runs import chat_rows
 from spice_select import compute_gradients, pick, select
 from spice_select.errors import ConfigError
+from spice_select.pool.arrow_rows import HAS_JSON
 
 RANDOM = {"method": "random", "budget": "40%", "skip_invalid": True}
 NORM = {"method": "norm", "lora_rank": 2, "warmup_steps": 1}
@@ -68,6 +69,10 @@ def test_rows_that_share_no_schema_come_back_too(tiny_model):
     rows = [{**row, "id": str(place)} for place, row in enumerate(chat_rows(6))]
     rows[2]["note"], rows[4]["note"] = "text", {"a": [1, None]}
     result = select(rows, model=tiny_model, method="random", budget="100%")
+    if not HAS_JSON:
+        with pytest.raises(ConfigError, match=r"datasets 4\.7"):
+            result.to_dataset()
+        return
     found = result.to_dataset()
     assert found["id"][:] == ["0", "1", "2", "3", "4", "5"]
     assert found["note"][:] == [None, None, "text", None, {"a": [1, None]}, None]

@@ -154,5 +154,5 @@ def fishersft(blocks: Sequence[np.ndarray], count: int) -> list[int]:
         rest = [row for row in range(len(blocks)) if row not in picks]
         sums = [np.eye(blocks[0].shape[1]) + sum(blocks[i].T @ blocks[i] for i in [*picks, row]) for row in rest]
         volumes = [float(np.linalg.slogdet(total)[1]) for total in sums]
-        picks.append(next(row for row, v in zip(rest, volumes, strict=True) if v >= max(volumes) - 1e-8))
+        picks.append(next(row for row, v in zip(rest, volumes, strict=True) if v >= max(volumes) - 1e-12))
     return picks

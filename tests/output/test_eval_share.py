@@ -10,6 +10,7 @@ from oracles.forked import spice
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select import select
 from spice_select.config import RunConfig
+from spice_select.errors import OutputError
 from spice_select.pool.types import PoolOptions
 from spice_select.proxy.loading import load_tokenizer, model_source
 from spice_select.training.data import training_rows
@@ -55,6 +56,15 @@ def test_a_later_run_without_a_share_removes_the_file_and_training_says_that_row
     assert len(told) == 1 and "eval.parquet" in told[0]
     select(pool, model=tiny_model, output=output, existing="overwrite", **RANDOM)
     assert not (output / "eval.parquet").exists() and len(ids(output / "train.parquet")) == 30
+
+
+def test_a_run_is_resumed_with_the_share_that_it_began_with(tiny_model, pool, tmp_path):
+    """Its files hold what that share says, so another one would say what is not so."""
+    select(pool, model=tiny_model, output=tmp_path / "run", eval_share="10%", **RANDOM)
+    assert select(pool, model=tiny_model, output=tmp_path / "run", existing="resume", eval_share="10%", **RANDOM)
+    for other in ({}, {"eval_share": "20%"}):
+        with pytest.raises(OutputError, match="eval_share"):
+            select(pool, model=tiny_model, output=tmp_path / "run", existing="resume", **other, **RANDOM)
 
 
 def test_the_command_says_what_is_held_out(tiny_model, pool, tmp_path):

@@ -245,7 +245,7 @@ def test_the_three_recipes_are_one() -> None:
     assert calls["logging_steps"] == axolotl["logging_steps"] == factory["logging_steps"]
     assert axolotl["gradient_checkpointing"]  # TRL and LLaMA-Factory do so unless told otherwise
     assert axolotl["attn_implementation"] == "sdpa" and axolotl["sample_packing"] is False
-    assert all("16 rows a step on one device: 4 at once" in files[name] for name in TRAINERS)
+    assert all("A step is 16 rows on one device, 4 at a time" in files[name] for name in TRAINERS)
     assert (calls["r"], calls["lora_alpha"], calls["learning_rate"], calls["num_train_epochs"]) == (16, 32, 2e-4, 3)
 
 
@@ -254,7 +254,7 @@ def test_the_model_stands_at_the_top_as_the_thing_to_set(name: str) -> None:
     """Before any other line that is no comment; what is said of it is that the choice's model may be smaller."""
     text = files_for(ModelToTrain("proxy/name"))[name].split('TRL. Needs trl and peft. """')[-1]
     lines = [line for line in text.splitlines() if line]
-    assert "odel to train" in lines[0] or "MODEL: the one to train" in lines[0]
+    assert lines[0].startswith("# The model to train.")
     assert "may be smaller" in lines[0] and "proxy/name" in lines[1]
 
 

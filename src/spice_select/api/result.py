@@ -1,16 +1,20 @@
 """What `select` and `pick` return."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import datasets
+import pyarrow as pa
 
 from spice_select.choices import PoolRecord, chosen_rows
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.output.scores import scores_table  # pyright: ignore[reportUnknownVariableType]
 from spice_select.output.summary import Summary
+from spice_select.pool.arrow_rows import HAS_JSON
+from spice_select.pool.problems import one_line
 from spice_select.pool.sources import PoolInput
 from spice_select.pool.types import Listing
 from spice_select.progress import NoProgress
@@ -76,7 +80,8 @@ class RunResult:
 
         Of `datasets.Dataset`s with the same features they are a selection that keeps these; of other inputs the types
         are found, and a field whose values have none in common is JSON. `scores` adds the columns of scores.parquet,
-        each with the prefix `spice_`. Raises `ConfigError` if there is such a column already.
+        each with the prefix `spice_`. Raises `ConfigError` if there is such a column already, or if `datasets` is older
+        than 4.7, which first has JSON, where it would be needed.
         """
         picked = chosen_rows(self.records)
         given = [one for one in self.inputs if isinstance(one, datasets.Dataset)]
@@ -86,7 +91,7 @@ class RunResult:
         else:
             fields = dict.fromkeys(key for row in self.rows for key in row)
             whole = [{key: row.get(key) for key in fields} for row in self.rows]
-            rows = datasets.Dataset.from_list(whole, on_mixed_types="use_json")
+            rows = _found_types(whole)
         if not scores:
             return rows
         table = cast(Any, scores_table(self.pool.lines, self.records)).take(picked)
@@ -103,3 +108,15 @@ class RunResult:
         Raises `ConfigError` if no gradient was computed.
         """
         return plot_decay(self.records, axes)
+
+
+def _found_types(rows: Sequence[Mapping[str, Any]]) -> datasets.Dataset:
+    """A dataset of rows with the same fields, whose types are found."""
+    options: dict[str, Any] = {"on_mixed_types": "use_json"} if HAS_JSON else {}
+    try:
+        return datasets.Dataset.from_list([*map(dict, rows)], **options)
+    except (cast("type[Exception]", pa.ArrowException), OverflowError) as error:
+        raise ConfigError(
+            f"the rows' fields have values of different types ({one_line(str(error), 120)}).\n"
+            "datasets 4.7 or newer holds them as JSON; `rows` of the result has them as they are."
+        ) from None

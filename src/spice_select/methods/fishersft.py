@@ -33,7 +33,7 @@ def order(facts: RowFacts) -> Generator[int]:
         best, contenders = -math.inf, list[tuple[float, int]]()
         while bounds and -bounds[0][0] >= best * (1.0 - TIE):
             bound, row = heapq.heappop(bounds)
-            gain = _gain(factor, facts.states[row]) if not first else -bound
+            gain = -bound if first else _gain(factor, facts.states[row])
             contenders.append((gain, row))
             best = max(best, gain)
         taken = min(row for gain, row in contenders if gain >= best * (1.0 - TIE))

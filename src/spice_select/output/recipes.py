@@ -21,7 +21,7 @@ from spice_select.output.trainers import EVAL_FILE, TRAIN_FILE
 from spice_select.recipe import Recipe
 
 _ROWS = 4  # on a device at once
-_BATCH = "{0} rows a step on one device: {1} at once, this many times; on n devices divide the steps by n."
+_BATCH = "A step is {0} rows on one device, {1} at a time; on n devices divide gradient_accumulation_steps by n."
 _LLAMAFACTORY = {
     r"Qwen/Qwen2(\.5)?(-Coder|-Math)?-[\d.]+B-Instruct": "qwen",
     r"Qwen/Qwen3-[\d.]+B(-A\d+B)?(-Thinking-2507)?": "qwen3",
@@ -53,7 +53,7 @@ def trainer_files(model: ModelToTrain, summary: Summary, held: int = 0) -> dict[
         "model": model, "recipe": recipe, "summary": summary, "data": TRAIN_FILE, "tokens": TOKENS,
         "chat_template": CHAT_TEMPLATE, "held": held, "held_data": EVAL_FILE, "template": _template_name(model),
         "rows": _ROWS, "accumulation": recipe.batch_size // _ROWS, "batch": _BATCH.format(recipe.batch_size, _ROWS),
-        "chosen_by": "Its name is that of the model that the choice was made with, which may be smaller.",
+        "chosen_by": "Named here is the one that chose the rows, which may be smaller.",
     }  # fmt: skip
     names = ("README.md", "axolotl.yaml", "llamafactory.yaml", "make_tokens.py", "train_trl.py")
     files = {name: rendered(name, values) for name in names}

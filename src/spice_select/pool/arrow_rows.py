@@ -22,6 +22,8 @@ from spice_select.pool.problems import RawRow, one_line, raw_row
 from spice_select.pool.streams import refuse_bomb, too_long
 
 _JSON = cast("type[Any]", getattr(datasets, "Json", ()))  # of datasets from 4.7 on; an instance of () is nothing
+HAS_JSON = bool(_JSON)
+"""Whether `datasets` has a type for values of no common type."""
 _ARROW_FILE = b"ARROW1"  # how the file format begins; the stream format has no such mark
 _BATCH = 128  # rows of an Arrow table turned into Python values at once
 _ARROW_ERRORS: tuple[type[Exception], ...] = (cast("type[Exception]", pa.ArrowException), OSError, UnicodeDecodeError)

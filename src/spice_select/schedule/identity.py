@@ -12,12 +12,10 @@ from spice_select.gradients.projection import METHOD
 from spice_select.prepared import Prepared
 from spice_select.store.layout import MANIFEST, Shape, shard_rows
 
-MACHINE_KEYS = {
-    "token_budget", "gradient_memory", "eval_share", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset",
-}  # fmt: skip
+MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: none changes which rows a finished run has chosen."""
 
-LATER_KEYS = {"constants", "judge"}
+LATER_KEYS = {"constants", "judge", "eval_share"}
 """Options that runs of earlier versions do not name: left out where they are empty, so that these can be resumed."""
 
 STATE_KEYS = ("features", "dtype", "max_length", "token_budget")

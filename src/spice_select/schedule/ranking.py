@@ -84,14 +84,17 @@ def ranked(config: RunConfig, facts: RowFacts, unusable: Container[int], progres
     lengths, tokens = facts.trained_tokens, config.budget_tokens
     most, picks, spent = config.budget_rows(len(lengths), sum(lengths)), list[int](), 0
     wanted = most if tokens is None else tokens
-    progress.begin("choosing", most, wanted)
+    takes_long = bool(facts.states)
+    if takes_long:
+        progress.begin("choosing", most, wanted)
     for row in ORDERS[config.method](facts):
         if row in unusable:
             continue
         gained = min(1 if tokens is None else lengths[row], wanted - spent)
         picks.append(row)
         spent += gained
-        progress.advance(1, gained)
+        if takes_long:
+            progress.advance(1, gained)
         if spent == wanted:
             break
     return take_tokens(picks, lengths, tokens) if tokens is not None and picks else picks

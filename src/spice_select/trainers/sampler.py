@@ -95,15 +95,7 @@ class SelectingSampler(Sampler[list[int]]):
         self._trainer, self._progress, self._watch = host, progress or NoProgress(), Stopwatch()
         self._base, self._layers = layers_of(host.model)
         self._config = run_config(trainer, options, pool_size, update_every, aimed=target is not None)
-        with self._measuring():
-            refuse_padding_dependent(self._base, "the trainer's model")
-            # The trainer's own loaders: datasets without unused columns, and its collator.
-            own = host.get_train_dataloader()
-            aims = None if target is None else host.get_eval_dataloader(target)
-        columns = host.train_dataset.column_names if isinstance(host.train_dataset, HubDataset) else []
-        sources = cast("Sequence[str]", host.train_dataset["source"]) if "source" in columns else None
-        self._rows = TrainerRows(own, "train_dataset", sources, host.processing_class)
-        self._target = None if aims is None else TrainerRows(aims, TARGET, None, host.processing_class)
+        self._rows, self._target = self._read(target)
         self._aims = [] if self._target is None else [self._target[index] for index in range(len(self._target))]
         self._equal = self._rows.equal_to(self._target) if self._target and not self._config.keep_target_rows else {}
         report_leaks(self._leaks(0), self._config, self._progress)
@@ -115,14 +107,9 @@ class SelectingSampler(Sampler[list[int]]):
         self._whole = self._share * ranks.size  # rows of a batch, of one process and of all
         if not 1 <= picks <= pool_size:
             raise ConfigError(f"picks={picks} of pool_size={pool_size}: choose 1 to {pool_size} rows of each pool.")
-        lap = max(1, round(len(self._candidates) * picks / pool_size))  # trained on when all were candidates once
-        if rows is not None and rows < 1:
-            raise ConfigError(f"rows={rows}: train on at least one row in an epoch.")
-        wanted = rows or lap
-        self.rows_per_epoch = wanted - (wanted % self._whole if host.args.dataloader_drop_last else 0)
-        if not self.rows_per_epoch:
-            raise ConfigError(f"{wanted} rows are less than a batch of {self._whole}: lower it, or ask for more.")
-        self._lap, self._laps = lap, math.ceil(self.rows_per_epoch / lap)
+        self._lap = max(1, round(len(self._candidates) * picks / pool_size))  # trained on when all were candidates once
+        self.rows_per_epoch = self._rows_of_an_epoch(rows)
+        self._laps = math.ceil(self.rows_per_epoch / self._lap)
         self._config = self._config.model_copy(update={"budget": str(self.rows_per_epoch)})
         self.chosen: Chosen = {}
         self.epoch = 0
@@ -152,6 +139,31 @@ class SelectingSampler(Sampler[list[int]]):
             waiting += ((first or waiting) * self._whole)[: self._whole - len(waiting)]
         if waiting:
             yield self._places(waiting[start : start + self._share])
+
+    def _read(self, target: Dataset | None) -> tuple[TrainerRows, TrainerRows | None]:
+        """The trainer's rows, and those of the target, by the trainer's own loaders, collator and columns."""
+        host = self._trainer
+        with self._measuring():
+            refuse_padding_dependent(self._base, "the trainer's model")
+            own = host.get_train_dataloader()
+            aims = None if target is None else host.get_eval_dataloader(target)
+        columns = host.train_dataset.column_names if isinstance(host.train_dataset, HubDataset) else []
+        sources = cast("Sequence[str]", host.train_dataset["source"]) if "source" in columns else None
+        rows = TrainerRows(own, "train_dataset", sources, host.processing_class)
+        return rows, None if aims is None else TrainerRows(aims, TARGET, None, host.processing_class)
+
+    def _rows_of_an_epoch(self, rows: int | None) -> int:
+        """As many as asked for, or those of one lap; whole batches where the trainer drops the last."""
+        if rows is not None and rows < 1:
+            raise ConfigError(f"rows={rows}: train on at least one row in an epoch.")
+        wanted = rows or self._lap
+        found = wanted - (wanted % self._whole if self._trainer.args.dataloader_drop_last else 0)
+        if not found:
+            raise ConfigError(
+                f"{wanted} rows are less than a batch of {self._whole}: lower per_device_train_batch_size, or raise "
+                "rows or picks."
+            )
+        return found
 
     def begin(self, chosen: Chosen | None) -> Chosen:
         """Start a training: a new one with None, or one that had `chosen` when its checkpoint was written.
