@@ -4,7 +4,7 @@ import datasets
 import pandas as pd
 import pytest
 
-from oracles.runs import chat_rows
+from oracles.runs import chat_rows, write_jsonl
 from spice_select import compute_gradients, pick, select
 from spice_select.errors import ConfigError
 from spice_select.pool.arrow_rows import HAS_JSON
@@ -48,6 +48,19 @@ def test_several_datasets_count_as_one_after_the_other(tiny_model, tmp_path):
     compute_gradients(parts, model=tiny_model, output=tmp_path / "store", dim=32, lora_rank=2, skip_invalid=True)
     chosen = pick(tmp_path / "store", budget="9")
     assert whole.select(sorted(chosen.indices))["id"][:] == [row["id"] for row in chosen.rows]
+
+
+def test_files_of_one_name_in_folders_of_one_name_are_told_apart(tiny_model, tmp_path):
+    rows, files = list[dict](), list[str]()
+    for number in range(3):
+        own = [{**row, "id": f"{number}-{place}"} for place, row in enumerate(chat_rows(5, number))]
+        place = tmp_path / str(number) / "x"
+        place.mkdir(parents=True)
+        files.append(str(write_jsonl(place / "p.jsonl", own)))
+        rows += own
+    result = select(files, model=tiny_model, method="random", budget="9")
+    assert len({file.label for file in result.pool.files}) == 3
+    assert [rows[place]["id"] for place in sorted(result.indices)] == [row["id"] for row in result.rows]
 
 
 def test_a_dataset_comes_back_with_its_features_and_scores_beside_them(tiny_model):

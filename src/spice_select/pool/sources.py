@@ -220,6 +220,8 @@ def _named_apart(sources: list[Source]) -> list[Source]:
         label = f"{folder}/{source.label}" if folder and labels[source.label] > 1 else source.label
         if name in named:
             number = next(number for number in count(2) if f"{name}-{number}" not in named)
-            name, label = f"{name}-{number}", label if folder else f"{label} {number}"
+            name = f"{name}-{number}"
+            if label in (other.label for other in named.values()):
+                label = f"{label} {number}"
         named[name] = replace(source, name=name, label=label)
     return list(named.values())
