@@ -4,7 +4,7 @@
 
 Of the pool's rows with one question and one answer, 5 % are copied under another id, 5 % are copied with the question
 put into another sentence (five templates), and 5 % exchange answers in pairs within their source. The pool is chosen
-from with `run --pool-size all` and audited with `--answers`. Near-duplicates are ranked by cosine, rows by conflict,
+from with `run --candidates all` and audited with `--answers`. Near-duplicates are ranked by cosine, rows by conflict,
 and suspects as the audit ranks them: recall and precision are those of as many entries as were planted (so they are
 equal but where the audit lists fewer), and for what an audit lists by default also those of the list. Writes its
 section of benchmarks/RESULTS.md. An existing DIR is used as it is.
@@ -73,7 +73,7 @@ def mates(rows: Sequence[Row], chance: random.Random) -> list[tuple[Row, Row]]:
 
 def run(pool: Path, output: Path) -> None:
     program = [sys.executable, "-m", "spice_select"]
-    subprocess.run([*program, "run", str(pool), "--pool-size", "all", "--output", str(output)], check=True)
+    subprocess.run([*program, "run", str(pool), "--candidates", "all", "--output", str(output)], check=True)
     subprocess.run([*program, "audit", str(output), "--answers"], check=True)
 
 

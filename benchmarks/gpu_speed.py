@@ -33,7 +33,7 @@ from spice_select.gradients.projection import Projection, project_rows
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.proxy.lora import Proxy, attach_lora, merge
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.store.layout import SHARD_ROWS, SHARD_ROWS_ON_GPU, Shape, shard_bytes
 
 DIM, PAIRS, PROFILED = 4096, 3, 256
@@ -82,11 +82,11 @@ def models_of(rows: Sequence[Row], device: torch.device) -> Models:
         with device:
             model = Qwen2ForCausalLM(Qwen2Config(**QWEN)).to(torch.bfloat16)
         proxy = attach_lora(model.eval().requires_grad_(False), 16, 32.0, 0)
-        return with_token_budget(proxy, RunConfig(), rows, None)
+        return with_batch_tokens(proxy, RunConfig(), rows, None)
 
     merged = fresh()
     merge(merged)
-    apart = replace(fresh(), token_budget=min(merged.token_budget, PLAIN_TOKENS))
+    apart = replace(fresh(), batch_tokens=min(merged.batch_tokens, PLAIN_TOKENS))
     return Models(merged, apart, Projection(merged.factors, DIM, 0))
 
 
@@ -137,7 +137,7 @@ def bergson(models: Models, rows: Sequence[Row], folder: Path) -> None:
             data,
             GradientProcessor(projection_dim=4),
             config,
-            batches=allocate_batches(data["length"][:], max(models.apart.token_budget, max(data["length"]))),
+            batches=allocate_batches(data["length"][:], max(models.apart.batch_tokens, max(data["length"]))),
             target_modules={name.removeprefix(prefix) for name in models.apart.factors},
         )
     finally:
@@ -194,7 +194,7 @@ def main() -> None:
         machine(models.merged.device),
         "",
         f"{len(rows):,} rows, {sum(len(row.input_ids) for row in rows):,} tokens, at most "
-        f"{models.merged.token_budget:,} padded tokens a pass ({models.apart.token_budget:,} in the arms with logits "
+        f"{models.merged.batch_tokens:,} padded tokens a pass ({models.apart.batch_tokens:,} in the arms with logits "
         "everywhere: plain and bergson). Random weights; a store's shards as of a large pool.",
         "",
         "| arm | tokens/s, median | store's over this arm's: median (min to max) |",

@@ -29,7 +29,7 @@ def ours(pool: str, rows: int, output: Path) -> None:
     from spice_select.schedule.extraction import extract_features
     from spice_select.stopwatch import Stopwatch
 
-    prepared = prepare([first_rows(pool, rows)], RunConfig(pool_size="all", warmup_steps=0), NoProgress())
+    prepared = prepare([first_rows(pool, rows)], RunConfig(candidates="all", warmup_steps=0), NoProgress())
     proxy = prepared.proxy(NoProgress())
     print("ready", flush=True)
     extract_features(prepared, proxy, output, NoProgress(), Stopwatch())

@@ -41,7 +41,7 @@ from spice_select.information import (
     scale_gram,
     select_from_gram,
 )
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 from spice_select.pool.examples import PoolOptions, read_pool
 from spice_select.progress import NoProgress
 from spice_select.proxy.loading import load_model, load_tokenizer, model_source, pick_device
@@ -187,7 +187,7 @@ def main() -> None:
     rows = everything[:: max(1, len(everything) // arguments.rows)][: arguments.rows]
     proxy = attach_lora(load_model(source, config.dtype, pick_device("cpu")), 16, 32.0, 0)
     warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), rows, config, NoProgress())
-    batches = token_budget_batches([len(row.input_ids) for row in rows], 1024)
+    batches = batches_within([len(row.input_ids) for row in rows], 1024)
     sketches = Sketches(proxy, batches)
     backward = 0.0
     for batch in batches:
@@ -213,7 +213,7 @@ def main() -> None:
         "The times of the methods that are not the product's include drawing their random numbers.",
         "",
         "| method | d | cosine error, RMS | largest | U of the exact picks | "
-        "picks shared / their U: default | geometric, rank all | unit, rank all | none, rank all | "
+        "picks shared / their U: default | geometric, directions all | unit, directions all | none, directions all | "
         "time beside the passes |",
         "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]

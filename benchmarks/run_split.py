@@ -24,7 +24,7 @@ from spice_select.amounts import GIB
 
 CASES: dict[str, tuple[int | None, list[str]]] = {
     "run, the whole pool": (None, ["run"]),
-    "run, 360 rows, 1,024 tokens a pass": (360, ["run", "--token-budget", "1024"]),
+    "run, 360 rows, 1,024 tokens a pass": (360, ["run", "--batch-tokens", "1024"]),
     "run, 360 rows, last:4": (360, ["run", "--layers", "last:4"]),
     "gradients, 360 rows": (360, ["gradients"]),
 }

@@ -39,7 +39,7 @@ def main() -> None:
         with arguments.pool.open(encoding="utf-8") as lines:
             part.write_text("".join(line for _, line in zip(range(arguments.rows), lines, strict=False)))
         states, gradients = (
-            prepare([part], RunConfig.model_validate({"features": kind, "pool_size": "all"}), NoProgress())
+            prepare([part], RunConfig.model_validate({"features": kind, "candidates": "all"}), NoProgress())
             for kind in ("states", "gradients")
         )
         pairs: list[tuple[float, float]] = []

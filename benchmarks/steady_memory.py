@@ -1,6 +1,6 @@
 """Does a long run need more memory the longer it lasts? Memory after every candidate pool of a run with updates.
 
-    python benchmarks/steady_memory.py POOL.jsonl --pools 120 --pool-size 8
+    python benchmarks/steady_memory.py POOL.jsonl --pools 120 --candidates 8
 
 The embedded proxy, updates after every 5 pools, a checkpoint after each pool; rows are read and the model is loaded
 before the first sample. The largest of the first 20 pools, after which every kind of pass has been seen, is compared
@@ -43,15 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool", type=Path, help="JSON Lines")
     parser.add_argument("--pools", type=int, default=120)
-    parser.add_argument("--pool-size", type=int, default=8)
+    parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--longest", type=int, default=800, help="characters of a row")
     given = parser.parse_args()
-    rows = first_rows(given.pool, given.pools * given.pool_size, given.longest)
+    rows = first_rows(given.pool, given.pools * given.candidates, given.longest)
     with tempfile.TemporaryDirectory() as scratch:
         samples = Samples(Path(scratch) / "run" / "checkpoint")
         select(
-            rows, output=Path(scratch) / "run", progress=samples, pool_size=given.pool_size, budget="25%",
-            update_every=5, update_batch_size=4, rank="all",
+            rows, output=Path(scratch) / "run", progress=samples, candidates=given.candidates, budget="25%",
+            update_every=5, update_batch_size=4, directions="all",
         )  # fmt: skip
     first, last = max(samples.bytes[:ENDS]), max(samples.bytes[-ENDS:])
     write_section(
@@ -61,7 +61,7 @@ def main() -> None:
             machine(torch.device("cpu")),
             "",
             f"SmolLM2-135M, {len(rows)} rows of up to {given.longest} characters in {given.pools} candidate pools of "
-            f"{given.pool_size}, an update of the proxy after every 5; {len(samples.bytes)} samples.",
+            f"{given.candidates}, an update of the proxy after every 5; {len(samples.bytes)} samples.",
             "",
             "| anonymous memory, at most | MiB |",
             "| --- | --: |",

@@ -32,8 +32,8 @@ SETTINGS = [("float32", 0), ("float32", 4), ("bfloat16", 4)]
 DEFAULT = ("float32", 4)
 CHOICES = {
     "default": {},
-    "unit, rank all": {"scale": "unit", "rank": "all"},
-    "none, rank all": {"scale": "none", "rank": "all"},
+    "unit, directions all": {"scale": "unit", "directions": "all"},
+    "none, directions all": {"scale": "none", "directions": "all"},
 }
 
 

@@ -86,7 +86,7 @@ Pick = Callable[[Tensor, Tensor, int, int], Sequence[int]]
 
 
 def whole_pool(rows: Tensor, _target: Tensor, count: int, _seed: int) -> Sequence[int]:
-    """As `--pool-size all`: in the principal directions."""
+    """As `--candidates all`: in the principal directions."""
     cut = rows @ principal_directions(moments_of(TensorFeatures(rows)), principal_rank(count))
     return select_from_features(cut, count, 1.0 / float(cut.square().sum(dim=1).mean())).indices
 

@@ -28,7 +28,7 @@ from spice_select.proxy.loading import load_model, load_tokenizer, model_source
 from spice_select.trainers import SelectingSampler
 
 ROWS, HELD_OUT, TRAINED, SPLIT_SEED = 160, 32, 32, 0
-POOL = {"pool_size": 40, "picks": 8, "update_every": 1}  # a choice every two optimizer steps of four rows
+POOL = {"candidates": 40, "picks": 8, "update_every": 1}  # a choice every two optimizer steps of four rows
 
 
 def split() -> tuple[datasets.Dataset, datasets.Dataset]:

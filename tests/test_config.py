@@ -18,7 +18,7 @@ from spice_select.prepared import merged_config
 
 def test_the_papers_defaults():
     config = RunConfig()
-    assert (config.pool_size, config.penalty, config.update_every) == (120, 0.1, 10)
+    assert (config.candidates, config.penalty, config.update_every) == (120, 0.1, 10)
     assert (config.lora_rank, config.lora_alpha, config.stop_ratio, config.budget) == (16, 32.0, None, "10%")
 
 
@@ -65,7 +65,7 @@ def test_a_share_is_met_within_half_a_row(fraction, rows):
         assert share * rows < 0.5 + 1e-6
 
 
-NEAREST = [("penality", "penalty"), ("pool-size", "pool_size"), ("lora_r", "lora_rank")]
+NEAREST = [("penality", "penalty"), ("candidates", "candidates"), ("lora_r", "lora_rank")]
 
 
 @pytest.mark.parametrize(("key", "near"), NEAREST)
@@ -76,10 +76,10 @@ def test_an_unknown_key_names_the_nearest(key, near):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("penalty", -1), ("pool_size", 0), ("alpha", 0), ("stop_ratio", 1.5), ("scale", "log"), ("update_every", 0),
-     ("dtype", "float8"), ("seed", -1), ("method", "best"), ("penalty", "much"), ("preset", "papr"),
-     ("preset", ["paper"]), ("alpha", float("inf")), ("update_every", True),
-     ("rank", 0), ("rank", "some"), ("rank", True)],
+    [("penalty", -1), ("candidates", 0), ("fisher_alpha", 0), ("stop_ratio", 1.5), ("scale", "log"),
+     ("update_every", 0), ("dtype", "float8"), ("seed", -1), ("method", "best"), ("penalty", "much"),
+     ("preset", "papr"), ("preset", ["paper"]), ("fisher_alpha", float("inf")), ("update_every", True),
+     ("directions", 0), ("directions", "some"), ("directions", True)],
 )  # fmt: skip
 def test_a_bad_value_names_its_key(key, value):
     with pytest.raises(ConfigError, match=rf"run\.yaml: {key}: "):
@@ -87,18 +87,18 @@ def test_a_bad_value_names_its_key(key, value):
 
 
 def test_given_options_win_over_the_file_and_the_file_over_the_preset():
-    config = resolve({"preset": "paper", "alpha": 3}, {"warmup_steps": 2})
-    assert (config.scale, config.alpha, config.warmup_steps) == ("none", 3.0, 2)
+    config = resolve({"preset": "paper", "fisher_alpha": 3}, {"warmup_steps": 2})
+    assert (config.scale, config.fisher_alpha, config.warmup_steps) == ("none", 3.0, 2)
 
 
 def test_what_a_method_implies_counts_where_nothing_is_given():
     target = {"target": "task.jsonl"}
     less = resolve({"method": "less", **target}, {})
-    assert (less.features, less.warmup_steps, less.pool_size) == ("preconditioned", 30, "all")
+    assert (less.features, less.warmup_steps, less.candidates) == ("preconditioned", 30, "all")
     other = resolve({"method": "less", **target}, {"method": "spice"})
-    assert (other.features, other.warmup_steps, other.pool_size) == ("gradients", 4, 120)
+    assert (other.features, other.warmup_steps, other.candidates) == ("gradients", 4, 120)
     own = resolve({"features": "gradients", "warmup_steps": 100, **target}, {"method": "less"})
-    assert (own.features, own.warmup_steps, own.pool_size) == ("gradients", 100, "all")
+    assert (own.features, own.warmup_steps, own.candidates) == ("gradients", 100, "all")
     assert merged_config(less, {"method": "spice"}).features == "gradients"
     assert merged_config(less, {"budget": "5"}).features == "preconditioned"
 
@@ -142,7 +142,8 @@ def test_every_constant_has_a_name_once_and_a_default_within_its_limits():
 
 def test_the_paper_preset_is_the_literal_formula():
     config = resolve({}, {"preset": "paper"})
-    assert (config.scale, config.rank, config.alpha_mode, config.warmup_steps) == ("none", "all", "absolute", 0)
+    printed = (config.scale, config.directions, config.fisher_alpha_mode, config.warmup_steps)
+    assert printed == ("none", "all", "absolute", 0)
     assert RunConfig(preset="paper").scale == "none"
     assert resolve({"scale": "unit"}, {"preset": "paper"}).scale == "none", "given on the command line, it wins"
     assert set(IMPLIED["preset"]["paper"]) <= set(RunConfig.model_fields)

@@ -19,8 +19,8 @@ from spice_select import select
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "examples" / "hosts"
 TESTS = Path(__file__).parent
-OPTIONS = ["--lora-rank", "2", "--warmup-steps", "1", "--pool-size", "20"]
-FAST = {"lora_rank": 2, "warmup_steps": 1, "pool_size": 20}
+OPTIONS = ["--lora-rank", "2", "--warmup-steps", "1", "--candidates", "20"]
+FAST = {"lora_rank": 2, "warmup_steps": 1, "candidates": 20}
 PATHS = os.pathsep.join([str(ROOT / "src"), str(TESTS)])
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS,
                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # fmt: skip

@@ -11,7 +11,7 @@ from oracles.local_hub import COMMIT, local_hub
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 from spice_select.proxy.embedded import HUB_NAME, INSTALL
 
-FEW = ["--lora-rank", "2", "--warmup-steps", "1", "--pool-size", "20"]
+FEW = ["--lora-rank", "2", "--warmup-steps", "1", "--candidates", "20"]
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from spice_select import evaluate, finetune
 from spice_select.config import RunConfig
 from spice_select.gradients.projection import Projection, project_rows
 from spice_select.proxy.lora import attach_lora, merge
-from spice_select.schedule.batching import FILE, MOST_TOKENS, with_token_budget
+from spice_select.schedule.batching import FILE, MOST_TOKENS, with_batch_tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
-FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+FAST = ["--candidates", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
 
 
 def on_gpu(family, dtype=torch.float32):
@@ -108,16 +108,16 @@ def test_a_batch_beyond_the_memory_is_cut_and_nothing_is_lost():
 
 def test_the_measured_budget_fits_and_is_kept(tmp_path):
     proxy, rows = middling_proxy(), large_rows(256)
-    measured = with_token_budget(proxy, RunConfig(pool_size="all"), rows, tmp_path)
-    assert measured.token_budget.bit_count() == 1 and 512 <= measured.token_budget <= MOST_TOKENS
+    measured = with_batch_tokens(proxy, RunConfig(candidates="all"), rows, tmp_path)
+    assert measured.batch_tokens.bit_count() == 1 and 512 <= measured.batch_tokens <= MOST_TOKENS
     free = torch.cuda.mem_get_info()[0]
     torch.cuda.reset_peak_memory_stats()
     batch = measured.batches([512] * 256)[0]
     project_rows(measured.model, measured.layers, rows, [batch], Projection(measured.factors, 64, 0))
     assert torch.cuda.max_memory_allocated() < free
     kept = tmp_path / FILE
-    kept.write_text(kept.read_text().replace(str(measured.token_budget), "1024"))
-    assert with_token_budget(proxy, RunConfig(pool_size="all"), rows, tmp_path).token_budget == 1024
+    kept.write_text(kept.read_text().replace(str(measured.batch_tokens), "1024"))
+    assert with_batch_tokens(proxy, RunConfig(candidates="all"), rows, tmp_path).batch_tokens == 1024
 
 
 def spice(*arguments):
@@ -128,10 +128,10 @@ def spice(*arguments):
     return done
 
 
-@pytest.mark.parametrize("options", [FAST, ["--pool-size", "all", "--dim", "512", "--budget", "20%"]])
+@pytest.mark.parametrize("options", [FAST, ["--candidates", "all", "--dim", "512", "--budget", "20%"]])
 def test_a_run_chooses_what_it_chooses_on_a_cpu_whatever_the_batches(tmp_path, tiny_model, chat_pool, options):
     chosen = []
-    for number, machine in enumerate((["cpu"], ["cuda"], ["cuda", "--token-budget", "64"])):
+    for number, machine in enumerate((["cpu"], ["cuda"], ["cuda", "--batch-tokens", "64"])):
         output = tmp_path / str(number)
         own = ["--dtype", "float32", "--output", output, "--device", *machine]
         spice("run", chat_pool, "--model", tiny_model, *options, *own)

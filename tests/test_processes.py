@@ -63,10 +63,10 @@ def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, t
                tmp_path / "many", "--dim", "64", *OPTIONS)  # fmt: skip
     assert done.stdout.count("300 gradients of 64 dimensions") == 1
     assert content(tmp_path / "many") == content(tmp_path / "one")
-    done = run(processes, "pick", tmp_path / "many", "--budget", "40", "--rank", "all",
+    done = run(processes, "pick", tmp_path / "many", "--budget", "40", "--directions", "all",
                "--quota", "s0=..10", "--output", tmp_path / "chosen")  # fmt: skip
     assert done.stdout.count("rows kept") == 1
-    expected = pick(tmp_path / "one", budget="40", rank="all", quota={"s0": "..10"})
+    expected = pick(tmp_path / "one", budget="40", directions="all", quota={"s0": "..10"})
     assert read_jsonl(tmp_path / "chosen" / "selected.jsonl") == expected.rows
 
 
@@ -74,9 +74,9 @@ def test_gradients_and_picks_of_several_processes(processes, pool, tiny_model, t
 @pytest.mark.parametrize("processes", [2])
 def test_a_run_shares_its_pools_and_its_steps(processes, pool, tiny_model, tmp_path):
     """Nine pools, an update of the proxy after every two of them."""
-    schedule = {"pool_size": 36, "update_every": 2, "learning_rate": 1e-2, "lr_warmup_steps": 0}
+    schedule = {"candidates": 36, "update_every": 2, "learning_rate": 1e-2, "lr_warmup_steps": 0}
     expected = select(pool, model=tiny_model, **schedule, **FAST)
-    done = run(processes, "run", pool, "--model", tiny_model, "--pool-size", "36",
+    done = run(processes, "run", pool, "--model", tiny_model, "--candidates", "36",
                "--update-every", "2", "--learning-rate", "0.01", "--lr-warmup-steps", "0", *OPTIONS,
                "--output", tmp_path / "run")  # fmt: skip
     assert done.stdout.count("rows kept") == 1 and done.stderr.count("update 1:") == 1
@@ -85,8 +85,8 @@ def test_a_run_shares_its_pools_and_its_steps(processes, pool, tiny_model, tmp_p
 
 @pytest.mark.slow
 def test_a_run_over_all_rows_by_two_processes(pool, tiny_model, tmp_path):
-    expected = select(pool, model=tiny_model, pool_size="all", dim=64, **FAST)
-    run(2, "run", pool, "--model", tiny_model, "--pool-size", "all", "--dim", "64", *OPTIONS,
+    expected = select(pool, model=tiny_model, candidates="all", dim=64, **FAST)
+    run(2, "run", pool, "--model", tiny_model, "--candidates", "all", "--dim", "64", *OPTIONS,
         "--output", tmp_path / "run")  # fmt: skip
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected.rows
 
@@ -94,7 +94,7 @@ def test_a_run_over_all_rows_by_two_processes(pool, tiny_model, tmp_path):
 @pytest.mark.slow
 def test_a_lost_process_ends_the_run_and_resuming_goes_on(pool, tiny_model, tmp_path):
     """The launcher ends the others; --resume with another number of processes gives the undisturbed subset."""
-    schedule = ["--pool-size", "12", "--update-every", "4", "--token-budget", "128", *OPTIONS]
+    schedule = ["--candidates", "12", "--update-every", "4", "--batch-tokens", "128", *OPTIONS]
     command = ["-m", "spice_select", "run", pool, "--model", tiny_model, *schedule, "--output", tmp_path / "run"]
     process = subprocess.Popen(torchrun(2, *command), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "run" / "checkpoint"
@@ -108,7 +108,7 @@ def test_a_lost_process_ends_the_run_and_resuming_goes_on(pool, tiny_model, tmp_
     assert "spice_select/" not in told  # no traceback into the program, the launcher's own report apart
     done = run(3, *command[2:], "--resume")
     assert "rows kept" in done.stdout
-    expected = select(pool, model=tiny_model, pool_size=12, update_every=4, **FAST)
+    expected = select(pool, model=tiny_model, candidates=12, update_every=4, **FAST)
     assert read_jsonl(tmp_path / "run" / "selected.jsonl") == expected.rows
 
 

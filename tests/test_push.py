@@ -13,7 +13,7 @@ from oracles.forked import ENVIRONMENT, spice
 from oracles.local_hub import TOKEN, local_hub
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
-FEW = ["--lora-rank", "2", "--warmup-steps", "1", "--pool-size", "20"]
+FEW = ["--lora-rank", "2", "--warmup-steps", "1", "--candidates", "20"]
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ class RunConfig(RunOptions):
             given = {**given, "constants": found}
         return {**implied(given), **given}
 
-    @field_validator("update_every", "pool_size", "seed", "rank", "dim", "token_budget", mode="before")
+    @field_validator("update_every", "candidates", "seed", "directions", "dim", "batch_tokens", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
         if isinstance(value, bool):
@@ -81,7 +81,7 @@ class RunConfig(RunOptions):
         return self
 
     def _beside_methods(self) -> list[Conflict]:
-        greedy, everything, tokens = self.method in GREEDY, self.pool_size == "all", self.budget_tokens is not None
+        greedy, everything, tokens = self.method in GREEDY, self.candidates == "all", self.budget_tokens is not None
         ranked, both, others = self.method in WITHOUT_GRADIENTS, " and ".join(GREEDY), ", ".join(WITHOUT_GRADIENTS)
         trains = self.method in TRAINING
         aimed, stored, all_stored = self.method in TARGETED, self.method in FROM_STORE, ", ".join(FROM_STORE)
@@ -89,11 +89,11 @@ class RunConfig(RunOptions):
             (self.stop_ratio and not greedy, f"stop_ratio belongs to the methods {both}, not to {self.method}"),
             (
                 everything and not (stored or ranked),
-                f"pool_size all goes with {', '.join(FROM_STORE)}, {others}; for {self.method} give a number of rows",
+                f"candidates all goes with {', '.join(FROM_STORE)}, {others}; for {self.method} give a number of rows",
             ),
             (
                 self.method in AMONG_ALL and not everything,
-                f"{self.method} chooses among all rows; leave pool_size out, or give all",
+                f"{self.method} chooses among all rows; leave candidates out, or give all",
             ),
             (self.judge and self.method != "selectit", f"judge goes with selectit, not with {self.method}"),
             (len({self.model, *self.judge}) <= len(self.judge), "judge: name each model once, and not that of --model"),
@@ -107,11 +107,11 @@ class RunConfig(RunOptions):
             ),
             (
                 tokens and not (ranked or everything),
-                f"a budget in tokens goes with {others} or with pool_size all; "
+                f"a budget in tokens goes with {others} or with candidates all; "
                 f"{self.method} in candidate pools takes rows",
             ),
             *(
-                (getattr(self, key) and not (everything and stored), f"{key} goes with pool_size all and {names}")
+                (getattr(self, key) and not (everything and stored), f"{key} goes with candidates all and {names}")
                 for key, names in (("quota", all_stored), ("exclude", all_stored), ("given", both))
             ),
             (self.balance and self.method != "random", f"balance goes with method random, not with {self.method}"),
@@ -138,8 +138,8 @@ class RunConfig(RunOptions):
                 f"features {self.features} goes with {all_stored}, not with {self.method}",
             ),
             (
-                self.features != "gradients" and self.pool_size != "all",
-                f"features {self.features} goes with pool_size all",
+                self.features != "gradients" and self.candidates != "all",
+                f"features {self.features} goes with candidates all",
             ),
             (
                 self.features == "preconditioned" and not self.warmup_steps,

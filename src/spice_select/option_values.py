@@ -34,18 +34,24 @@ EMBEDDED_MODEL = "smollm2-135m-instruct"
 
 IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
     "method": {
-        "selectit": {"pool_size": "all"},
-        "fishersft": {"pool_size": "all"},
-        "less": {"features": "preconditioned", "pool_size": "all"},
-        "rds": {"features": "states", "pool_size": "all"},
-        "tsds": {"features": "states", "pool_size": "all"},
-        "lead": {"pool_size": "all"},
+        "selectit": {"candidates": "all"},
+        "fishersft": {"candidates": "all"},
+        "less": {"features": "preconditioned", "candidates": "all"},
+        "rds": {"features": "states", "candidates": "all"},
+        "tsds": {"features": "states", "candidates": "all"},
+        "lead": {"candidates": "all"},
     },
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
-        "paper": {"scale": "none", "rank": "all", "alpha_mode": "absolute", "alpha": 1.0, "warmup_steps": 0},
+        "paper": {
+            "scale": "none",
+            "directions": "all",
+            "fisher_alpha_mode": "absolute",
+            "fisher_alpha": 1.0,
+            "warmup_steps": 0,
+        },
     },
-    "features": {"preconditioned": {"pool_size": "all", "warmup_steps": 30}, "states": {"pool_size": "all"}},
+    "features": {"preconditioned": {"candidates": "all", "warmup_steps": 30}, "states": {"candidates": "all"}},
 }
 """Option -> its value -> the values of other options that it implies where these are not given."""
 

@@ -24,7 +24,7 @@ class RunOptions(BaseModel):
         "10%",
         description="Rows to keep: '10%', a fraction such as 0.1, or a count such as 500 or 30k. Trained tokens "
         "('20000tok', '2Mtok') with ifd, selectit, fishersft, lead, longest and random (the nearest number of rows), "
-        "else with --pool-size all (an upper limit; spice and fisher compare scores per token). Excluded rows do not "
+        "else with --candidates all (an upper limit; spice and fisher compare scores per token). Excluded rows do not "
         "count.",
     )
     method: Method = Field(
@@ -49,7 +49,7 @@ class RunOptions(BaseModel):
         "states, means of the last layer's hidden states, in a forward pass (RDS+). These two choose among all rows.",
     )
     preset: Literal["paper"] | None = Field(
-        None, description="paper: the literal formula (scale none, rank all, absolute alpha 1, no warm-up)."
+        None, description="paper: the literal formula (scale none, directions all, absolute alpha 1, no warm-up)."
     )
     quota: Annotated[dict[str, str], BeforeValidator(read_quotas)] = Field(
         {},
@@ -86,23 +86,23 @@ class RunOptions(BaseModel):
         description="Factor on each gradient: none, sqrt-length (sqrt of trained tokens), unit (1/norm), "
         "geometric (the geometric mean of these two), or auto (unit for states, else geometric).",
     )
-    rank: PositiveInt | Literal["auto", "all"] = Field(
+    directions: PositiveInt | Literal["auto", "all"] = Field(
         "auto",
         description="Principal gradient directions in which information is measured; auto: half as many as picks of "
         "a pool, at most 16. With a target, the eigenpairs of it that count; auto: up to 64.",
     )
-    alpha: float = Field(1.0, gt=0, description="Strength of information; see --alpha-mode.")
-    alpha_mode: AlphaMode = Field(
+    fisher_alpha: float = Field(1.0, gt=0, description="alpha in log det(I + alpha F); see --fisher-alpha-mode.")
+    fisher_alpha_mode: AlphaMode = Field(
         "relative", description="relative: alpha / mean squared norm of the pool's scaled gradients; absolute: alpha."
     )
 
     # the schedule
-    pool_size: PositiveInt | Literal["all"] = Field(
+    candidates: PositiveInt | Literal["all"] = Field(
         120, description="Rows in a candidate pool (m); all: one choice among all rows, with a frozen proxy."
     )
     dim: int = Field(4096, ge=1, le=1 << 20, description="Dimensions of projected gradients.")
     update_every: PositiveInt | Literal["never"] = Field(
-        10, description="Pools between two updates of the proxy (T); it stays frozen with never or --pool-size all."
+        10, description="Pools between two updates of the proxy (T); it stays frozen with never or --candidates all."
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="Random seed: LoRA's initial weights, warm-up rows, projection, any shuffle."
@@ -115,7 +115,7 @@ class RunOptions(BaseModel):
     dtype: Dtype = Field("auto", description="Precision; auto: bfloat16 on a GPU that supports it, else float32.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     lora_rank: int = Field(16, ge=1, description="Rank r of the adapters, on all linear layers.")
-    lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator (not the information's alpha).")
+    lora_alpha: float = Field(32.0, gt=0, description="LoRA scaling numerator.")
     layers: str = Field(
         "all",
         description="Transformer blocks with adapters: all, or last:N, which takes less time because the backward "
@@ -142,7 +142,7 @@ class RunOptions(BaseModel):
     max_length: int = Field(2048, ge=8, description="Tokens kept of a row; longer rows are cut at the end.")
 
     # machine
-    token_budget: PositiveInt | Literal["auto"] = Field(
+    batch_tokens: PositiveInt | Literal["auto"] = Field(
         "auto", description="Padded tokens in a pass; auto: what a GPU's memory allows, elsewhere 2,048."
     )
     gradient_memory: float = Field(

@@ -74,7 +74,7 @@ def test_the_table_ends_with_the_macro_mean_and_a_verdict(measured, tiny_model):
 def test_a_model_against_itself(tmp_path, tiny_model, chat_pool):
     done = evaluate(
         tiny_model, "--data", chat_pool, "--against", tiny_model, "--limit-per-source", 5, "--output", "e.json",
-        "--token-budget", 90, cwd=tmp_path,
+        "--batch-tokens", 90, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "e.json").read_text())

@@ -59,7 +59,7 @@ def test_states_end_to_end(folder, tiny_model, tmp_path):
     assert "<dt>state</dt>" in page and "gradient" not in page.partition("<main")[2].partition("row-0")[0].lower()
     scores = pq.read_table(tmp_path / "run" / "scores.parquet")
     assert scores["loss"].null_count == scores.num_rows
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["config"]["pool_size"] == "all"
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["config"]["candidates"] == "all"
     chosen = pick(folder / "states", target=str(folder / "aim"), budget=20)
     assert ids(chosen) == [row["id"] for row in map(json.loads, (tmp_path / "run" / "selected.jsonl").open())]
     assert spice("audit", tmp_path / "run").returncode == 0
@@ -122,7 +122,7 @@ def test_two_processes_fill_one_store_to_the_same_bytes(folder, tiny_model, tmp_
 
 
 def test_losses_of_candidate_pools_are_kept(folder, tiny_model, tmp_path):
-    options = {"pool_size": 100, "update_every": "never", "lora_rank": 2, "warmup_steps": 1}
+    options = {"candidates": 100, "update_every": "never", "lora_rank": 2, "warmup_steps": 1}
     select(folder / "pool.jsonl", model=tiny_model, output=tmp_path / "run", budget=9, **options)
     found = pq.read_table(tmp_path / "run" / "scores.parquet")["loss"].to_pylist()
     expected = pq.read_table(folder / "less" / "rows.parquet")["loss"].to_pylist()  # of the same warmed-up proxy
@@ -142,8 +142,8 @@ def test_a_forecast_of_states_has_no_training(folder, tiny_model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features": "states", "pool_size": 120}, "features states goes with pool_size all"),
-        ({"features": "states", "method": "norm"}, "pool_size all goes with|features states goes with"),
+        ({"features": "states", "candidates": 120}, "features states goes with candidates all"),
+        ({"features": "states", "method": "norm"}, "candidates all goes with|features states goes with"),
         ({"features": "states", "method": "random"}, "features states goes with"),
         ({"features": "states", "dim": 64}, "dim goes with gradients"),
         ({"features": "states", "layers": "last:1"}, "layers goes with gradients"),
@@ -191,7 +191,7 @@ def test_rows_that_equal_a_target_row_are_found_by_what_they_say(folder, tiny_mo
         model=tiny_model,
         target=tmp_path / "seen.jsonl",
         features=features,
-        pool_size="all",
+        candidates="all",
         **fast,
     )
     assert {3, 4} <= {leak.row for leak in found.records[0].leaks} and not {3, 4} & {*found.indices}

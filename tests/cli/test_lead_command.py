@@ -95,7 +95,7 @@ def test_the_choice_is_the_definition_on_the_proxys_losses(pool, tiny_model, ref
 
 @pytest.mark.parametrize("tokens", [1, 300, 5000])
 def test_batches_do_not_change_the_choice(pool, tiny_model, reference, tokens):
-    found = select(pool, model=tiny_model, budget="12", token_budget=tokens, **FAST)
+    found = select(pool, model=tiny_model, budget="12", batch_tokens=tokens, **FAST)
     assert found.records == reference.records
 
 
@@ -218,11 +218,11 @@ def test_a_dry_run_says_what_is_needed(pool, tiny_model, tmp_path):
     ("options", "message"),
     [
         ({"target": "a"}, "target goes with the methods spice, fisher, less, rds, tsds, not with lead"),
-        ({"pool_size": 120}, "lead chooses among all rows; leave pool_size out, or give all"),
+        ({"candidates": 120}, "lead chooses among all rows; leave candidates out, or give all"),
         ({"warmup_steps": 9}, "lead has a warm-up of its own: leave warmup_steps out, see its constants"),
         ({"features": "states"}, "features states goes with spice, fisher, less, rds, tsds, not with lead"),
         ({"stop_ratio": 0.5}, "stop_ratio belongs to"),
-        ({"quota": {"a": "20%"}}, "quota goes with pool_size all and spice"),
+        ({"quota": {"a": "20%"}}, "quota goes with candidates all and spice"),
         ({"constants": {"clusters": 0}}, "constant clusters of lead: .* greater than or equal to 1"),
         ({"constants": {"rate": 1}}, "lead has no constant 'rate'; its constants: warmup_share 0.01, warmup_passes 4"),
     ],

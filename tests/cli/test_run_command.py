@@ -14,7 +14,7 @@ import yaml
 from oracles.forked import ENVIRONMENT, spice, spice_anew
 from oracles.runs import chat_rows, read_jsonl, write_jsonl
 
-FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+FAST = ["--candidates", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
 LATER = {"constants", "judge", "balance"}
 """Options that the first runs did not have."""
 
@@ -36,7 +36,7 @@ def test_a_dry_run_tells_what_a_run_takes_and_writes_nothing(tmp_path, tiny_mode
     assert re.fullmatch(needs, done.stdout), done.stdout
     assert "57 rows" in done.stderr
     assert sorted(tmp_path.iterdir()) == before
-    for options in (["--method", "random"], ["--method", "ifd"], ["--pool-size", "all"]):
+    for options in (["--method", "random"], ["--method", "ifd"], ["--candidates", "all"]):
         done = spice("run", chat_pool, "--model", tiny_model, *options, "--dry-run", cwd=tmp_path)
         assert done.returncode == 0 and done.stdout.startswith("forecast: "), done.stdout + done.stderr
         assert ("about 0:00:0" in done.stdout) == (options != ["--method", "random"])
@@ -93,14 +93,14 @@ def test_a_run_leaves_what_it_promises(reference, chat_pool):
 
 
 @pytest.mark.parametrize("budget", ["70", "4000"])
-def test_the_token_budget_does_not_change_the_subset(reference, tmp_path, tiny_model, chat_pool, budget):
-    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST, "--token-budget", budget)
+def test_the_batch_tokens_does_not_change_the_subset(reference, tmp_path, tiny_model, chat_pool, budget):
+    done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *FAST, "--batch-tokens", budget)
     assert done.returncode == 0, done.stderr
     assert picks(tmp_path / "r") == picks(reference[0])
 
 
 def test_little_gradient_memory_does_not_change_the_subset(reference, tmp_path, tiny_model, chat_pool):
-    arguments = [*FAST, "--gradient-memory", "0.00001", "--token-budget", "300"]
+    arguments = [*FAST, "--gradient-memory", "0.00001", "--batch-tokens", "300"]
     done = spice("run", chat_pool, "--model", tiny_model, "--output", tmp_path / "r", *arguments)
     assert done.returncode == 0, done.stderr
     assert "passes over each pool" in done.stderr
@@ -213,7 +213,7 @@ def test_a_budget_in_tokens_is_met_as_near_as_rows_allow(tmp_path, tiny_model, c
     [
         (("--method", "norm", "--stop-ratio", "0.5"), "stop_ratio belongs to the methods spice and fisher"),
         (("--budget", "300tok"), "spice in candidate pools takes rows"),
-        (("--rank", "0"), "rank: "),
+        (("--directions", "0"), "directions: "),
     ],
 )
 def test_options_that_a_method_cannot_use_are_refused(tmp_path, chat_pool, arguments, message):
@@ -241,7 +241,7 @@ def test_early_stop_makes_the_budget_a_cap(tmp_path, tiny_model, chat_pool):
 
 def test_the_last_pool_may_be_one_row_and_quotas_zero(tmp_path, tiny_model):
     pool = write_jsonl(tmp_path / "p.jsonl", chat_rows(21))
-    arguments = ["--pool-size", "4", "--budget", "3", "--lora-rank", "2", "--parquet"]
+    arguments = ["--candidates", "4", "--budget", "3", "--lora-rank", "2", "--parquet"]
     done = spice("run", pool, "--model", tiny_model, "--output", tmp_path / "r", *arguments)
     assert done.returncode == 0, done.stderr
     assert len(read_jsonl(tmp_path / "r" / "selected.jsonl")) == 3

@@ -31,7 +31,7 @@ def made(tmp_path_factory, tiny_model):
     pool = write_jsonl(folder / "p.jsonl", chat_rows(40))
     write_jsonl(folder / "held.jsonl", chat_rows(10, seed=9))
     for name in ("one", "two"):
-        select(pool, model=tiny_model, pool_size=20, output=folder / name, **FAST)
+        select(pool, model=tiny_model, candidates=20, output=folder / name, **FAST)
     compute_gradients(pool, model=tiny_model, output=folder / "store", dim=16, **FAST)
     (folder / "study.yaml").write_text(yaml.safe_dump({"model": tiny_model, **STUDY}), encoding="utf-8")
     return folder

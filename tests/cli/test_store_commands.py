@@ -1,4 +1,4 @@
-"""`gradients`, `pick`, `check` and `run --pool-size all` as users give them, on a tiny model."""
+"""`gradients`, `pick`, `check` and `run --candidates all` as users give them, on a tiny model."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from spice_select.methods import GRADIENT_METHODS, ORDERS
 
 FAST = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
 OPTIONS = ["--dim", "64", "--lora-rank", "2", "--warmup-steps", "1"]
-ALL = ["--pool-size", "all", "--dry-run"]
+ALL = ["--candidates", "all", "--dry-run"]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,15 @@ def test_pick_is_selection_on_the_stores_features(store):
     opened = GradientStore.open(store)
     alpha = 1.0 / float(opened.squared_norms().mean())
     expected = select_from_features(opened.block(0, opened.rows), 30, alpha, 0.2)
-    found = pick(store, budget="30", scale="none", rank="all", alpha_mode="absolute", alpha=alpha, penalty=0.2)
+    found = pick(
+        store,
+        budget="30",
+        scale="none",
+        directions="all",
+        fisher_alpha_mode="absolute",
+        fisher_alpha=alpha,
+        penalty=0.2,
+    )
     assert found.records[0].picks == expected.indices
     assert found.summary.quality.certificate == pytest.approx(expected.certificate.ratio)
     again = select_from_features(opened, 30, alpha, 0.2)
@@ -79,7 +87,7 @@ def test_pick_is_selection_on_the_stores_features(store):
 
 
 def test_a_run_over_all_rows_is_gradients_and_pick(store, pool, tiny_model, tmp_path):
-    whole = select(pool, model=tiny_model, budget="10%", pool_size="all", output=tmp_path / "run", **FAST)
+    whole = select(pool, model=tiny_model, budget="10%", candidates="all", output=tmp_path / "run", **FAST)
     assert ids(whole) == ids(pick(store, budget="10%"))
     assert ids(pick(tmp_path / "run" / "checkpoint" / "gradients", budget="10%")) == ids(whole)
     for given in (None, str(tmp_path / "run" / "checkpoint" / "gradients")):
@@ -88,9 +96,9 @@ def test_a_run_over_all_rows_is_gradients_and_pick(store, pool, tiny_model, tmp_
                  existing="overwrite")  # fmt: skip
         if given:
             with pytest.raises(OutputError, match="would be removed"):
-                select(pool, model=tiny_model, pool_size="all", given=given, output=tmp_path / "run",
+                select(pool, model=tiny_model, candidates="all", given=given, output=tmp_path / "run",
                        existing="overwrite", **FAST)  # fmt: skip
-    resumed = select(pool, model=tiny_model, budget="10%", pool_size="all", output=tmp_path / "run",
+    resumed = select(pool, model=tiny_model, budget="10%", candidates="all", output=tmp_path / "run",
                      existing="resume", **FAST)  # fmt: skip
     assert ids(resumed) == ids(whole)
 
@@ -99,8 +107,8 @@ def test_a_run_over_all_rows_is_gradients_and_pick(store, pool, tiny_model, tmp_
 def test_kills_at_random_moments_change_no_byte(store, pool, tiny_model, tmp_path):
     """The real command, killed from its first files on; SPICE_SELECT_KILLS sets how often."""
     place, moments = tmp_path / "store", random.Random(5)
-    command = ["gradients", pool, "--model", tiny_model, "--output", place, "--token-budget", "256", *OPTIONS]
-    compute_gradients(pool, model=tiny_model, output=tmp_path / "whole", token_budget=256, **FAST)
+    command = ["gradients", pool, "--model", tiny_model, "--output", place, "--batch-tokens", "256", *OPTIONS]
+    compute_gradients(pool, model=tiny_model, output=tmp_path / "whole", batch_tokens=256, **FAST)
     for _ in range(int(os.environ.get("SPICE_SELECT_KILLS", "3"))):
         process = subprocess.Popen([sys.executable, "-m", "spice_select", *map(str, command)], env=ENVIRONMENT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
@@ -124,7 +132,7 @@ def whole_content(place):
 
 @pytest.mark.slow
 def test_a_killed_run_over_all_rows_goes_on_to_the_same_subset(store, pool, tiny_model, tmp_path):
-    command = ["run", pool, "--model", tiny_model, "--pool-size", "all", "--output", tmp_path / "run", *OPTIONS]
+    command = ["run", pool, "--model", tiny_model, "--candidates", "all", "--output", tmp_path / "run", *OPTIONS]
     process = subprocess.Popen([sys.executable, "-m", "spice_select", *map(str, command)], env=ENVIRONMENT,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     assert process.stderr is not None
@@ -177,11 +185,11 @@ def test_the_record_of_a_pick(store, tmp_path):
 
 def test_given_rows_are_not_chosen_again(store, pool, tiny_model, tmp_path):
     """Rows like those already there add little: copies of a first choice are passed over in a second."""
-    first = pick(store, budget="30", rank="all")
+    first = pick(store, budget="30", directions="all")
     held = write_jsonl(tmp_path / "held.jsonl", first.rows)
     given = tmp_path / "given"
     compute_gradients(held, model=tiny_model, output=given, proxy_of=store, **FAST)
-    second = ids(pick(store, budget="30", rank="all", given=str(given)))
+    second = ids(pick(store, budget="30", directions="all", given=str(given)))
     assert len(set(second) & set(ids(first))) < 15
     other = tmp_path / "other"
     compute_gradients(held, model=tiny_model, output=other, **FAST)
@@ -219,7 +227,7 @@ MISTAKES = {
     "given is no store": (["pick", "STORE", "--given", "ids.txt"], "no gradient store"),
     "a method without features": (["pick", "STORE", "--method", "dpp"], "pick chooses by spice, fisher, less"),
     "a method without a choice": (["pick", "STORE", "--method", "random"], "pick chooses by spice, fisher, less"),
-    "quota in candidate pools": (["run", "POOL", "--quota", "s0=20%"], "pool_size all"),
+    "quota in candidate pools": (["run", "POOL", "--quota", "s0=20%"], "candidates all"),
     "tokens in candidate pools": (["run", "POOL", "--budget", "90tok"], "candidate pools takes rows"),
     "a dry run and its quota": (["run", "POOL", *ALL, "--quota", "maths=20%"], "no such source"),
     "a dry run and its ids": (["run", "POOL", *ALL, "--exclude", "absent.txt"], "--exclude"),

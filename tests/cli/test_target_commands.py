@@ -26,7 +26,7 @@ from spice_select.information import Target
 from spice_select.progress import NoProgress
 
 FAST = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
-POOLS = {"lora_rank": 2, "warmup_steps": 1, "pool_size": 30, "update_every": 2, "budget": "12"}
+POOLS = {"lora_rank": 2, "warmup_steps": 1, "candidates": 30, "update_every": 2, "budget": "12"}
 OPTIONS = ["--dim", "64", "--lora-rank", "2", "--warmup-steps", "1"]
 
 
@@ -79,7 +79,7 @@ def test_pick_is_selection_on_the_stores_features(stores, rule):
     wanted = Target(target.block(0, target.rows), rule=rule)
     expected = select_from_features(opened.block(0, opened.rows), 12, alpha, 0.1, target=wanted)
     found = pick(stores / "store", target=stores / "mine", target_rule=rule, budget="12", scale="none",
-                 alpha_mode="absolute", alpha=alpha)  # fmt: skip
+                 fisher_alpha_mode="absolute", fisher_alpha=alpha)  # fmt: skip
     record = found.records[0]
     assert record.picks == expected.indices
     assert record.target.picks == pytest.approx(expected.coverage.picks.tolist())
@@ -124,7 +124,7 @@ def test_stop_at_a_coverage(stores):
 
 
 def test_a_run_over_all_rows_is_gradients_and_pick(stores, folder, tiny_model, tmp_path):
-    options = {"model": tiny_model, "budget": "10", "pool_size": "all", "target": folder / "mine.jsonl", **FAST}
+    options = {"model": tiny_model, "budget": "10", "candidates": "all", "target": folder / "mine.jsonl", **FAST}
     whole = select(folder / "pool.jsonl", output=tmp_path / "run", **options)
     expected = pick(stores / "store", target=stores / "mine", budget="10")
     assert ids(whole) == ids(expected)
@@ -161,7 +161,7 @@ def test_a_forecast_counts_the_target(folder, tiny_model):
     assert aimed.disk > alone.disk and aimed.rows == alone.rows
 
 
-@pytest.mark.parametrize("form", [[], ["--pool-size", "all", "--dim", "64"]])
+@pytest.mark.parametrize("form", [[], ["--candidates", "all", "--dim", "64"]])
 def test_a_target_that_is_the_pool_leaves_nothing_to_choose(tiny_model, tmp_path, form):
     rows = write_jsonl(tmp_path / "few.jsonl", chat_rows(12))
     common = [rows, "--model", tiny_model, "--target", rows, "--lora-rank", "2", "--warmup-steps", "0", *form]
@@ -178,7 +178,7 @@ def test_a_target_may_have_columns_of_its_own(folder, tiny_model, tmp_path):
     own = write_jsonl(tmp_path / "own.jsonl", [{"ask": f"sum {n}", "say": str(n)} for n in range(4)])
     reading = ["--format", "own.jsonl=prompt-completion", "--column", "own.jsonl:prompt=ask",
                "--column", "own.jsonl:completion=say"]  # fmt: skip
-    common = ["--model", tiny_model, "--lora-rank", "2", "--warmup-steps", "0", "--pool-size", "30", "--budget", "6"]
+    common = ["--model", tiny_model, "--lora-rank", "2", "--warmup-steps", "0", "--candidates", "30", "--budget", "6"]
     done = spice("run", folder / "pool.jsonl", "--target", own, *reading, *common, "--output", tmp_path / "out")
     assert done.returncode == 0 and "mean of 4 target rows" in done.stdout, done.stderr
 

@@ -42,7 +42,7 @@ def numbers(place):
 def test_a_pick_is_the_definition_on_the_stores_features(stores, method, targets):
     """Whatever scale, rank and penalty, which only enter what is measured of the picks."""
     found = pick(stores / "store", target=[stores / name for name in targets], method=method, budget="20",
-                 scale="none", rank=2, penalty=0.4, keep_target_rows=True)  # fmt: skip
+                 scale="none", directions=2, penalty=0.4, keep_target_rows=True)  # fmt: skip
     expected = getattr(method_oracle, method)(
         numbers(stores / "store"), [numbers(stores / name) for name in targets], {"most": 20}
     )
@@ -78,7 +78,7 @@ def test_a_run_over_all_rows_is_gradients_and_pick(stores, folder, tiny_model, t
         row["messages"] for row in expected.rows
     ]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert manifest["config"]["method"] == method and manifest["config"]["pool_size"] == "all"
+    assert manifest["config"]["method"] == method and manifest["config"]["candidates"] == "all"
     assert manifest["pools"][0]["guarantee"] is None and 0 < manifest["pools"][0]["certificate"] <= 1
     record = expected.records[0]
     assert record.target.rule == method and record.measures.guarantee is None and not record.stopped_early
@@ -130,7 +130,7 @@ def test_limits_exclusions_and_leaks(stores, tmp_path, method):
     ("options", "message"),
     [
         ({"target": []}, "needs a target"),
-        ({"pool_size": 120}, "among all rows"),
+        ({"candidates": 120}, "among all rows"),
         ({"stop_ratio": 0.5}, "stop_ratio belongs to"),
         ({"stop_coverage": "95%"}, "stop_coverage goes with the methods spice and fisher"),
         ({"target_share": "50%"}, "target_share goes with the methods spice and fisher"),

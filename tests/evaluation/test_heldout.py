@@ -41,10 +41,10 @@ def reference(model, tokenizer, chat_pool):
     return oracle_losses(model, tokenizer, read_jsonl(chat_pool))
 
 
-@pytest.mark.parametrize("token_budget", [1, 300, 2048, 100_000])
-def test_losses_are_the_oracles_whatever_the_batches(model, pool, reference, token_budget):
+@pytest.mark.parametrize("batch_tokens", [1, 300, 2048, 100_000])
+def test_losses_are_the_oracles_whatever_the_batches(model, pool, reference, batch_tokens):
     done = []
-    losses = row_losses(model, pool.examples, token_budget, lambda rows, tokens: done.append((rows, tokens)))
+    losses = row_losses(model, pool.examples, batch_tokens, lambda rows, tokens: done.append((rows, tokens)))
     assert losses == pytest.approx(reference, abs=1e-5)
     assert [sum(column) for column in zip(*done, strict=True)] == [len(pool.examples), pool.total_tokens]
 
@@ -145,8 +145,8 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model, pool):
         heldout_loss(small, pool)
 
 
-@pytest.mark.parametrize(("token_budget", "clue"), [(100_000, "Lower --token-budget"), (1, "Lower --max-length")])
-def test_out_of_memory_says_what_helps(tiny_model, pool, token_budget, clue):
+@pytest.mark.parametrize(("batch_tokens", "clue"), [(100_000, "Lower --batch-tokens"), (1, "Lower --max-length")])
+def test_out_of_memory_says_what_helps(tiny_model, pool, batch_tokens, clue):
     """A budget below one row changes nothing, so then it is not advised."""
     full = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
 
@@ -155,7 +155,7 @@ def test_out_of_memory_says_what_helps(tiny_model, pool, token_budget, clue):
 
     full.model.layers[1].register_forward_pre_hook(exhausted)
     with pytest.raises(ModelError, match="out of memory while measuring") as caught:
-        heldout_loss(full, pool, token_budget)
+        heldout_loss(full, pool, batch_tokens)
     assert clue in str(caught.value) and len(str(caught.value).splitlines()) == 2
 
 

@@ -15,7 +15,7 @@ def finished(tmp_path_factory, tiny_model) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     pool = write_jsonl(folder / "p.jsonl", chat_rows(40))
     options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1}
-    select(pool, pool_size=20, output=folder / "run", **options)
+    select(pool, candidates=20, output=folder / "run", **options)
     compute_gradients(pool, output=folder / "store", dim=16, **options)
     (folder / "foreign").mkdir()
     (folder / "foreign" / "thesis.txt").write_text("years of work")

@@ -379,7 +379,7 @@ class Fuzz:
             model = save_tiny_model(folder / "model")
             rows = write_jsonl(folder / "p.jsonl", chat_rows(40))
             options = {"model": str(model), "lora_rank": 1, "warmup_steps": 1}
-            select(rows, pool_size=20, output=folder / "run", **options)
+            select(rows, candidates=20, output=folder / "run", **options)
             compute_gradients(rows, output=folder / "store", dim=8, **options)
             files = [path for name in ("run", "store") for path in (folder / name).rglob("*")]
             names = {".json", ".parquet", ".safetensors"}

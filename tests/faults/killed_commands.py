@@ -9,7 +9,7 @@ from pathlib import Path
 from oracles.runs import chat_rows, save_tiny_model, write_jsonl
 
 PROXY = ["--lora-rank", "2", "--warmup-steps", "1"]
-POOLS = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+POOLS = ["--candidates", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
 
 
 def gone(output: Path) -> None:
@@ -55,12 +55,12 @@ def commands(folder: Path) -> list[Command]:
         gone(output)
         shutil.copytree(folder / "earlier", output)
 
-    gradients = ["gradients", many, "--model", model, "--output", store, "--dim", "64", *PROXY, "--token-budget", "512"]
+    gradients = ["gradients", many, "--model", model, "--output", store, "--dim", "64", *PROXY, "--batch-tokens", "512"]
     pick = ["pick", store, "--budget", "20", "--output", str(folder / "pick")]
     study = ["study", str(write_study(folder, model, few)), "--output", str(folder / "study")]
     return [
         run("run", POOLS),
-        run("run-all", ["--pool-size", "all", "--dim", "64", *PROXY, "--budget", "20%"]),
+        run("run-all", ["--candidates", "all", "--dim", "64", *PROXY, "--budget", "20%"]),
         Command("gradients", gradients, lambda _: gradients, folder / "store"),
         Command("pick", pick, lambda place: [*pick, "--overwrite"] if place.exists() else pick, folder / "pick"),
         finetune("finetune", gone),
@@ -71,7 +71,7 @@ def commands(folder: Path) -> list[Command]:
 
 def write_study(folder: Path, model: str, pool: str) -> Path:
     """A study of three cells with gradients, one that follows another, and fine-tunings."""
-    cells = {"spice": {"pool_size": 20}, "random": {"method": "random"}}
+    cells = {"spice": {"candidates": 20}, "random": {"method": "random"}}
     cells["like-spice"] = {"method": "random", "equal_tokens_to": "spice"}
     heldout = str(write_jsonl(folder / "heldout.jsonl", chat_rows(6, seed=9)))
     recipe = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "lora_rank": 2}

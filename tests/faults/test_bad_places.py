@@ -231,7 +231,7 @@ def test_a_manifest_cannot_lead_a_report_to_other_files(place):
     """A run that names a store which is no store is reported without gradients."""
     manifest = json.loads((place / "run" / "manifest.json").read_text())
     for named in ({"path": "/etc", "sha256": None}, {"path": 7, "sha256": None}, [], {"path": "a\0b", "sha256": "x"}):
-        manifest["config"]["pool_size"] = "all"
+        manifest["config"]["candidates"] = "all"
         (place / "run" / "manifest.json").write_text(json.dumps({**manifest, "store": named}))
         try:
             build(place / "run", NoProgress())

@@ -12,7 +12,7 @@ from spice_select.errors import OutputError
 from spice_select.files.directory import clear
 from spice_select.training.checkpoint import READY, finish_move
 
-RUN = ["run", "p.jsonl", "--model", "MODEL", "--pool-size", "20", "--lora-rank", "2", "--warmup-steps", "1"]
+RUN = ["run", "p.jsonl", "--model", "MODEL", "--candidates", "20", "--lora-rank", "2", "--warmup-steps", "1"]
 GRADIENTS = ["gradients", "p.jsonl", "--model", "MODEL", "--dim", "16", "--lora-rank", "2", "--warmup-steps", "1"]
 STUDY = ["study", "study.yaml", "--output", "study"]
 
@@ -84,13 +84,13 @@ def test_a_link_in_place_of_a_result_is_replaced_not_followed(place, tiny_model)
     (place / "run" / "selected.jsonl").unlink()
     (place / "run" / "selected.jsonl").symlink_to(target)
     options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1}
-    select(place / "p.jsonl", pool_size=20, output=place / "run", existing="overwrite", **options)
+    select(place / "p.jsonl", candidates=20, output=place / "run", existing="overwrite", **options)
     assert target.read_text() == "years of work"
     assert not (place / "run" / "selected.jsonl").is_symlink()
 
 
 def test_a_resumed_run_refuses_a_store_behind_a_link(place, tiny_model):
-    options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1, "dim": 16, "pool_size": "all"}
+    options = {"model": tiny_model, "lora_rank": 2, "warmup_steps": 1, "dim": 16, "candidates": "all"}
     select(place / "p.jsonl", output=place / "all", **options)
     (place / "all" / "manifest.json").unlink()
     (place / "all" / "checkpoint" / "pool-000000.json").unlink()

@@ -36,8 +36,8 @@ from spice_select.training.callback import Steps
 
 BAD = [3, 7, 12]
 ROWS = 20
-FAST = {"lora_rank": 2, "update_batch_size": 4, "pool_size": 8, "update_every": 1, "budget": "6"}
-FROZEN = {"lora_rank": 2, "warmup_steps": 0, "pool_size": ROWS, "budget": "6"}
+FAST = {"lora_rank": 2, "update_batch_size": 4, "candidates": 8, "update_every": 1, "budget": "6"}
+FROZEN = {"lora_rank": 2, "warmup_steps": 0, "candidates": ROWS, "budget": "6"}
 FROZEN_PROXY = {"lora_rank": 2, "warmup_steps": 0}
 STORE = {"lora_rank": 2, "warmup_steps": 1, "update_batch_size": 4, "dim": 64}
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)
@@ -106,7 +106,7 @@ def ids(result):
     [
         ({"warmup_steps": 0}, "row 4"),
         ({}, "row 8"),  # the first in the warm-up's order
-        ({"warmup_steps": 0, "pool_size": "all", "dim": 64}, "row 4"),
+        ({"warmup_steps": 0, "candidates": "all", "dim": 64}, "row 4"),
         ({"method": "ifd"}, "row 4"),
     ],
 )
@@ -204,7 +204,11 @@ def test_a_store_marks_bad_rows_and_choices_leave_them_out(store, pool, bad_mode
     assert np.flatnonzero(np.isnan(norms)).tolist() == BAD
     write_jsonl(tmp_path / "ids.txt", [])
     (tmp_path / "ids.txt").write_text("".join(f"row-{row}\n" for row in BAD))
-    for options in ({"budget": "30%"}, {"budget": "5", "quota": {"odd": "2"}}, {"budget": "200tok", "rank": "all"}):
+    for options in (
+        {"budget": "30%"},
+        {"budget": "5", "quota": {"odd": "2"}},
+        {"budget": "200tok", "directions": "all"},
+    ):
         marked, excluded = pick(store, **options), pick(store, exclude=str(tmp_path / "ids.txt"), **options)
         assert marked.records[0].picks == excluded.records[0].picks and marked.indices == excluded.indices
         assert marked.summary.not_finite == 3 and excluded.summary.not_finite == 0
@@ -221,7 +225,7 @@ def test_given_rows_without_a_gradient_are_as_if_not_given(store, bad_model, goo
     """The same picks beside a store of the given rows that have one."""
     mine = [{**row, "id": f"mine-{i}"} for i, row in enumerate(chat_rows(9, seed=4))]
     bad, good = poisoned(mine, [0, 5]), [row for i, row in enumerate(mine) if i not in (0, 5)]
-    like = {"model": bad_model, "proxy_of": store, "token_budget": 1, **STORE}
+    like = {"model": bad_model, "proxy_of": store, "batch_tokens": 1, **STORE}
     own = {**like, "proxy_of": None}
     compute_gradients(good_rows, output=tmp_path / "pool", **own)
     compute_gradients(bad, output=tmp_path / "bad", on_bad_gradient="skip", **{**like, "proxy_of": tmp_path / "pool"})
@@ -233,7 +237,7 @@ def test_given_rows_without_a_gradient_are_as_if_not_given(store, bad_model, goo
 
 def test_where_no_row_can_be_used_there_is_no_choice(bad_model, tmp_path):
     rows = poisoned(chat_rows(9), list(range(9)))
-    for options in ({}, {"warmup_steps": 0}, {"method": "ifd"}, {"pool_size": "all", "dim": 64}):
+    for options in ({}, {"warmup_steps": 0}, {"method": "ifd"}, {"candidates": "all", "dim": 64}):
         with pytest.raises(ModelError, match=r"no row (can be chosen|is left to choose from)"):
             select(rows, model=bad_model, on_bad_gradient="skip", **{**FAST, "budget": "2", **options})
 
@@ -241,7 +245,7 @@ def test_where_no_row_can_be_used_there_is_no_choice(bad_model, tmp_path):
 def test_a_pool_of_bad_rows_alone_yields_nothing_and_the_others_their_share(bad_model):
     """Candidate pools of one row each, a third of them bad."""
     rows = poisoned(chat_rows(9), [0, 4, 8])
-    found = select(rows, model=bad_model, on_bad_gradient="skip", warmup_steps=0, pool_size=1, budget="9", lora_rank=2)
+    found = select(rows, model=bad_model, on_bad_gradient="skip", warmup_steps=0, candidates=1, budget="9", lora_rank=2)
     assert sorted(found.indices) == [1, 2, 3, 5, 6, 7]
     assert [len(record.rows) + len(record.bad) for record in found.records] == [1] * 9
 
@@ -262,7 +266,7 @@ def test_gradients_that_overflow_when_squared_are_named_and_skipped(tiny_model, 
     steep = {"lora_rank": 2, "warmup_steps": 0, "dim": 64}
     rows = chat_rows(12)
     less = save_steep_model(tiny_model, tmp_path / "less", 1e9)
-    record = select(rows, model=less, pool_size=12, budget="3", **FROZEN_PROXY).records[0]
+    record = select(rows, model=less, candidates=12, budget="3", **FROZEN_PROXY).records[0]
     norms = np.array(record.measures.norm)
     norm_of = dict(zip(record.rows, norms.tolist(), strict=True))
     factor = 1e9 * math.sqrt(FLOAT32_MAX) / float(np.median(norms))
@@ -280,11 +284,11 @@ def test_gradients_that_overflow_when_squared_are_named_and_skipped(tiny_model, 
     # A candidate pool sums its factors in float64 and overflows later: all of it, far beyond.
     steepest = save_steep_model(tiny_model, tmp_path / "steepest", 100 * factor)
     with pytest.raises(ModelError, match="its gradient is not finite"):
-        select(rows, model=steepest, pool_size=12, budget="3", **FROZEN_PROXY)
+        select(rows, model=steepest, candidates=12, budget="3", **FROZEN_PROXY)
     with pytest.raises(ModelError, match=r"(?s)warm-up|its gradient is not finite"):
-        select(rows, model=steepest, pool_size=12, budget="3", lora_rank=2)
+        select(rows, model=steepest, candidates=12, budget="3", lora_rank=2)
     with pytest.raises(ModelError, match="no row can be chosen: each of the 12"):
-        select(rows, model=steepest, pool_size=12, budget="3", on_bad_gradient="skip", **FROZEN_PROXY)
+        select(rows, model=steepest, candidates=12, budget="3", on_bad_gradient="skip", **FROZEN_PROXY)
 
 
 BROKEN = 60
@@ -341,7 +345,7 @@ def test_a_training_step_that_may_not_skip_changes_nothing():
     assert torch.equal(weights_of(proxy), before) and optimizer.steps == 0
 
 
-@pytest.mark.parametrize("form", [{"pool_size": 6}, {"pool_size": "all", "dim": 32}, {"pool_size": 1}])
+@pytest.mark.parametrize("form", [{"candidates": 6}, {"candidates": "all", "dim": 32}, {"candidates": 1}])
 def test_zero_gradients_and_copies_fill_every_budget(form, tiny_model, tmp_path):
     """A model whose logits are constant gives zero gradients; a pool of one row, copied, gives equal ones."""
     flat = save_steep_model(tiny_model, tmp_path / "flat", 0.0)
@@ -358,7 +362,7 @@ def test_zero_gradients_and_copies_fill_every_budget(form, tiny_model, tmp_path)
 
 
 def test_a_pool_of_one_row(tiny_model):
-    for form in ({}, {"pool_size": "all", "dim": 32}, {"method": "dpp"}):
+    for form in ({}, {"candidates": "all", "dim": 32}, {"method": "dpp"}):
         assert select(chat_rows(1), model=tiny_model, budget="1", lora_rank=2, **form).indices == [0]
 
 
@@ -394,7 +398,7 @@ def test_fine_tuning_ends_at_a_loss_or_gradient_that_is_not_finite(logs):
 
 
 def test_the_command_line_says_both(pool, bad_model, tmp_path):
-    options = [str(pool), "--model", bad_model, "--pool-size", "8", "--lora-rank", "2", "--budget", "6"]
+    options = [str(pool), "--model", bad_model, "--candidates", "8", "--lora-rank", "2", "--budget", "6"]
     stopped = CliRunner().invoke(run_command, [*options, "--output", str(tmp_path / "run")])
     assert isinstance(stopped.exception, ModelError)
     skipped = [*options, "--resume", "--on-bad-gradient", "skip", "--output", str(tmp_path / "run")]

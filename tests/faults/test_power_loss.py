@@ -91,7 +91,7 @@ def check(entries):
 def test_every_command_flushes_before_it_relies(journal, tmp_path, tiny_model):
     pool = write_jsonl(tmp_path / "p.jsonl", chat_rows(60))
     journal.entries.clear()
-    options = {"model": tiny_model, "pool_size": 20, "update_every": 1, "lora_rank": 2, "budget": "20%"}
+    options = {"model": tiny_model, "candidates": 20, "update_every": 1, "lora_rank": 2, "budget": "20%"}
     select(pool, output=tmp_path / "r", **options)
     select(pool, output=tmp_path / "r", existing="overwrite", **options)
     compute_gradients(pool, model=tiny_model, output=tmp_path / "s", dim=64, lora_rank=2, warmup_steps=1)
@@ -102,7 +102,7 @@ def test_every_command_flushes_before_it_relies(journal, tmp_path, tiny_model):
     for existing in ("refuse", "overwrite"):
         finetune(pool, model=tiny_model, output=tmp_path / "t", existing=existing, recipe=Recipe(epochs=0.2))
     write(build(tmp_path / "r", NoProgress()), tmp_path / "r")
-    cells = {"spice": {"pool_size": 20}, "random": {"method": "random"}}
+    cells = {"spice": {"candidates": 20}, "random": {"method": "random"}}
     about = {"model": tiny_model, "pool": str(pool), "heldout": str(pool), "budget": 4, "seeds": 1, "cells": cells}
     run_study(StudyConfig.model_validate({**about, "recipe": {"epochs": 1}}), tmp_path / "study", NoProgress())
     own = [entry for entry in journal.entries if "/s/rows.parquet" not in entry[1] or entry[0] != "os.remove"]

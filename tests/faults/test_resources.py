@@ -42,7 +42,7 @@ class Samples(NoProgress):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts memory there")
 def test_memory_stays_level_over_a_hundred_pools(tmp_path, tiny_model):
     samples = Samples(tmp_path / "r" / "checkpoint")
-    select(chat_rows(600), model=tiny_model, output=tmp_path / "r", progress=samples, pool_size=5, budget="20%",
+    select(chat_rows(600), model=tiny_model, output=tmp_path / "r", progress=samples, candidates=5, budget="20%",
            lora_rank=2, update_every=4, update_batch_size=2)  # fmt: skip
     assert len(samples.kib) >= 110
     first, last = max(samples.kib[:20]), max(samples.kib[-20:])

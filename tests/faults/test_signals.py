@@ -15,7 +15,7 @@ from oracles.runs import chat_rows, write_jsonl
 pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-FAST = ["--pool-size", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
+FAST = ["--candidates", "10", "--update-every", "2", "--update-batch-size", "4", "--lora-rank", "2", "--budget", "20%"]
 
 
 def begin(*arguments, **variables):

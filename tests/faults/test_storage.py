@@ -27,7 +27,7 @@ from spice_select.progress import NoProgress
 pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-POOLS = {"pool_size": 30, "update_every": 1, "update_batch_size": 4, "lora_rank": 2, "budget": "20%"}
+POOLS = {"candidates": 30, "update_every": 1, "update_batch_size": 4, "lora_rank": 2, "budget": "20%"}
 WHOLE = {"dim": 64, "lora_rank": 2, "warmup_steps": 1}
 
 
@@ -128,7 +128,7 @@ def test_files_that_may_not_grow_are_told_like_a_full_disk(tmp_path, tiny_model,
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # noqa: E731
     command = [sys.executable, "-m", "spice_select", "run", pool, "--model", tiny_model, "--output", tmp_path / "r"]
     done = subprocess.run(
-        [*map(str, command), "--pool-size", "30", "--lora-rank", "2"],
+        [*map(str, command), "--candidates", "30", "--lora-rank", "2"],
         env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=limit, timeout=120,
     )  # fmt: skip
     error = done.stderr[done.stderr.index("spice-select:") :]
@@ -193,8 +193,8 @@ def test_nothing_is_computed_for_an_output_that_cannot_be_written(disk, tiny_mod
 def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_holds_nothing(tmp_path, tiny_model):
     pool = write_jsonl(tmp_path / "p.jsonl", chat_rows(800))
     place = tmp_path / "r"
-    arguments = {"model": tiny_model, "output": place, "pool_size": 10, "budget": "20%", "lora_rank": 2}
-    command = ["run", pool, "--model", tiny_model, "--output", place, "--pool-size", "10", "--budget", "20%"]
+    arguments = {"model": tiny_model, "output": place, "candidates": 10, "budget": "20%", "lora_rank": 2}
+    command = ["run", pool, "--model", tiny_model, "--output", place, "--candidates", "10", "--budget", "20%"]
     first = subprocess.Popen(
         [sys.executable, "-m", "spice_select", *map(str, command), "--lora-rank", "2"],
         env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

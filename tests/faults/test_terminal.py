@@ -9,7 +9,7 @@ from oracles.runs import chat_rows, write_jsonl
 from spice_select.cli import main
 
 HOSTILE = "\x1b[31m\x9b\u202ered"
-RUN = ["run", "p.jsonl", "--model", "MODEL", "--pool-size", "20", "--lora-rank", "2", "--warmup-steps", "1"]
+RUN = ["run", "p.jsonl", "--model", "MODEL", "--candidates", "20", "--lora-rank", "2", "--warmup-steps", "1"]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, captured, factor_gradients
 from spice_select.gradients.gram import HeldGradients, layer_groups, pool_gram
 from spice_select.gradients.loss import _TokenNll, collate, response_losses
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 from spice_select.proxy.lora import attach_lora, merge, merged
 
 PLENTY = 1 << 40
@@ -71,7 +71,7 @@ def test_what_earlier_pools_left_in_the_held_memory_does_not_show():
     proxy, held = tiny_proxy("llama"), HeldGradients()
     for seed, count in enumerate((9, 4, 12, 9)):
         examples = random_examples(count, seed)
-        batches = token_budget_batches([len(e.input_ids) for e in examples], 30)
+        batches = batches_within([len(e.input_ids) for e in examples], 30)
         gram = pool_gram(proxy.model, proxy.layers, examples, batches, PLENTY, held)[0]
         assert torch.equal(gram, gram_of(proxy, examples, 30))
 

@@ -8,7 +8,7 @@ import torch
 from oracles.gradient_oracle import oracle_gradients, random_examples, tiny_proxy
 from spice_select.gradients.preconditioned import Preconditioner
 from spice_select.gradients.projection import Projection, project_rows
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 from spice_select.proxy.update import ProxyOptimizer
 
 
@@ -21,7 +21,7 @@ def warmed_up(family):
 
 
 def project(proxy, moments, examples, budget):
-    batches = token_budget_batches([len(example.input_ids) for example in examples], budget)
+    batches = batches_within([len(example.input_ids) for example in examples], budget)
     projection = Projection(proxy.factors, 64, 0)
     return project_rows(
         proxy.model, proxy.layers, examples, batches, projection, precondition=Preconditioner(moments)

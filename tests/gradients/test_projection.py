@@ -10,7 +10,7 @@ from torch import nn
 
 from oracles.gradient_oracle import FAMILIES, oracle_gradients, random_examples, tiny_proxy
 from spice_select.gradients.projection import Projection, fold_of, project_rows
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 
 
 def layers(*shapes):
@@ -90,7 +90,7 @@ def test_the_error_is_as_promised_whatever_widths_share_with_d(shape, dim, outli
 
 
 def projected(proxy, examples, budget, dim=64, seed=0):
-    batches = token_budget_batches([len(e.input_ids) for e in examples], budget)
+    batches = batches_within([len(e.input_ids) for e in examples], budget)
     return project_rows(proxy.model, proxy.layers, examples, batches, Projection(proxy.factors, dim, seed))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from oracles.gradient_oracle import TokenExample, random_examples, tiny_model
 from spice_select.gradients.states import pooled_states, state_width
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 from spice_select.proxy.lora import attach_lora
 
 
@@ -31,7 +31,7 @@ MODELS = {family: tiny_model(family) for family in ("llama", "qwen2", "mistral",
 def test_states_are_those_of_a_plain_pass_for_any_batches(family, count, seed, budget):
     model, examples = MODELS[family], random_examples(count, seed)
     expected = oracle_states(model, examples)
-    found = pooled_states(model, examples, token_budget_batches([len(e.input_ids) for e in examples], budget))
+    found = pooled_states(model, examples, batches_within([len(e.input_ids) for e in examples], budget))
     scale = float(expected.abs().max())
     assert found.features.dtype == torch.float32 and found.features.shape == (count, state_width(model))
     assert float((found.features - expected).abs().max()) <= 1e-5 * scale

@@ -57,12 +57,12 @@ def test_few_rows_are_evaluated_again() -> None:
     assert Counted.reads < 200 + 20 * 100
 
 
-@pytest.mark.parametrize(("token_budget", "dtype"), [(1, torch.float32), (200, torch.float32), (4096, torch.bfloat16)])
-def test_states_are_what_predicts_the_response(tiny_model, tokenizer, token_budget, dtype):
+@pytest.mark.parametrize(("batch_tokens", "dtype"), [(1, torch.float32), (200, torch.float32), (4096, torch.bfloat16)])
+def test_states_are_what_predicts_the_response(tiny_model, tokenizer, batch_tokens, dtype):
     """Of every trained token the last hidden state of the token before it, from a plain pass over the row alone."""
     pool = read_pool([[*chat_rows(6, seed=2)]], tokenizer)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype).eval()
-    states = TokenStates(pool.examples, Proxy(model, {}, token_budget), NoProgress())
+    states = TokenStates(pool.examples, Proxy(model, {}, batch_tokens), NoProgress())
     assert len(states) == 6 and states.not_finite == set()
     for found, example in zip(states, pool.examples, strict=True):
         with torch.no_grad():
@@ -76,7 +76,7 @@ def test_batches_decide_no_pick(tiny_model):
     """Copies of rows, which tie, included."""
     rows = [*chat_rows(12), *({**row, "id": f"copy-{i}"} for i, row in enumerate(chat_rows(12)))]
     picks = [
-        select(rows, model=tiny_model, **METHOD, token_budget=budget).records[0].picks for budget in (1, 300, 4096)
+        select(rows, model=tiny_model, **METHOD, batch_tokens=budget).records[0].picks for budget in (1, 300, 4096)
     ]
     assert picks[0] == picks[1] == picks[2]
     assert all(row - 12 in picks[0] for row in picks[0] if row >= 12), "the lower of two copies comes first"

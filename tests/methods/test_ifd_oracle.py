@@ -47,15 +47,15 @@ def li_et_al(model, tokenizer, row: dict) -> tuple[float, float]:
     return float(np.mean(after_prompt)), float(np.mean(alone)) if alone else math.nan
 
 
-@pytest.mark.parametrize("token_budget", [1, 200, 4096])
-def test_both_losses_are_those_of_the_paper(tiny_model, tokenizer, proxy, token_budget):
+@pytest.mark.parametrize("batch_tokens", [1, 200, 4096])
+def test_both_losses_are_those_of_the_paper(tiny_model, tokenizer, proxy, batch_tokens):
     """Whatever the batches; an untrained adapter changes nothing; the prompt is not seen by the response alone."""
     rows = chat_rows(5, seed=3)
     rows.append({"id": "turns", "messages": rows[0]["messages"] + rows[1]["messages"]})
     plain = AutoModelForCausalLM.from_pretrained(tiny_model).eval().double()
     expected = [li_et_al(plain, tokenizer, row) for row in rows]
     examples = read_pool([rows], tokenizer).examples
-    losses = response_and_prompt_losses(examples, replace(proxy, token_budget=token_budget), NoProgress())
+    losses = response_and_prompt_losses(examples, replace(proxy, batch_tokens=batch_tokens), NoProgress())
     assert losses.conditioned == pytest.approx([given for given, _ in expected], abs=1e-5)
     assert losses.direct == pytest.approx([alone for _, alone in expected], abs=1e-5)
     ratios = [given / alone for given, alone in expected]
@@ -69,13 +69,13 @@ def test_exhausted_memory_is_told_with_what_helps(tokenizer, proxy, monkeypatch)
         raise MemoryError
 
     monkeypatch.setattr("spice_select.schedule.ranking.response_losses", exhausted)
-    with pytest.raises(ModelError, match=r"^out of memory while measuring losses.*\n.*--token-budget") as told:
+    with pytest.raises(ModelError, match=r"^out of memory while measuring losses.*\n.*--batch-tokens") as told:
         response_and_prompt_losses(read_pool([chat_rows(2)], tokenizer).examples, proxy, NoProgress())
     assert "gradient" not in str(told.value) and "--resume" not in str(told.value)
 
 
-@pytest.mark.parametrize("token_budget", [1, 4096])
-def test_a_response_of_one_token_has_no_loss_alone(tokenizer, proxy, token_budget):
+@pytest.mark.parametrize("batch_tokens", [1, 4096])
+def test_a_response_of_one_token_has_no_loss_alone(tokenizer, proxy, batch_tokens):
     """Cut to one trained token; by itself in a batch, or beside a longer response."""
     rows = [row | {"messages": [{"role": "user", "content": "a b"}, row["messages"][1]]} for row in chat_rows(2)]
     whole = read_pool([rows], tokenizer).examples
@@ -83,6 +83,6 @@ def test_a_response_of_one_token_has_no_loss_alone(tokenizer, proxy, token_budge
     short = read_pool([rows[:1]], tokenizer, PoolOptions(max_length=kept)).examples
     assert short[0].trained_tokens == 1
     examples = [*short, whole[1]]
-    losses = response_and_prompt_losses(examples, replace(proxy, token_budget=token_budget), NoProgress())
+    losses = response_and_prompt_losses(examples, replace(proxy, batch_tokens=batch_tokens), NoProgress())
     assert math.isnan(losses.direct[0]) and losses.direct[1] > 0
     assert min(losses.conditioned) > 0

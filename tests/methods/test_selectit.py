@@ -78,14 +78,14 @@ def probabilities_of(place: str, rows: list[dict], count: int) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("token_budget", [1, 2000, 8192])
-def test_ratings_are_those_of_plain_passes(tiny_model, judge, token_budget):
+@pytest.mark.parametrize("batch_tokens", [1, 2000, 8192])
+def test_ratings_are_those_of_plain_passes(tiny_model, judge, batch_tokens):
     """Whatever the batches; models count by their parameters, the proxy included."""
     rows = chat_rows(5, seed=3)
-    options = {"model": tiny_model, "judge": [judge], "token_budget": token_budget}
+    options = {"model": tiny_model, "judge": [judge], "batch_tokens": batch_tokens}
     prepared = prepare([rows], resolve({}, {**METHOD, **options, "constants": {"K": 3, "a": 0.5}}), NoProgress())
     proxy = prepared.proxy(NoProgress())
-    sized = type(proxy)(proxy.model, {}, token_budget)
+    sized = type(proxy)(proxy.model, {}, batch_tokens)
     probabilities = np.stack([probabilities_of(place, rows, 3) for place in (tiny_model, judge)])
     counts = [sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(place).parameters())
               for place in (tiny_model, judge)]  # fmt: skip
@@ -97,7 +97,7 @@ def test_ratings_are_those_of_plain_passes(tiny_model, judge, token_budget):
 def test_batches_decide_no_pick(tiny_model):
     """Copies of rows, which tie, included."""
     rows = [*chat_rows(12), *({**row, "id": f"copy-{i}"} for i, row in enumerate(chat_rows(12)))]
-    picks = [select(rows, model=tiny_model, **METHOD, constants={"K": 2}, token_budget=budget).indices
+    picks = [select(rows, model=tiny_model, **METHOD, constants={"K": 2}, batch_tokens=budget).indices
              for budget in (1, 3000, 9000)]  # fmt: skip
     assert picks[0] == picks[1] == picks[2]
     assert all(row - 12 in picks[0] for row in picks[0] if row >= 12), "the lower of two copies comes first"
@@ -179,7 +179,7 @@ def test_a_run_names_its_constants_and_judges_and_goes_on_only_with_the_same(tin
     ("arguments", "message"),
     [
         (["run", "p.jsonl", "--target", "t.jsonl"], "target goes with the methods"),
-        (["run", "p.jsonl", "--pool-size", "40"], "chooses among all rows"),
+        (["run", "p.jsonl", "--candidates", "40"], "chooses among all rows"),
         (["run", "p.jsonl", "--features", "states"], "features states goes with"),
         (["run", "p.jsonl", "--stop-ratio", "0.5"], "stop_ratio belongs to"),
         (["run", "p.jsonl", "--quota", "a=10%"], "quota goes with"),

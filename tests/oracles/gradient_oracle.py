@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from spice_select.gradients.gram import HeldGradients, pool_gram
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 from spice_select.proxy.lora import Proxy, attach_lora
 from spice_select.proxy.update import trainable
 
@@ -119,7 +119,7 @@ def mixed_proxy(family: str, dtype: torch.dtype = torch.bfloat16) -> Proxy:
 
 def gram_of(proxy: Proxy, examples: list[TokenExample], budget: int, memory: int = 1 << 40) -> torch.Tensor:
     """Their Gram matrix, by batches of `budget` tokens and with `memory` bytes for gradients between them."""
-    batches = token_budget_batches([len(example.input_ids) for example in examples], budget)
+    batches = batches_within([len(example.input_ids) for example in examples], budget)
     return pool_gram(proxy.model, proxy.layers, examples, batches, memory, HeldGradients())[0]
 
 

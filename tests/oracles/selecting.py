@@ -14,7 +14,7 @@ from oracles.runs import byte_tokenizer, chat_rows
 from spice_select.trainers import SelectingSampler
 
 ROWS = 37
-CHOICE = {"pool_size": 8, "picks": 3, "update_every": 2}
+CHOICE = {"candidates": 8, "picks": 3, "update_every": 2}
 
 
 def lora_model(directory: str, **options):

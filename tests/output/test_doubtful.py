@@ -105,7 +105,7 @@ def chosen(folder, tiny_model, output, *options):
 LORA = ["--lora-rank", "2", "--warmup-steps", "8", "--learning-rate", "0.02"]
 
 
-@pytest.mark.parametrize("form", [["--pool-size", "23"], ["--pool-size", "all", "--dim", "64"]])
+@pytest.mark.parametrize("form", [["--candidates", "23"], ["--candidates", "all", "--dim", "64"]])
 def test_a_run_names_its_doubtful_picks(folder, tiny_model, tmp_path, form):
     """Terminal, manifest and page say what follows from scores.parquet, where every row is picked."""
     target = ["--target", folder / "task.jsonl"]

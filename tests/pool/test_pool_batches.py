@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spice_select.errors import ConfigError
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 
 OVERHEAD = 20
 lengths_and_budget = (st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
@@ -13,7 +13,7 @@ lengths_and_budget = (st.lists(st.integers(1, 300), max_size=60), st.integers(1,
 
 @given(*lengths_and_budget)
 def test_batches_partition_the_rows_within_the_budget(lengths, budget):
-    batches = token_budget_batches(lengths, budget)
+    batches = batches_within(lengths, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert batch
@@ -42,12 +42,12 @@ def test_no_other_cut_of_the_sorted_rows_costs_less(lengths, budget):
         for cut in every_cut(order)
         if all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= budget for batch in cut)
     ]
-    assert cost(token_budget_batches(lengths, budget, OVERHEAD), lengths) == min(cost(cut, lengths) for cut in allowed)
+    assert cost(batches_within(lengths, budget, OVERHEAD), lengths) == min(cost(cut, lengths) for cut in allowed)
 
 
 @given(*lengths_and_budget)
 def test_the_largest_batch_comes_first_and_rows_are_sorted_within(lengths, budget):
-    batches = token_budget_batches(lengths, budget)
+    batches = batches_within(lengths, budget)
     sizes = [len(batch) * lengths[batch[0]] for batch in batches]
     assert sizes == sorted(sizes, reverse=True)
     for batch in batches:
@@ -56,10 +56,10 @@ def test_the_largest_batch_comes_first_and_rows_are_sorted_within(lengths, budge
 
 @given(*lengths_and_budget)
 def test_order_of_equal_rows_is_their_order_in_the_pool(lengths, budget):
-    assert token_budget_batches(lengths, budget) == token_budget_batches(tuple(lengths), budget)
+    assert batches_within(lengths, budget) == batches_within(tuple(lengths), budget)
 
 
 @pytest.mark.parametrize("budget", [0, -5])
 def test_budget_below_one_is_refused(budget):
     with pytest.raises(ConfigError, match="at least 1"):
-        token_budget_batches([1], budget)
+        batches_within([1], budget)

@@ -22,7 +22,7 @@ def test_a_step_is_adamw_on_the_mean_of_the_examples_gradients():
     reference = torch.optim.AdamW([expected], lr=1e-3, weight_decay=0.0)
     expected.grad = mean
     reference.step()
-    ProxyOptimizer(replace(proxy, token_budget=30), 1e-3, 0).train_on(examples, 6)
+    ProxyOptimizer(replace(proxy, batch_tokens=30), 1e-3, 0).train_on(examples, 6)
     # AdamW's first step is a sign step: entries near zero may differ, the rest may not.
     clear = mean.abs() > 1e-5
     torch.testing.assert_close(weights_of(proxy)[clear], expected.detach()[clear], rtol=0, atol=2e-5)
@@ -33,7 +33,7 @@ def test_micro_batches_do_not_change_training(budget):
     examples = random_examples(10, seed=2)
     results = []
     for b in (budget, 10_000):
-        proxy = replace(tiny_proxy("llama"), token_budget=b)
+        proxy = replace(tiny_proxy("llama"), batch_tokens=b)
         losses = ProxyOptimizer(proxy, 1e-2, 3).train_on(examples, 4)
         results.append((weights_of(proxy), losses))
     assert len(results[0][1]) == 3

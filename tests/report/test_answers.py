@@ -35,7 +35,7 @@ def pool(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(tiny_model, pool, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "chosen"
-    select([str(pool)], model=tiny_model, pool_size=12, output=directory)
+    select([str(pool)], model=tiny_model, candidates=12, output=directory)
     return directory
 
 
@@ -96,7 +96,7 @@ def test_the_command_reads_the_answers_when_asked(run, tiny_model, pool, tmp_pat
 
 
 def test_without_texts_there_is_nothing_to_read(tiny_model, pool, tmp_path):
-    select([str(pool)], model=tiny_model, pool_size=12, output=tmp_path / "run")
+    select([str(pool)], model=tiny_model, candidates=12, output=tmp_path / "run")
     (tmp_path / "run" / "checkpoint" / "texts.parquet").unlink()
     with pytest.raises(ConfigError, match="kept no texts"):
         measure_answers(open_run(tmp_path / "run"), NoProgress())

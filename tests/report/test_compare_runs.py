@@ -15,8 +15,8 @@ from spice_select.errors import ConfigError
 from spice_select.report.compare import compare, write
 
 METHODS = {
-    "spice": {"pool_size": 40},
-    "norm": {"method": "norm", "pool_size": 40},
+    "spice": {"candidates": 40},
+    "norm": {"method": "norm", "candidates": 40},
     "random": {"method": "random"},
 }
 
@@ -54,7 +54,7 @@ def test_all_runs_are_measured_on_the_gradients_of_the_first(runs):
         assert (compared.rows, compared.tokens) == (8, sum(tokens[row] for row in chosen))
         assert compared.shared == [len(set(chosen) & set(picks(other))) for other in runs]
     assert [one.method for one in found.runs] == ["spice", "norm", "random"]
-    assert "pool-size 120" in found.runs[2].settings
+    assert "candidates 120" in found.runs[2].settings
 
 
 def test_shares_of_the_sources_add_up(runs):

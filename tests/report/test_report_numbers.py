@@ -39,7 +39,7 @@ def pool(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(tiny_model, pool, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "chosen"
-    select([str(pool)], model=tiny_model, pool_size=60, update_every=1, penalty=0.5, output=directory)
+    select([str(pool)], model=tiny_model, candidates=60, update_every=1, penalty=0.5, output=directory)
     return directory
 
 
@@ -248,7 +248,7 @@ def test_audit_lists_follow_their_definitions(run, report):
 
 def test_a_choice_from_all_rows_has_the_same_report_of_its_store(tiny_model, pool, tmp_path):
     """One pool, gradients from the store: information and neighbours agree with the store's own features."""
-    select([str(pool)], model=tiny_model, pool_size="all", dim=64, output=tmp_path / "all")
+    select([str(pool)], model=tiny_model, candidates="all", dim=64, output=tmp_path / "all")
     run, report = open_run(tmp_path / "all"), build(tmp_path / "all", NoProgress())
     (one,) = run.pools
     features = run.store.block(0, 150).numpy()
@@ -346,7 +346,7 @@ def test_a_page_of_many_long_rows_of_any_script_stays_small(tiny_model, tmp_path
     assert 1_000_000 < len(page) < 3_000_000 and "答案" in page.decode()
 
 
-@pytest.mark.parametrize("options", [{"pool_size": 60}, {"pool_size": "all", "dim": 64}, {"method": "random"}])
+@pytest.mark.parametrize("options", [{"candidates": 60}, {"candidates": "all", "dim": 64}, {"method": "random"}])
 def test_a_run_holds_no_more_than_was_forecast(tiny_model, pool, tmp_path, options):
     needed = forecast([str(pool)], model=tiny_model, **options).disk
     select([str(pool)], model=tiny_model, output=tmp_path / "run", **options)
@@ -407,7 +407,7 @@ def test_long_curves_are_thinned_and_correlations_need_variety():
 
 
 def test_the_table_of_scores_as_a_frame(tiny_model, pool, tmp_path):
-    result = select([str(pool)], model=tiny_model, method="norm", pool_size=60, output=tmp_path / "norm")
+    result = select([str(pool)], model=tiny_model, method="norm", candidates=60, output=tmp_path / "norm")
     frame = result.scores.reset_index(drop=True)
     stored = pq.read_table(tmp_path / "norm" / "scores.parquet").to_pandas()
     assert frame.equals(stored) and frame["picked"].sum() == 15

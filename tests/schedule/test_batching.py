@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracles.gradient_oracle import random_examples, tiny_proxy
 from spice_select.config import RunConfig
 from spice_select.proxy.lora import TOKENS_OF_A_PASS
-from spice_select.schedule.batching import MOST_TOKENS, USED, fitting_budget, with_token_budget
+from spice_select.schedule.batching import MOST_TOKENS, USED, fitting_budget, with_batch_tokens
 from spice_select.schedule.candidate_pools import with_smaller_batches
 
 
@@ -33,7 +33,7 @@ def test_one_row_that_cannot_be_cut_is_measured_against_nothing():
 
 def test_smaller_batches_are_really_smaller():
     """One halving may change no batch: halve until one changes; None where each batch is a single row."""
-    proxy = replace(tiny_proxy("llama"), token_budget=65_536)
+    proxy = replace(tiny_proxy("llama"), batch_tokens=65_536)
     lengths = [200] * 60 + [150] * 60
     seen = [proxy.batches(lengths)]
     while (proxy := with_smaller_batches(proxy, lengths)) is not None:
@@ -44,6 +44,6 @@ def test_smaller_batches_are_really_smaller():
 
 def test_a_number_is_taken_as_it_is_and_a_cpu_measures_nothing(tmp_path):
     proxy, examples = tiny_proxy("llama"), random_examples(2, seed=1)
-    assert with_token_budget(proxy, RunConfig(token_budget=123), examples, tmp_path).token_budget == 123
-    assert with_token_budget(proxy, RunConfig(), examples, tmp_path).token_budget == TOKENS_OF_A_PASS
+    assert with_batch_tokens(proxy, RunConfig(batch_tokens=123), examples, tmp_path).batch_tokens == 123
+    assert with_batch_tokens(proxy, RunConfig(), examples, tmp_path).batch_tokens == TOKENS_OF_A_PASS
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ ROWS = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 1.9]], dtype=torch.float64)
 
 
 def measured(**options):
-    config = RunConfig(scale="none", alpha=1.0, alpha_mode="absolute", penalty=0.0, **options)
+    config = RunConfig(scale="none", fisher_alpha=1.0, fisher_alpha_mode="absolute", penalty=0.0, **options)
     record = pick_in_pool(CandidatePool(0, [0, 1, 2], 2), ROWS @ ROWS.T, [1, 1, 1], config, 0.0)
     return record.picks, record.measures
 
@@ -27,5 +27,5 @@ def test_the_best_pair_in_one_direction_is_not_the_best_in_all():
 
 
 def test_a_choice_in_all_directions_needs_no_second_figure():
-    picks, measures = measured(rank="all")
+    picks, measures = measured(directions="all")
     assert picks == [0, 2] and measures.all_directions is None

@@ -18,7 +18,7 @@ sizes = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 40), min_size=1
 def limits(quota, rows, budget):
     """Lower and upper number of rows by source."""
     lines = [Line(n, str(n), source, "", 2, 1) for source, count in rows.items() for n in range(count)]
-    config = resolve({}, {"quota": quota, "budget": budget, "pool_size": "all"})
+    config = resolve({}, {"quota": quota, "budget": budget, "candidates": "all"})
     found = limit_of(config, lines)
     assert isinstance(found, GroupLimit) and found.most == budget
     return dict(zip(sorted(rows), zip(found.floors, found.ceilings, strict=True), strict=True))
@@ -46,4 +46,4 @@ def test_one_source_has_its_own_quota_and_the_others_keep_theirs():
 @pytest.mark.parametrize("quota", ["keep", "proportionally", {"a": "kept"}, {"*": ""}])
 def test_what_is_no_quota_is_refused(quota):
     with pytest.raises(ConfigError, match="quota"):
-        resolve({}, {"quota": quota, "pool_size": "all"})
+        resolve({}, {"quota": quota, "candidates": "all"})

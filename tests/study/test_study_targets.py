@@ -105,12 +105,12 @@ def test_cells_of_states_and_of_methods_for_a_target(tiny_model, chat_pool, data
         "tsds": {"method": "tsds"},
     }
     own["states"] = {"features": "states"}
-    cells = {"random": {"method": "random"}, "plain": {"features": "states", "pool_size": "all"}}
+    cells = {"random": {"method": "random"}, "plain": {"features": "states", "candidates": "all"}}
     cells |= {name: {"target": True, **options} for name, options in own.items()}
     changes = {"seeds": 1, "recipe": {**RECIPE, "epochs": 0.1}, "against": [], "cells": cells}
     run(tmp_path / "out", tiny_model, chat_pool, data, targets={"even": str(data / "even.jsonl")}, **changes)
     about = {"model": tiny_model, "budget": 6}
-    mine = {"pool_size": "all", "target": str(tmp_path / "out" / "targets" / "even-0-4.jsonl")}
+    mine = {"candidates": "all", "target": str(tmp_path / "out" / "targets" / "even-0-4.jsonl")}
     for name, options in own.items():
         chosen = select([chat_pool], **about, **mine, **options).chosen
         assert ids(tmp_path / "out", f"{name}@even-0") == [chat.id for chat in chosen]
@@ -132,7 +132,7 @@ def test_cells_of_states_and_of_methods_for_a_target(tiny_model, chat_pool, data
 def test_a_cell_with_a_target_picks_what_run_picks(target, alone, tiny_model, chat_pool) -> None:
     """The same rows as a run over the whole pool with the drawn rows as its target."""
     files = sorted(map(str, (alone / "targets").glob(f"{target}-0-4*.jsonl")))
-    chosen = select([chat_pool], model=tiny_model, budget=6, pool_size="all", target=files, **SMALL).chosen
+    chosen = select([chat_pool], model=tiny_model, budget=6, candidates="all", target=files, **SMALL).chosen
     assert ids(alone, f"for-target@{target}-0") == [chat.id for chat in chosen]
 
 
@@ -285,7 +285,7 @@ def test_losses_of_other_rows_are_refused(tiny_model, chat_pool, data, alone, tm
         ({"cells": {**CELLS, "x": {"target": True, "target_rows": 5}}}, "from 1 to that of the study, 4"),
         ({"cells": {**CELLS, "x": {"target_rows": 2}}}, "target_rows goes with target: true"),
         ({"cells": {**CELLS, "x": {"target": "a"}}}, "target must be true"),
-        ({"cells": {**CELLS, "x": {"target": True, "pool_size": 20}}}, "leave pool_size out"),
+        ({"cells": {**CELLS, "x": {"target": True, "candidates": 20}}}, "leave candidates out"),
         ({"cells": {**CELLS, "x": {"target": True, "update_every": 2}}}, "'update_every' changes nothing"),
         ({"cells": {**CELLS, "x": {"dim": 64}}}, "'dim' changes nothing in candidate pools"),
         ({"cells": {**CELLS, "x": {"of_target_sources": True}}}, "of_target_sources goes with method random"),

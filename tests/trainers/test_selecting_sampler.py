@@ -122,7 +122,7 @@ def test_each_choice_is_the_definitions_by_the_adapters_as_they_stand(tiny_model
     data, copies = token_rows(36), Copies()
     trainer = plain_trainer(lora_model(tiny_model), tmp_path / "t", data, per_device_train_batch_size=2)
     trainer.add_callback(copies)
-    schedule = {"pool_size": 9, "picks": 4, "update_every": 1}
+    schedule = {"candidates": 9, "picks": 4, "update_every": 1}
     SelectingSampler(trainer, output=tmp_path / "chosen", **schedule)
     trainer.train()
     records = records_of(tmp_path / "chosen")

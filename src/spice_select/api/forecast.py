@@ -30,7 +30,7 @@ from spice_select.prepared import Prepared, merged_config, prepare
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.proxy.update import ProxyOptimizer
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.schedule.kinds import kind_of
 from spice_select.schedule.lead import warm_up_size
 from spice_select.schedule.pools import cut_cycles, cut_pools
@@ -41,7 +41,7 @@ from spice_select.training.data import Data
 from spice_select.training.plan import BatchSplit, TrainingOptions, plan_training, read_rows
 from spice_select.training.trainer import OUT_OF_MEMORY, load_adapted, train
 
-MEMORY_REMEDY = "Lower --token-budget or --gradient-memory, or use a smaller --model."
+MEMORY_REMEDY = "Lower --batch-tokens or --gradient-memory, or use a smaller --model."
 STATE_BYTES = 3 * 4  # of a trained parameter: the float32 value and AdamW's two moments
 
 
@@ -95,7 +95,7 @@ def forecast(
             rows = range(len(passes.rows))
             per_token, tokens, memory = measure(passes.rows, passes.lengths, proxy, [rows], passes.run)
             return _forecast(prepared, {passes.stage: passes.times * per_token * tokens}, memory, disk)
-        if config.pool_size == "all":
+        if config.candidates == "all":
             return _forecast_store(prepared, proxy, disk, warm_up=True)
         return _forecast_candidate_pools(prepared, proxy, disk, budget)
 
@@ -147,7 +147,7 @@ def _merged_proxy(prepared: Prepared, progress: Progress) -> Proxy:
 
 
 def _sized_proxy(prepared: Prepared, progress: Progress) -> Proxy:
-    proxy = with_token_budget(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
+    proxy = with_batch_tokens(prepared.proxy(progress), prepared.config, prepared.pool.examples, None)
     progress.note("timing a few batches; nothing is written")
     return proxy
 
@@ -212,8 +212,8 @@ def _forecast_store(prepared: Prepared, proxy: Proxy, disk: int, *, warm_up: boo
 def _forecast_candidate_pools(prepared: Prepared, proxy: Proxy, disk: int, budget: int) -> Forecast:
     """Gradients of all candidate pools, and the training of the proxy between them."""
     config, lengths = prepared.config, prepared.pool.examples.tokens
-    assert isinstance(config.pool_size, int)
-    pools = cut_pools(len(lengths), config.pool_size, budget, config.seed)
+    assert isinstance(config.candidates, int)
+    pools = cut_pools(len(lengths), config.candidates, budget, config.seed)
     used = [pool for pool in pools if pool.quota]
 
     def multiply(members: Sequence[Example]) -> None:

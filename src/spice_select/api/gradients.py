@@ -25,8 +25,8 @@ from spice_select.store.writing import check_place
 
 PICK_OPTIONS = (
     "budget", "method", "constants", "preset", "quota", "given", "exclude", "target", "target_rule", "target_share",
-    "stop_coverage", "keep_target_rows", "penalty", "stop_ratio", "scale", "rank", "alpha",
-    "alpha_mode", "seed", "device", "eval_share", "parquet",
+    "stop_coverage", "keep_target_rows", "penalty", "stop_ratio", "scale", "directions", "fisher_alpha",
+    "fisher_alpha_mode", "seed", "device", "eval_share", "parquet",
 )  # fmt: skip
 """Options of a pick; all others are those of the store."""
 
@@ -87,7 +87,7 @@ def prepare_store(
             raise ConfigError(f"{key} is an option of pick, not of the gradients; give it to `pick`.")
     like, inputs = None if proxy_of is None else GradientStore.open(proxy_of), as_list(pools)
     taken = {} if like is None else _options_of(like, {*options} | (config.model_fields_set if config else set()))
-    merged = merged_config(config, {**taken, **options, "pool_size": "all"})
+    merged = merged_config(config, {**taken, **options, "candidates": "all"})
     prepared = prepare(inputs, merged, progress)
     size = 2 * merged.dim * len(prepared.pool.examples) / 1e6
     purpose = "states are kept" if merged.features == "states" else f"the store takes about {size:,.1f} MB"

@@ -124,4 +124,4 @@ def _pick_config(store: GradientStore, options: dict[str, Any], progress: Progre
         theirs, ours = NOUNS[usual], NOUNS[store.features]
         progress.note(f"{options['method']} compares {theirs}s in its paper; this store holds {ours}s")
     # All in one: what was set when the store was made is not for a method to imply.
-    return resolve({}, {**kept, "pool_size": "all", **chosen, **wanted}, "options")
+    return resolve({}, {**kept, "candidates": "all", **chosen, **wanted}, "options")

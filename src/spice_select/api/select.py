@@ -107,7 +107,7 @@ def _select(
         summary = summarise(listing.lines, records)
         result = RunResult(config, listing, [*chosen], records, summary, directory, watch.seconds, inputs)
         if opened.state != "complete" and ranks.rank == 0:
-            if config.pool_size != "all" or config.method not in FROM_STORE:
+            if config.candidates != "all" or config.method not in FROM_STORE:
                 write_texts(checkpoint.directory / TEXTS, pool.examples)
                 if prepared.targets:
                     rows = [example for target in prepared.targets for example in target.examples]
@@ -127,7 +127,7 @@ def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | N
     """
     config, pool = prepared.config, prepared.pool
     budget, given = config.budget_rows(len(pool.examples), pool.trained_tokens), None
-    if config.pool_size == "all" and config.method in FROM_STORE:
+    if config.candidates == "all" and config.method in FROM_STORE:
         lines = pool.listing().lines
         budget = limit_of(config, lines_at(lines, without_excluded(config, lines, NoProgress()))).most
         given = open_given(config, store_identity(prepared), "the pool", prepared.device)

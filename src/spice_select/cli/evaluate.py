@@ -23,12 +23,12 @@ Examples:
 SECTIONS = {
     "What to measure": ("data", "limit_per_source", "against", "resamples", "seed"),
     "Tasks": ("tasks", "task_data", "task_limit", "task_batch", "execute_code"),
-    "The model": ("device", "dtype", "revision", "trust_remote_code", "token_budget"),
+    "The model": ("device", "dtype", "revision", "trust_remote_code", "batch_tokens"),
     "Reading": ("format", "columns", "skip_invalid", "max_length"),
     "The result": ("output", "overwrite"),
 }
 NEEDED_BY = {
-    "data": ("limit_per_source", "against", "resamples", "token_budget", *SECTIONS["Reading"]),
+    "data": ("limit_per_source", "against", "resamples", "batch_tokens", *SECTIONS["Reading"]),
     "tasks": SECTIONS["Tasks"][1:],
     "output": ("overwrite",),
 }
@@ -94,7 +94,7 @@ def _number(flag: str, default: int | None, least: int, text: str) -> Callable[[
     help="Precision of the weights; auto: bfloat16 on a GPU that supports it, else float32. Compare models in one.",
 )  # fmt: skip
 @click.option("--revision", metavar="TEXT", help="Revision of CKPT, or of its base, on the hub; not of CKPT2.")
-@_number("--token-budget", 2048, 1, "Padded tokens in one forward pass; changes speed and memory, not the result.")
+@_number("--batch-tokens", 2048, 1, "Padded tokens in one forward pass; changes speed and memory, not the result.")
 @config_options("trust_remote_code", "format", "columns")
 @click.option("--skip-invalid", is_flag=True, help="Leave out rows that cannot be used, instead of stopping.")
 @_number("--max-length", 2048, 8, "Tokens kept of a row; longer ones are cut at the end.")

@@ -29,7 +29,7 @@ from spice_select.proxy.loading import pick_device
 
 HEADER = {"format": "spice-select-evaluation", "version": 1}
 READING = ("format", "columns", "skip_invalid", "max_length", "per_file")
-SETTINGS = ("limit_per_source", "token_budget", "resamples", "seed")
+SETTINGS = ("limit_per_source", "batch_tokens", "resamples", "seed")
 PARTS: dict[str, Any] = {"checkpoint": None, "fingerprint": None, "heldout": None, "tasks": {}, "against": None}
 
 

@@ -18,15 +18,15 @@ Sections = Mapping[str, tuple[str, ...]]
 SECTIONS: Sections = {
     "What to choose": ("budget", "method", "balance", "constants", "judge", "features", "preset"),
     "For what": ("target", "target_rule", "target_share", "stop_coverage", "keep_target_rows"),
-    "The score": ("penalty", "stop_ratio", "scale", "rank", "alpha", "alpha_mode"),
-    "The schedule": ("pool_size", "update_every", "seed"),
-    "One choice among all rows (--pool-size all)": ("quota", "given", "exclude", "dim"),
+    "The score": ("penalty", "stop_ratio", "scale", "directions", "fisher_alpha", "fisher_alpha_mode"),
+    "The schedule": ("candidates", "update_every", "seed"),
+    "One choice among all rows (--candidates all)": ("quota", "given", "exclude", "dim"),
     "The proxy model": (
         "model", "revision", "trust_remote_code", "dtype", "device", "lora_rank", "lora_alpha", "layers",
         "warmup_steps", "learning_rate", "lr_warmup_steps", "update_batch_size", "on_bad_gradient",
     ),
     "Reading": ("format", "columns", "chat_template", "skip_invalid", "max_length"),
-    "Machine": ("token_budget", "gradient_memory"),
+    "Machine": ("batch_tokens", "gradient_memory"),
     "Files": ("eval_share", "parquet"),
 }  # fmt: skip
 REPEATED = {

@@ -73,7 +73,7 @@ def report_command(directory: str, embeddings: str | None) -> None:
 def audit_command(directory: str, limit: int, same: float | None, answers: bool, trust_remote_code: bool) -> None:
     """List rows of DIR's pool to check before training: most opposed to the picks, near-duplicates, outliers.
 
-    DIR is the output of run or pick. Duplicates are found among rows that were compared: all rows with --pool-size all
+    DIR is the output of run or pick. Duplicates are found among rows that were compared: all rows with --candidates all
     or pick, otherwise the rows of the same candidate pool.
     """
     from spice_select.cli.progress import progress_on

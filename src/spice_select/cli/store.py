@@ -16,7 +16,7 @@ GRADIENTS: Sections = {
     "The gradients": ("features", "dim", "seed", "proxy_of"),
     "The proxy model": SECTIONS["The proxy model"],
     "Reading": SECTIONS["Reading"],
-    "Machine": ("token_budget",),
+    "Machine": ("batch_tokens",),
 }
 GRADIENTS_EPILOG = """\b
 Examples:
@@ -70,7 +70,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
     processes can fill one store at once, also on several hosts that share the directory. With --skip-invalid, the
     store's pool.json lists the rows that were left out.
     """
-    config = resolve({"pool_size": "all"}, given_options(values), "command line")
+    config = resolve({"candidates": "all"}, given_options(values), "command line")
 
     # Imported here so that --help and mistakes answer at once.
     from spice_select.api.forecast import forecast_gradients
@@ -106,7 +106,9 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
 @click.option(
     "--constant", "constants", multiple=True, metavar="NAME=VALUE", help=f"{help_text(FROM_STORE)} Repeatable."
 )
-@click.option("--preset", metavar="paper", help="paper: the literal formula (scale none, rank all, absolute alpha 1).")
+@click.option(
+    "--preset", metavar="paper", help="paper: the literal formula (scale none, directions all, absolute alpha 1)."
+)
 @config_options(
     "quota", "given", "exclude", *SECTIONS["For what"], *SECTIONS["The score"], "device", *SECTIONS["Files"]
 )

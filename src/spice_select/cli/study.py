@@ -20,7 +20,7 @@ study.yaml:
   cells:
     random: {method: random}
     spice: {}                                                 the defaults of `run`
-    spice-unit: {scale: unit, rank: 16}                       any option of the score and schedule of `run`
+    spice-unit: {scale: unit, directions: 16}                 any option of the score and schedule of `run`
     random-tokens: {method: random, equal_tokens_to: spice}   as many trained tokens as that cell
     balanced: {method: random, balance: source}
     full: {full: true}                                        all rows, for as many epochs

@@ -41,7 +41,7 @@ def evaluate(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    token_budget: int = 2048,
+    batch_tokens: int = 2048,
     max_length: int = 2048,
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -61,7 +61,7 @@ def evaluate(
         data: held-out files, dataset directories, hub ids, datasets or lists of rows.
         device: "auto", "cpu", "cuda", ...
         dtype: of the weights, "float32", "bfloat16" or "auto" (bfloat16 on a GPU that supports it, else float32).
-        token_budget: padded tokens in one forward pass.
+        batch_tokens: padded tokens in one forward pass.
         max_length: tokens kept of a row.
         format: of the rows; None detects it.
         columns: field of the format -> column of the files.
@@ -83,7 +83,7 @@ def evaluate(
     reporter.note(f"loading {checkpoint}")
     found = find_checkpoint(checkpoint, revision=revision, trust_remote_code=trust_remote_code)
     loaded = load_weights(found, where, dtype)
-    result = evaluate_model(loaded, data, reading, limit_per_source, token_budget, resamples, seed, reporter)
+    result = evaluate_model(loaded, data, reading, limit_per_source, batch_tokens, resamples, seed, reporter)
     chosen_for = set(target_digests(checkpoint))
     for file in result.files:
         if file.sha256 in chosen_for:
@@ -99,7 +99,7 @@ def evaluate_model(
     data: PoolInput | Sequence[PoolInput],
     reading: PoolOptions,
     limit_per_source: int | None,
-    token_budget: int,
+    batch_tokens: int,
     resamples: int,
     seed: int,
     reporter: Progress,
@@ -116,7 +116,7 @@ def evaluate_model(
         "resamples": resamples,
         "seed": seed,
     }
-    losses = heldout_loss(loaded.model, pool, token_budget, resamples, seed, reporter)
+    losses = heldout_loss(loaded.model, pool, batch_tokens, resamples, seed, reporter)
     return Evaluation(loaded.name, loaded.fingerprint, pool.files, len(pool.rejected), pool.truncated, settings, losses)
 
 

@@ -19,7 +19,7 @@ from spice_select.evaluation import bootstrap
 from spice_select.evaluation.bootstrap import RESAMPLES, Interval, PairedDifference
 from spice_select.gradients.loss import TokenRow, collate, response_losses
 from spice_select.gradients.memory import explain_out_of_memory
-from spice_select.pool.batches import token_budget_batches
+from spice_select.pool.batches import batches_within
 from spice_select.pool.examples import Pool
 from spice_select.progress import NoProgress, Progress
 
@@ -63,25 +63,25 @@ class HeldoutLoss:
 def heldout_loss(
     model: "PreTrainedModel",
     pool: Pool,
-    token_budget: int = 2048,
+    batch_tokens: int = 2048,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> HeldoutLoss:
     """Evaluate a causal language model in eval mode on every example of `pool`, read with this model's tokenizer.
 
-    `token_budget`, the padded tokens of a forward pass, changes speed and memory, not the result; `resamples` and
+    `batch_tokens`, the padded tokens of a forward pass, changes speed and memory, not the result; `resamples` and
     `seed` are the bootstrap's.
 
     Raises:
         ModelError: the tokenizer does not fit the model, a loss is not finite, or the memory does not suffice.
-        ConfigError: `token_budget`, `resamples` or `seed` is out of range.
+        ConfigError: `batch_tokens`, `resamples` or `seed` is out of range.
 
     """
     reporter = progress or NoProgress()
     _check_vocabulary(model, pool)
     reporter.begin("held-out loss", len(pool.examples), pool.total_tokens)
-    losses = row_losses(model, pool.examples, token_budget, reporter.advance)
+    losses = row_losses(model, pool.examples, batch_tokens, reporter.advance)
     if odd := [place for place, loss in enumerate(losses) if not np.isfinite(loss)]:
         first = pool.examples[odd[0]]
         others = f", nor are those of {len(odd) - 1:,} others" if odd[1:] else ""
@@ -97,19 +97,19 @@ def heldout_loss(
 
 
 def row_losses(
-    model: "PreTrainedModel", examples: Sequence[TokenRow], token_budget: int, on_batch: Callable[[int, int], None]
+    model: "PreTrainedModel", examples: Sequence[TokenRow], batch_tokens: int, on_batch: Callable[[int, int], None]
 ) -> list[float]:
     """Mean NLL over the trained tokens of each example, in nats, in the order of `examples`.
 
     `on_batch` receives the rows and (unpadded) tokens of each forward pass. Raises `ModelError` when out of memory.
     """
     losses = [0.0] * len(examples)
-    for places in token_budget_batches([len(example.input_ids) for example in examples], token_budget):
+    for places in batches_within([len(example.input_ids) for example in examples], batch_tokens):
         rows = [examples[i] for i in places]
         longest = max(len(row.input_ids) for row in rows)
         remedy = "Lower --max-length (max_length) below that, use --dtype bfloat16, or a device with more memory."
         if len(rows) > 1:  # a budget below the longest row changes nothing
-            remedy = f"Lower --token-budget (token_budget), e.g. to {len(rows) // 2 * longest}."
+            remedy = f"Lower --batch-tokens (batch_tokens), e.g. to {len(rows) // 2 * longest}."
         doing = f"measuring {len(rows):,} rows of up to {longest:,} tokens at once"
         with explain_out_of_memory(remedy, doing), torch.no_grad():
             values = cast(list[float], response_losses(model, collate(rows, model.device)).double().tolist())

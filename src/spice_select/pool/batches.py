@@ -11,21 +11,21 @@ PASS_OVERHEAD = 64
 """Tokens whose time one more pass takes on a CPU, about."""
 
 
-def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
+def batches_within(lengths: Sequence[int], batch_tokens: int, overhead: int = PASS_OVERHEAD) -> list[list[int]]:
     """Cut rows, in order of length, into batches with the smallest sum of padded tokens and `overhead` a batch.
 
-    `token_budget` is the most tokens a batch may hold, padding included: its rows times the longest of `lengths`; a
+    `batch_tokens` is the most tokens a batch may hold, padding included: its rows times the longest of `lengths`; a
     row longer than that is a batch of its own. `overhead` is in tokens whose time one more pass takes.
 
     Returns indices into `lengths`, each exactly once, from the longest to the shortest inside a batch, ties by index;
     the largest batch comes first, so that a run that does not fit in memory fails at once. Raises `ConfigError` if the
     budget is below 1.
     """
-    if token_budget < 1:
-        raise ConfigError(f"The token budget of a batch must be at least 1, not {token_budget}.")
+    if batch_tokens < 1:
+        raise ConfigError(f"The token budget of a batch must be at least 1, not {batch_tokens}.")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     widths = np.array([max(1, lengths[i]) for i in order], dtype=np.int64)
-    starts = _best_starts(widths, token_budget, overhead)
+    starts = _best_starts(widths, batch_tokens, overhead)
     cuts: list[tuple[int, int]] = []
     stop = len(order)
     while stop:
@@ -35,12 +35,12 @@ def token_budget_batches(lengths: Sequence[int], token_budget: int, overhead: in
     return [order[start:stop] for start, stop in cuts]
 
 
-def _best_starts(widths: npt.NDArray[np.int64], token_budget: int, overhead: int) -> npt.NDArray[np.int64]:
+def _best_starts(widths: npt.NDArray[np.int64], batch_tokens: int, overhead: int) -> npt.NDArray[np.int64]:
     """Where the last batch of the best cut of the first j rows starts, for every j; `widths` fall."""
     rows = len(widths)
     cost = np.zeros(rows + 1, dtype=np.int64)
     starts = np.zeros(rows + 1, dtype=np.int64)
-    room = np.maximum(1, token_budget // widths)  # rows that a batch may hold whose longest row is this one
+    room = np.maximum(1, batch_tokens // widths)  # rows that a batch may hold whose longest row is this one
     first = 0  # a batch that ends before row j may start here at the earliest
     for j in range(1, rows + 1):
         while first + room[first] < j:

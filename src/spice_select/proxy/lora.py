@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from spice_select.errors import ModelError
 from spice_select.gradients.capture import AdaptedLayer, factors_of
-from spice_select.pool.batches import PASS_OVERHEAD, token_budget_batches
+from spice_select.pool.batches import PASS_OVERHEAD, batches_within
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,12 +36,12 @@ class Proxy:
 
     model: "PreTrainedModel"
     layers: dict[str, AdaptedLayer]
-    token_budget: int = TOKENS_OF_A_PASS
+    batch_tokens: int = TOKENS_OF_A_PASS
 
     def batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows of `lengths` tokens cut into batches of at most `token_budget` padded tokens."""
+        """Rows of `lengths` tokens cut into batches of at most `batch_tokens` padded tokens."""
         overhead = OVERHEAD_ON_GPU if self.device.type == "cuda" else PASS_OVERHEAD
-        return token_budget_batches(lengths, self.token_budget, overhead)
+        return batches_within(lengths, self.batch_tokens, overhead)
 
     @property
     def factors(self) -> dict[str, nn.Linear]:

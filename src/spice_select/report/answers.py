@@ -24,7 +24,7 @@ from spice_select.proxy.loading import load_tokenizer, model_source, pick_device
 from spice_select.report.content import Finding
 from spice_select.report.finished_run import FinishedRun
 from spice_select.row_tables import StoredChat
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.schedule.ranking import bad_losses, response_and_prompt_losses
 
 FILE = "answers.json"
@@ -51,7 +51,7 @@ def measure_answers(run: FinishedRun, progress: Progress, *, trust_remote_code: 
     pool = read_pool([rows], tokenizer, PoolOptions(format="messages", max_length=options.max_length))
     config = options.model_copy(update={"dtype": resolved_dtype(options.dtype, device)})
     proxy = Prepared(config, pool, tokenizer, {}, source, device).proxy(progress)
-    losses = response_and_prompt_losses(pool.examples, with_token_budget(proxy, config, pool.examples, None), progress)
+    losses = response_and_prompt_losses(pool.examples, with_batch_tokens(proxy, config, pool.examples, None), progress)
     pairs = zip(pool.examples, losses.conditioned, losses.direct, strict=True)
     found = {example.id: [loss if math.isfinite(loss) else None for loss in both] for example, *both in pairs}
     bad = bad_losses(pool.examples, losses.bad())

@@ -63,7 +63,7 @@ def _scope(run: FinishedRun) -> str:
     if len(run.pools) > 1:
         sentences = [
             f"Rows were compared within their candidate pool, one of {len(run.pools):,}; duplicates in different pools "
-            "are not found. To compare all pairs, choose with --pool-size all or from a store."
+            "are not found. To compare all pairs, choose with --candidates all or from a store."
         ]
     else:
         sentences = ["Every row was compared with every other."]

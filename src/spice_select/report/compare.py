@@ -28,7 +28,7 @@ from spice_select.report.theory import DRAWS, curve
 PAGE = "comparison.html"
 MOST_STEPS = 2000  # picks of one candidate pool that gain and conflict follow one by one
 # options that have a column of their own, or that concern the machine only
-NOT_SETTINGS = {"method", "device", "token_budget", "gradient_memory", "parquet", "skip_invalid", "on_bad_gradient"}
+NOT_SETTINGS = {"method", "device", "batch_tokens", "gradient_memory", "parquet", "skip_invalid", "on_bad_gradient"}
 
 Choice = list[tuple[PoolGradients, list[int]]]
 """The judge's pools that hold rows of a run, each with the places of these rows, in the order of picking."""

@@ -193,7 +193,7 @@ def _open_stores(
 
     Where one cannot be read, `missing` says why.
     """
-    if config.pool_size != "all" or config.method not in FROM_STORE:
+    if config.candidates != "all" or config.method not in FROM_STORE:
         return None
     own = [{"path": str(directory / CHECKPOINT / name), "sha256": None}
            for name in (STORE, *target_stores(len(config.target)))]  # fmt: skip

@@ -25,10 +25,10 @@ MOST_TOKENS = 65_536
 USED = 0.8
 """Part of the free memory that passes may take, less held gradients; the rest is what the allocator wastes."""
 
-LESS_AT_ONCE = "Use a machine with more memory, or `run --overwrite` with a lower --token-budget or --max-length."
+LESS_AT_ONCE = "Use a machine with more memory, or `run --overwrite` with a lower --batch-tokens or --max-length."
 """What helps where memory has no room for a pass over rows that no checkpoint keeps."""
 
-FILE = "token_budget.json"
+FILE = "batch_tokens.json"
 """Where a measured budget is kept."""
 
 
@@ -40,23 +40,23 @@ class _AllTrained:
         self.trained: npt.NDArray[np.bool_] = np.arange(len(self.input_ids)) > 0
 
 
-def with_token_budget(proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], directory: Path | None) -> Proxy:
+def with_batch_tokens(proxy: Proxy, config: RunConfig, examples: Sequence[TokenRow], directory: Path | None) -> Proxy:
     """`proxy` with the token budget of `config`.
 
     A measurement runs the longest of `examples`. One process measures and keeps the number in `directory`, where all
     find it, now and later; None keeps nothing.
     """
-    if isinstance(config.token_budget, int):
-        return replace(proxy, token_budget=config.token_budget)
+    if isinstance(config.batch_tokens, int):
+        return replace(proxy, batch_tokens=config.batch_tokens)
     if proxy.device.type != "cuda":
-        return replace(proxy, token_budget=TOKENS_OF_A_PASS)
-    held = int(config.gradient_memory * GIB) if config.pool_size != "all" else 0
+        return replace(proxy, batch_tokens=TOKENS_OF_A_PASS)
+    held = int(config.gradient_memory * GIB) if config.candidates != "all" else 0
 
     def measure() -> bytes:
-        return json.dumps({"token_budget": _measured(proxy, examples, held)}).encode()
+        return json.dumps({"batch_tokens": _measured(proxy, examples, held)}).encode()
 
     content = measure() if directory is None else make_once(directory / FILE, measure)
-    return replace(proxy, token_budget=int(json.loads(content)["token_budget"]))
+    return replace(proxy, batch_tokens=int(json.loads(content)["batch_tokens"]))
 
 
 def fitting_budget(small: tuple[int, int], large: tuple[int, int], room: int) -> int:

@@ -31,7 +31,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merged
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, stop_or_report
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import CandidatePool, cut_cycles, cut_pools, rows_in_a_pool
@@ -65,7 +65,7 @@ def choose_in_candidate_pools(
     records = {record.pool: record for record in _gather(checkpoint.records().values(), ranks)[0]}
     longest = max((len(row.input_ids) for row in target), default=0)
     long_rows = target if longest > int(examples.tokens.max(initial=0)) else examples
-    sized = with_token_budget(proxy, config, long_rows, checkpoint.directory)
+    sized = with_batch_tokens(proxy, config, long_rows, checkpoint.directory)
     optimizer = ProxyOptimizer(sized, config.learning_rate, config.lr_warmup_steps)
     run = _Run(examples, config, optimizer, checkpoint, progress, watch, ranks, records, target, weights)
     run.report_start(len(pools))
@@ -220,7 +220,7 @@ class _Run:
                     raise out_of_memory(ROW_TOO_LARGE) from error
             torch.cuda.empty_cache()
             self.optimizer.proxy = smaller
-            self.progress.note(f"out of memory: continuing with {smaller.token_budget:,} tokens per pass")
+            self.progress.note(f"out of memory: continuing with {smaller.batch_tokens:,} tokens per pass")
 
 
 def with_smaller_batches(proxy: Proxy, lengths: Sequence[int]) -> Proxy | None:
@@ -229,5 +229,5 @@ def with_smaller_batches(proxy: Proxy, lengths: Sequence[int]) -> Proxy | None:
     if all(len(batch) == 1 for batch in before):
         return None
     while smaller.batches(lengths) == before:
-        smaller = replace(smaller, token_budget=max(1, smaller.token_budget // 2))
+        smaller = replace(smaller, batch_tokens=max(1, smaller.batch_tokens // 2))
     return smaller

@@ -6,8 +6,8 @@ Layout of `<output>/checkpoint/`, format version 1:
     gram-000012.safetensors    its rows' unscaled gradients, and the target's: their Gram matrix `gram` [m, m] float64
     texts.parquet              all rows with their texts, written at the end
     target.parquet             the target's rows likewise
-    gradients/                 with pool_size all: a gradient store; of the targets, target-0/, target-1/ ...
-    token_budget.json          tokens of a pass, where they were measured
+    gradients/                 with candidates all: a gradient store; of the targets, target-0/, target-1/ ...
+    batch_tokens.json          tokens of a pass, where they were measured
     proxy-000003.safetensors   LoRA factors and AdamW moments at the start of cycle 3; metadata: optimizer steps
 Every file appears whole or not at all. Only the newest proxy is kept.
 """

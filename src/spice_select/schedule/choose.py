@@ -44,7 +44,7 @@ def choose(
         with watch.time("selection"):
             return choose_by_rank(prepared, proxy, checkpoint, progress)
     assert proxy is not None
-    if config.pool_size != "all":
+    if config.candidates != "all":
         rows = [example for target in prepared.targets for example in target.examples]
         weights = target_weights(config, [len(target.examples) for target in prepared.targets]) if rows else None
         return choose_in_candidate_pools(

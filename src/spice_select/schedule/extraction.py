@@ -19,7 +19,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy, merge
 from spice_select.row_tables import write_rows
 from spice_select.schedule.bad_rows import bad_rows, stop_or_report
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.schedule.common_proxy import load_common_proxy
 from spice_select.schedule.identity import POOL_KEYS, store_identity, store_shape
 from spice_select.schedule.kinds import Kind, kind_of
@@ -80,7 +80,7 @@ def extract_features(
         "chat_template": prepared.source.chat_template,
     }
     begin_store(store, store_identity(prepared), lambda place: write_pool(place, pool, about))
-    sized = with_token_budget(proxy, config, pool.examples, store)
+    sized = with_batch_tokens(proxy, config, pool.examples, store)
     dim, compute_rows = _ready(prepared, sized, store, progress, watch, proxy_of)
     shape = store_shape(prepared, dim)
     lengths: list[int] = pool.examples.tokens.tolist()

@@ -12,13 +12,13 @@ from spice_select.gradients.projection import METHOD
 from spice_select.prepared import Prepared
 from spice_select.store.layout import MANIFEST, Shape, shard_rows
 
-MACHINE_KEYS = {"token_budget", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
+MACHINE_KEYS = {"batch_tokens", "gradient_memory", "parquet", "device", "skip_invalid", "on_bad_gradient", "preset"}
 """Options that may differ between a run and its resumption: none changes which rows a finished run has chosen."""
 
 LATER_KEYS = {"constants", "judge", "eval_share"}
 """Options that runs of earlier versions do not name: left out where they are empty, so that these can be resumed."""
 
-STATE_KEYS = ("features", "dtype", "max_length", "token_budget")
+STATE_KEYS = ("features", "dtype", "max_length", "batch_tokens")
 """Options that determine a row's state."""
 
 FEATURE_KEYS = (
@@ -37,9 +37,9 @@ def run_identity(prepared: Prepared, processes: int) -> dict[str, Any]:
     empty = {key for key in LATER_KEYS if not getattr(config, key)}
     left_out = MACHINE_KEYS | {"chat_template"} | empty
     decisive = {key: value for key, value in config.model_dump().items() if key not in left_out}
-    if config.dtype != "float32" or config.pool_size == "all":
-        decisive["token_budget"] = config.token_budget  # rounding depends on the batches in these cases
-    if config.dtype != "float32" and config.pool_size != "all":
+    if config.dtype != "float32" or config.candidates == "all":
+        decisive["batch_tokens"] = config.batch_tokens  # rounding depends on the batches in these cases
+    if config.dtype != "float32" and config.candidates != "all":
         decisive["processes"] = processes  # and on how the processes share a training step
     if config.exclude is not None:
         decisive["exclude"] = file_digest(Path(config.exclude))

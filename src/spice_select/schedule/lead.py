@@ -26,7 +26,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import refuse_empty_choice, stop_or_report
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.pools import update_order, warm_up_rows
 from spice_select.schedule.proxy_training import train
@@ -49,7 +49,7 @@ def choose_by_lead(
     and the options say to stop there, or where no row can be used.
     """
     config, pool = prepared.config, prepared.pool
-    sized = with_token_budget(proxy, config, pool.examples, checkpoint.directory)
+    sized = with_batch_tokens(proxy, config, pool.examples, checkpoint.directory)
     model = _Model(sized, pool.examples, config, progress)
     with watch.time("selection"):
         before = conditioned_losses(pool.examples, sized, progress)

@@ -141,7 +141,9 @@ def targeted_pool(scaled: Gram, rows: int, weights: Tensor, config: RunConfig) -
 
 
 def _alpha(scaled: Gram, config: RunConfig) -> float:
-    return relative_alpha(scaled, config.alpha) if config.alpha_mode == "relative" else config.alpha
+    return (
+        relative_alpha(scaled, config.fisher_alpha) if config.fisher_alpha_mode == "relative" else config.fisher_alpha
+    )
 
 
 def scaled_gram_of(gram: Tensor, lengths: Sequence[int], config: RunConfig) -> Gram:
@@ -153,9 +155,9 @@ def scaled_gram_of(gram: Tensor, lengths: Sequence[int], config: RunConfig) -> G
 
 def cut_gram_of(scaled: Gram, quota: int, config: RunConfig) -> Gram:
     """Gram matrix [m, m] of scaled gradients in the principal directions in which `quota` rows are picked."""
-    if config.rank == "all":
+    if config.directions == "all":
         return scaled
-    return principal_gram(scaled, principal_rank(quota) if config.rank == "auto" else config.rank)
+    return principal_gram(scaled, principal_rank(quota) if config.directions == "auto" else config.directions)
 
 
 def _in_all_directions(uncut: Gram, picks: Sequence[int], alpha: float, generator: torch.Generator) -> AllDirections:

@@ -17,20 +17,20 @@ class CandidatePool:
 
 
 def rows_in_a_pool(config: RunConfig, examples: int) -> int:
-    """Rows of a candidate pool; pool_size all is a single one."""
-    return max(1, examples) if config.pool_size == "all" else config.pool_size
+    """Rows of a candidate pool; candidates all is a single one."""
+    return max(1, examples) if config.candidates == "all" else config.candidates
 
 
-def cut_pools(examples: int, pool_size: int, budget: int, seed: int) -> list[CandidatePool]:
-    """Shuffle by seed, cut into pools of `pool_size` (the last may be smaller), and share out `budget` exactly.
+def cut_pools(examples: int, candidates: int, budget: int, seed: int) -> list[CandidatePool]:
+    """Shuffle by seed, cut into pools of `candidates` (the last may be smaller), and share out `budget` exactly.
 
     Pool p gets floor(budget * end_p / n) - floor(budget * start_p / n): proportional, and the shares add up to the
     budget whatever the last pool's size.
     """
     order = np.random.default_rng([seed, 0]).permutation(examples).tolist()
     pools: list[CandidatePool] = []
-    for start in range(0, examples, pool_size):
-        end = min(start + pool_size, examples)
+    for start in range(0, examples, candidates):
+        end = min(start + candidates, examples)
         quota = budget * end // examples - budget * start // examples
         pools.append(CandidatePool(len(pools), order[start:end], quota))
     return pools

@@ -11,7 +11,7 @@ from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import stop_or_report_step
 from spice_select.schedule.pools import update_order, warm_up_rows
 
-TRAINING_REMEDY = "Lower --gradient-memory, in float32 also --token-budget, and add --resume; or use a smaller --model."
+TRAINING_REMEDY = "Lower --gradient-memory, in float32 also --batch-tokens, and add --resume; or use a smaller --model."
 """What helps when a run's forward and backward passes exceed the memory."""
 
 

@@ -24,7 +24,7 @@ from spice_select.prepared import Prepared
 from spice_select.progress import NoProgress, Progress
 from spice_select.proxy.lora import Proxy
 from spice_select.schedule.bad_rows import bad_row, refuse_empty_choice, stop_or_report
-from spice_select.schedule.batching import LESS_AT_ONCE, with_token_budget
+from spice_select.schedule.batching import LESS_AT_ONCE, with_batch_tokens
 from spice_select.schedule.checkpoint import Checkpoint
 from spice_select.schedule.rating import RATING, raters, ratings, score_probabilities
 from spice_select.schedule.token_states import TokenStates, predicting_states
@@ -66,7 +66,7 @@ def choose_by_rank(
     sources = [example.line.source for example in examples] if config.balance else []
     facts, bad = RowFacts(examples.trained_tokens.tolist(), config.seed, sources=sources), list[BadRow]()
     if proxy is not None:
-        sized = with_token_budget(proxy, config, examples, checkpoint.directory)
+        sized = with_batch_tokens(proxy, config, examples, checkpoint.directory)
         facts, bad = _MEASURED[config.method](prepared, sized, facts, progress)
         stop_or_report(bad, config, progress)
     unusable = {row.row for row in bad}

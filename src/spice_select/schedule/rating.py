@@ -26,7 +26,7 @@ from spice_select.prepared import Prepared
 from spice_select.progress import Progress
 from spice_select.proxy.loading import load_model, load_tokenizer
 from spice_select.proxy.lora import Proxy
-from spice_select.schedule.batching import LESS_AT_ONCE, with_token_budget
+from spice_select.schedule.batching import LESS_AT_ONCE, with_batch_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -126,7 +126,7 @@ def _judge(prepared: Prepared, number: int, progress: Progress) -> Proxy:
     config, source = prepared.config, prepared.judges[number]
     progress.note(f"loading {source.name}")
     model = load_model(source, config.dtype, prepared.device)
-    return with_token_budget(Proxy(model, {}), config, prepared.pool.examples, None)
+    return with_batch_tokens(Proxy(model, {}), config, prepared.pool.examples, None)
 
 
 def _ratings_by(

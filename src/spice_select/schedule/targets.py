@@ -40,7 +40,7 @@ def target_weights(config: RunConfig, counts: Sequence[int]) -> Tensor:
 
 def target_of(config: RunConfig, rows: Tensor, weights: Tensor) -> Target:
     """Target rows [t, d], scaled like the pool's, with what `config` says of them."""
-    rank = {"auto": None, "all": len(rows)}.get(str(config.rank), config.rank)
+    rank = {"auto": None, "all": len(rows)}.get(str(config.directions), config.directions)
     assert not isinstance(rank, str)
     return Target(rows, weights, parse_share(config.target_share), config.target_rule, rank)
 

@@ -169,7 +169,7 @@ def scaled_pool(
     before = None if given is None else _usable_rows(given, config)
     progress.note(f"reading {features.rows:,} rows of {features.dim:,} dimensions")
     moments = moments_of(features, ranks)
-    rank = principal_rank(most) if config.rank == "auto" else config.rank
+    rank = principal_rank(most) if config.directions == "auto" else config.directions
     uncut, aimed = None, _targeted(moments, before, targets, config)
     length = moments.squared_norms.mean()
     if aimed is not None:
@@ -188,7 +188,7 @@ def scaled_pool(
             f"are more than half as many picks as dimensions. {remedy} avoids that."
         )
     mean = float(ranks.broadcast(length, 0))
-    alpha = config.alpha / mean if config.alpha_mode == "relative" and mean > 0 else config.alpha
+    alpha = config.fisher_alpha / mean if config.fisher_alpha_mode == "relative" and mean > 0 else config.fisher_alpha
     return ScaledPool(features, moments, before, alpha, uncut, aimed)
 
 

@@ -23,11 +23,11 @@ UNTRAINED = "untrained"
 ALL_ROWS = {"method": "random", "budget": "100%"}
 """What `full` stands for."""
 
-SCORE_KEYS = {"penalty", "scale", "rank", "alpha", "alpha_mode"}
+SCORE_KEYS = {"penalty", "scale", "directions", "fisher_alpha", "fisher_alpha_mode"}
 _TARGET_KEYS = {"target_rule", "target_share", "stop_coverage", "keep_target_rows"}
 _PROXY_KEYS = {"features", "layers", "learning_rate", "warmup_steps", "dim"}
 _OF_METHODS = {"method", "balance", "constants", "judge"}
-_SCHEDULE_KEYS = {*_OF_METHODS, "stop_ratio", "preset", "pool_size", "update_every", "budget"}
+_SCHEDULE_KEYS = {*_OF_METHODS, "stop_ratio", "preset", "candidates", "update_every", "budget"}
 CELL_KEYS = SCORE_KEYS | _TARGET_KEYS | _PROXY_KEYS | _SCHEDULE_KEYS
 _WITHOUT = dict.fromkeys(WITHOUT_GRADIENTS, CELL_KEYS - {*_OF_METHODS, "budget"})
 IGNORED_KEYS = {
@@ -90,8 +90,8 @@ def check_ignored(name: str, cell: Mapping[str, Any], config: RunConfig) -> None
         raise ValueError(f"cell '{name}': '{min(ignored)}' changes nothing for method {config.method}; leave it out")
     if TARGET in cell and config.target_rule == "variance" and "penalty" in cell:
         raise ValueError(f"cell '{name}': 'penalty' changes nothing for target_rule variance; leave it out")
-    everything = config.pool_size == "all"
-    key, when = ("update_every", "with pool_size all") if everything else ("dim", "in candidate pools")
+    everything = config.candidates == "all"
+    key, when = ("update_every", "with candidates all") if everything else ("dim", "in candidate pools")
     if key in cell:
         raise ValueError(f"cell '{name}': '{key}' changes nothing {when}; leave it out")
 
@@ -116,6 +116,6 @@ def _of_a_target(cell: Mapping[str, Any], most_rows: int) -> str | None:
         return f"{TARGET_ROWS} goes with {TARGET}: true"
     if type(rows) is not int or not 1 <= rows <= most_rows:
         return f"{TARGET_ROWS} must be a number from 1 to that of the study, {most_rows}"
-    if TARGET in cell and cell.get("pool_size", "all") != "all":
-        return f"with a {TARGET} rows are chosen among all; leave pool_size out"
+    if TARGET in cell and cell.get("candidates", "all") != "all":
+        return f"with a {TARGET} rows are chosen among all; leave candidates out"
     return None

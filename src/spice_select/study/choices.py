@@ -165,7 +165,7 @@ class Choices:
                 picked = (rows, spent())
         elif config.method in WITHOUT_GRADIENTS:
             return self._whole_run(config, selection)
-        elif config.pool_size == "all":
+        elif config.candidates == "all":
             files = self._drawn(unit) if TARGET in options else list[Path]()
             picked = picked_from_stores(self.config.pool, config, proxy_seed, files, self.directory, self.progress)
         else:

@@ -134,7 +134,7 @@ class StudyConfig(BaseModel):
         cell_keys = ALL_ROWS if FULL in self.cells[cell] else self.cells[cell]
         own = {key: value for key, value in cell_keys.items() if key in CELL_KEYS}
         budget = {} if tokens is None else {"budget": f"{tokens}tok"}
-        target = {"target": "the drawn rows", "pool_size": "all"} if TARGET in self.cells[cell] else {}
+        target = {"target": "the drawn rows", "candidates": "all"} if TARGET in self.cells[cell] else {}
         common = self.model_dump(include=COMMON_KEYS)
         return resolve({}, {**common, "seed": seed, **own, **budget, **target}, f"cell '{cell}'")
 

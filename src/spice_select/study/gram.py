@@ -19,7 +19,7 @@ from spice_select.progress import Progress
 from spice_select.proxy.lora import merge
 from spice_select.proxy.update import ProxyOptimizer
 from spice_select.schedule.bad_rows import bad_rows, refuse_empty_choice, stop_or_report
-from spice_select.schedule.batching import with_token_budget
+from spice_select.schedule.batching import with_batch_tokens
 from spice_select.schedule.identity import FEATURE_KEYS
 from spice_select.schedule.pick_in_pool import pick_among_usable
 from spice_select.schedule.pools import cut_cycles, cut_pools, rows_in_a_pool
@@ -75,7 +75,7 @@ def shared_gram(prepared: Prepared, directory: Path, progress: Progress) -> tupl
 
 def _computed(prepared: Prepared, directory: Path, progress: Progress) -> Tensor:
     config, examples = prepared.config, prepared.pool.examples
-    proxy = with_token_budget(prepared.proxy(progress), config, examples, directory)
+    proxy = with_batch_tokens(prepared.proxy(progress), config, examples, directory)
     warm_up(ProxyOptimizer(proxy, config.learning_rate, config.lr_warmup_steps), examples, config, progress)
     merge(proxy)
     lengths = [len(example.input_ids) for example in examples]

@@ -14,8 +14,8 @@ from spice_select.option_values import GREEDY
 from spice_select.validation import validated
 
 OPTIONS = (
-    "method", "penalty", "scale", "rank", "alpha", "alpha_mode", "seed", "target_rule", "target_share",
-    "keep_target_rows", "on_bad_gradient", "token_budget", "gradient_memory",
+    "method", "penalty", "scale", "directions", "fisher_alpha", "fisher_alpha_mode", "seed", "target_rule",
+    "target_share", "keep_target_rows", "on_bad_gradient", "batch_tokens", "gradient_memory",
 )  # fmt: skip
 """Options of a run that a selection while training has, too."""
 TARGET = "target"
@@ -23,22 +23,22 @@ TARGET = "target"
 
 
 def run_config(
-    trainer: Trainer, options: Mapping[str, Any], pool_size: int, update_every: int | str, *, aimed: bool
+    trainer: Trainer, options: Mapping[str, Any], candidates: int, update_every: int | str, *, aimed: bool
 ) -> RunConfig:
     """The options as those of a run in candidate pools, whose model is the trainer's. Raises `ConfigError`."""
     for key in options:
         if key not in OPTIONS:
             raise ConfigError(f"SelectingSampler: unknown option '{key}'; it takes {', '.join(OPTIONS)}.")
     model = cast(Any, trainer.model)
-    schedule = {"pool_size": pool_size, "update_every": update_every, "warmup_steps": 0}
+    schedule = {"candidates": candidates, "update_every": update_every, "warmup_steps": 0}
     own = {"seed": trainer.args.seed, "model": str(model.config.name_or_path or "the trainer's model")}
     goal = {TARGET: [TARGET]} if aimed else {}
     config = validated(RunConfig, {**own, **options, **schedule, **goal}, "SelectingSampler")
-    if config.method not in (*GREEDY, *GRADIENT_METHODS) or config.pool_size == "all":
+    if config.method not in (*GREEDY, *GRADIENT_METHODS) or config.candidates == "all":
         methods = ", ".join((*GREEDY, *GRADIENT_METHODS))
         raise ConfigError(
             f"SelectingSampler chooses by {methods} in candidate pools of a number of rows, "
-            f"not by {config.method} with pool_size={config.pool_size}."
+            f"not by {config.method} with candidates={config.candidates}."
         )
     return config
 

@@ -1,7 +1,7 @@
 """`SelectingSampler`: a Trainer's batches, chosen by the gradients of the model as it stands.
 
 from spice_select.trainers import SelectingSampler
-sampler = SelectingSampler(trainer, output="chosen", pool_size=120, picks=12, update_every=10)   # docs/trainers.md
+sampler = SelectingSampler(trainer, output="chosen", candidates=120, picks=12, update_every=10)   # docs/trainers.md
 trainer.train()
 
 The rows are shuffled and cut into candidate pools. When the rows of a cycle of pools are used up, the gradients of the
@@ -44,7 +44,7 @@ from spice_select.trainers.options import TARGET, refuse_what_cannot_be_measured
 from spice_select.trainers.record import Chosen, TrainingRecord, packed, unpacked
 from spice_select.trainers.rows import Dataset, TrainerRows
 
-REMEDY = "Lower token_budget or gradient_memory, or train with shorter rows."
+REMEDY = "Lower batch_tokens or gradient_memory, or train with shorter rows."
 
 
 class SelectingSampler(Sampler[list[int]]):
@@ -61,7 +61,7 @@ class SelectingSampler(Sampler[list[int]]):
         trainer: Trainer,
         *,
         output: str | Path,
-        pool_size: int = 120,
+        candidates: int = 120,
         picks: int = 12,
         update_every: int | str = 10,
         rows: int | None = None,
@@ -75,7 +75,7 @@ class SelectingSampler(Sampler[list[int]]):
         Args:
             trainer: a `transformers.Trainer`, or a subclass such as TRL's `SFTTrainer`, with a PEFT model (LoRA).
             output: directory of the record, in the form of a run's; `spice-select report` explains it.
-            pool_size: m, candidates of a pool.
+            candidates: m, candidates of a pool.
             picks: k, rows chosen of a pool; of a smaller last pool in proportion.
             update_every: T, pools that are chosen from by the same adapters; or "never", by those at the start.
             rows: rows trained on in an epoch of the trainer; the candidates are then gone through as often as it
@@ -83,8 +83,9 @@ class SelectingSampler(Sampler[list[int]]):
             target: rows of what to become good at, prepared as the trainer's dataset is.
             overwrite: whether a training without a checkpoint may replace the record that `output` holds.
             progress: receives notes and finished candidates.
-            **options: of a run: method, penalty, scale, rank, alpha, alpha_mode, seed (of the trainer by default),
-                target_rule, target_share, keep_target_rows, on_bad_gradient, token_budget, gradient_memory.
+            **options: of a run: method, penalty, scale, directions, fisher_alpha, fisher_alpha_mode, seed (of the
+                trainer by default), target_rule, target_share, keep_target_rows, on_bad_gradient, batch_tokens,
+                gradient_memory.
 
         Raises:
             SpiceSelectError: model, dataset, options or settings of the trainer do not allow it; nothing is changed.
@@ -94,7 +95,7 @@ class SelectingSampler(Sampler[list[int]]):
         host: Any = trainer  # whose annotations are partial
         self._trainer, self._progress, self._watch = host, progress or NoProgress(), Stopwatch()
         self._base, self._layers = layers_of(host.model)
-        self._config = run_config(trainer, options, pool_size, update_every, aimed=target is not None)
+        self._config = run_config(trainer, options, candidates, update_every, aimed=target is not None)
         self._rows, self._target = self._read(target)
         self._aims = [] if self._target is None else [self._target[index] for index in range(len(self._target))]
         self._equal = self._rows.equal_to(self._target) if self._target and not self._config.keep_target_rows else {}
@@ -105,9 +106,9 @@ class SelectingSampler(Sampler[list[int]]):
             self._ranks = ranks
         self._share = int(host._train_batch_size)
         self._whole = self._share * ranks.size  # rows of a batch, of one process and of all
-        if not 1 <= picks <= pool_size:
-            raise ConfigError(f"picks={picks} of pool_size={pool_size}: choose 1 to {pool_size} rows of each pool.")
-        self._lap = max(1, round(len(self._candidates) * picks / pool_size))  # trained on when all were candidates once
+        if not 1 <= picks <= candidates:
+            raise ConfigError(f"picks={picks} of candidates={candidates}: choose 1 to {candidates} rows of each pool.")
+        self._lap = max(1, round(len(self._candidates) * picks / candidates))  # of all candidates once
         self.rows_per_epoch = self._rows_of_an_epoch(rows)
         self._laps = math.ceil(self.rows_per_epoch / self._lap)
         self._config = self._config.model_copy(update={"budget": str(self.rows_per_epoch)})
@@ -120,7 +121,7 @@ class SelectingSampler(Sampler[list[int]]):
         untrained = sum(len(rows.rejected) for rows in (self._rows, self._target) if rows is not None)
         self._progress.note(
             f"{len(self._candidates):,} candidates; {untrained:,} rows without a trained token are left out; "
-            f"training on {self.rows_per_epoch:,} an epoch, {picks} of {pool_size}"
+            f"training on {self.rows_per_epoch:,} an epoch, {picks} of {candidates}"
         )
 
     def __len__(self) -> int:
@@ -209,7 +210,7 @@ class SelectingSampler(Sampler[list[int]]):
         """The candidate pools of the epoch, lap by lap; the same whoever asks, and whenever."""
         found, left, size = list[CandidatePool](), self.rows_per_epoch, len(self._rows)
         for lap in range(self.epoch * self._laps, (self.epoch + 1) * self._laps):
-            pools = cut_pools(len(self._candidates), cast(int, self._config.pool_size), self._lap, self._seed(lap))
+            pools = cut_pools(len(self._candidates), cast(int, self._config.candidates), self._lap, self._seed(lap))
             for pool in pools if left else []:
                 quota = min(pool.quota, left)
                 rows = [lap * size + self._candidates[row] for row in pool.rows]
@@ -234,7 +235,7 @@ class SelectingSampler(Sampler[list[int]]):
 
     def _choose(self, pool: CandidatePool) -> tuple[PoolRecord, Tensor | None]:
         """Choose in one pool, and return the Gram matrix of its usable rows and the target's, by the model as it is."""
-        lap, number = divmod(pool.index, math.ceil(len(self._candidates) / cast(int, self._config.pool_size)))
+        lap, number = divmod(pool.index, math.ceil(len(self._candidates) / cast(int, self._config.candidates)))
         leaks = self._leaks(lap) if number == 0 else []  # known before any choice: in the first pool's record
         if not pool.quota:
             return PoolRecord(pool.index, pool.rows, [], 0, False, 0.0, None, leaks=leaks), None
@@ -253,7 +254,7 @@ class SelectingSampler(Sampler[list[int]]):
         if len(record.picks) < pool.quota:  # the Trainer counts on all of them
             raise ModelError(
                 f"candidate pool {pool.index}: {pool.quota} of its {len(rows)} rows are to be trained on, and only "
-                f"{len(record.picks)} can be chosen.\nTry a lower learning rate, float32, or a larger pool_size."
+                f"{len(record.picks)} can be chosen.\nTry a lower learning rate, float32, or more candidates."
             )
         return replace(record, leaks=leaks), usable
 
@@ -263,8 +264,8 @@ class SelectingSampler(Sampler[list[int]]):
 
     def _tokens_of_a_pass(self) -> int:
         """Padded tokens of a pass: as given, or on a GPU those of a batch of the longest rows, which training holds."""
-        if isinstance(self._config.token_budget, int):
-            return self._config.token_budget
+        if isinstance(self._config.batch_tokens, int):
+            return self._config.batch_tokens
         on_gpu = self._share * self._rows.longest if self._base.device.type == "cuda" else 0
         return max(TOKENS_OF_A_PASS, on_gpu)
 
