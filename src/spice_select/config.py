@@ -197,7 +197,7 @@ class RunConfig(RunOptions):
         """These options, where `candidates` is auto with what it means for a pool of so many usable rows."""
         if self.candidates != "auto":
             return self
-        whole = rows > WHOLE_ABOVE and self.method in GREEDY
+        whole = rows > WHOLE_ABOVE and self.method in GREEDY and self.preset is None
         return self.model_copy(update={"candidates": "all" if whole else CANDIDATES})
 
     def budget_rows(self, rows: int, trained_tokens: int) -> int:

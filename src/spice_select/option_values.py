@@ -51,7 +51,6 @@ IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
         "paper": {
-            "candidates": CANDIDATES,
             "scale": "none",
             "directions": "all",
             "fisher_alpha_mode": "absolute",

@@ -212,7 +212,7 @@ def test_a_budget_in_tokens_is_met_as_near_as_rows_allow(tmp_path, tiny_model, c
     ("arguments", "message"),
     [
         (("--method", "norm", "--stop-ratio", "0.5"), "stop_ratio belongs to the methods spice and fisher"),
-        (("--budget", "300tok"), "spice in candidate pools takes rows"),
+        (("--budget", "300tok", "--candidates", "120"), "spice in candidate pools takes rows"),
         (("--directions", "0"), "directions: "),
     ],
 )
