@@ -189,7 +189,8 @@ def test_locks_fit_pyproject(name: str) -> None:
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [Requirement(text) for text in metadata["project"]["dependencies"]]
     if name == "locked.txt":
-        wanted += [Requirement(text) for text in metadata["dependency-groups"]["dev"]]
+        groups = metadata["dependency-groups"]
+        wanted += [Requirement(text) for group in ("dev", "docs") for text in groups[group]]
     pins = locked(name)
     for requirement in wanted:
         if requirement.name == "torch":
