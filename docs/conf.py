@@ -44,7 +44,7 @@ html_title = f"spice-select {release}"
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False
-html_extra_path = ["site"]  # index.html, which leads to docs/index.html
+html_extra_path = ["home"]  # index.html, which leads to docs/index.html
 
 
 ALIASES = {stringify_annotation(kind, "smart"): name for kind, name in ((ArrayLike, "ArrayLike"), (PoolInput, "Pool"))}

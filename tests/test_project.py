@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "spice_select"
-GENERATED = {".git", "__pycache__", "build", "dist"}
+GENERATED = {".git", "__pycache__", "build", "dist", "site"}
 
 # What each layer may import directly; it may also import what those import. Data flows pool -> gradients ->
 # information -> output. The order of the lines is the order of the layers.
