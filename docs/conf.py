@@ -37,6 +37,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 default_role = "literal"
+smartquotes = False
 highlight_language = "none"
 
 html_theme = "furo"
@@ -44,6 +45,8 @@ html_title = f"spice-select {release}"
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_extra_path = ["home"]  # index.html, which leads to docs/index.html
 
 
@@ -51,6 +54,11 @@ ALIASES = {stringify_annotation(kind, "smart"): name for kind, name in ((ArrayLi
 """Types that a signature spells out, and what they are called there."""
 COLON = "\uff1a"
 """Stands for a colon while napoleon reads a property, which would take what is before it for a type."""
+
+
+def titles_for_names(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """A link whose text is a file's name gets the title of its target: on GitHub one sees files, on the site pages."""
+    source[0] = re.sub(r"\[[\w./-]+\.md\]\(([^)\s]+\.md(?:#[\w-]+)?)\)", r"[](\1)", source[0])
 
 
 def with_aliases(_app: Sphinx, what: str, name: str, _about: object, _options: object, *text: str | None) -> Any:
@@ -79,7 +87,8 @@ def after_napoleon(_app: Sphinx, _what: str, _name: str, _about: object, _option
 
 
 def setup(app: Sphinx) -> None:
-    """Connect all to autodoc; napoleon works at priority 500."""
+    """Connect all; napoleon works at priority 500."""
+    app.connect("source-read", titles_for_names)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
     app.connect("autodoc-process-signature", with_aliases)

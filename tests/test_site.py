@@ -1,4 +1,4 @@
-"""Laws on the site: it builds without a warning, and every page is reached."""
+"""Laws on the site: it builds without a warning, every page is reached, and commands that pages print exist."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import unquote
+
+import click
+
+from spice_select.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,3 +30,21 @@ def test_the_site_builds_without_a_warning_and_leads_to_every_page(tmp_path: Pat
     pages = {site / "docs" / f"{page.stem}.html" for page in (ROOT / "docs").glob("*.md")} - {site / "docs/index.html"}
     assert pages <= reached and all(page.is_file() for page in reached)
     assert 'url=docs/index.html"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_pages_name_commands_and_options_that_exist() -> None:
+    """Each line of a page that starts with a command, alone or under torchrun, names options that the command has."""
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]
+    found = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(r"^ *(?:torchrun .*-m spice_select|spice-select) ([a-z]+ [^#\n]*)", text, re.MULTILINE):
+            for words in re.split(r"&& spice-select ", line):
+                name, *rest = words.split()
+                command = app.get_command(click.Context(app), name)
+                assert command is not None, f"{page.name}: {words}"
+                known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+                named = {word for word in rest if word.startswith("--")}
+                assert named <= known, f"{page.name}: {words}"
+                found += 1
+    assert found > 40
