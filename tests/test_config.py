@@ -18,7 +18,7 @@ from spice_select.prepared import merged_config
 
 def test_the_papers_defaults():
     config = RunConfig()
-    assert (config.candidates, config.penalty, config.update_every) == (120, 0.1, 10)
+    assert (config.for_pool(1000).candidates, config.penalty, config.update_every) == (120, 0.1, 10)
     assert (config.lora_rank, config.lora_alpha, config.stop_ratio, config.budget) == (16, 32.0, None, "10%")
 
 
@@ -65,7 +65,7 @@ def test_a_share_is_met_within_half_a_row(fraction, rows):
         assert share * rows < 0.5 + 1e-6
 
 
-NEAREST = [("penality", "penalty"), ("candidates", "candidates"), ("lora_r", "lora_rank")]
+NEAREST = [("penality", "penalty"), ("candidate", "candidates"), ("lora_r", "lora_rank")]
 
 
 @pytest.mark.parametrize(("key", "near"), NEAREST)
@@ -96,7 +96,7 @@ def test_what_a_method_implies_counts_where_nothing_is_given():
     less = resolve({"method": "less", **target}, {})
     assert (less.features, less.warmup_steps, less.candidates) == ("preconditioned", 30, "all")
     other = resolve({"method": "less", **target}, {"method": "spice"})
-    assert (other.features, other.warmup_steps, other.candidates) == ("gradients", 4, 120)
+    assert (other.features, other.warmup_steps, other.candidates) == ("gradients", 4, "all")
     own = resolve({"features": "gradients", "warmup_steps": 100, **target}, {"method": "less"})
     assert (own.features, own.warmup_steps, own.candidates) == ("gradients", 100, "all")
     assert merged_config(less, {"method": "spice"}).features == "gradients"
@@ -138,6 +138,32 @@ def test_every_constant_has_a_name_once_and_a_default_within_its_limits():
     for method, schema in CONSTANTS.items():
         assert method in typing.get_args(Method) and schema.model_validate(schema().model_dump()) == schema()
         assert f"{method}: {listed(method)}" in RunConfig.model_fields["constants"].description
+
+
+@pytest.mark.parametrize(
+    ("options", "small", "large"),
+    [
+        ({}, 120, "all"),
+        ({"candidates": "auto"}, 120, "all"),
+        ({"candidates": 50}, 50, 50),
+        ({"preset": "paper"}, 120, 120),
+        ({"method": "dpp"}, 120, 120),
+        ({"quota": {"a": "10%"}}, "all", "all"),
+        ({"target": ["t.jsonl"]}, "all", "all"),
+        ({"target": ["t.jsonl"], "candidates": 60}, 60, 60),
+        ({"budget": "500tok"}, "all", "all"),
+        ({"budget": "500tok", "method": "random"}, 120, 120),
+        ({"method": "rds", "target": ["t.jsonl"], "candidates": "auto"}, "all", "all"),
+    ],
+)
+def test_large_pools_and_what_needs_it_are_chosen_from_at_once(
+    options: dict[str, object], small: object, large: object
+):
+    """Without a number of candidates: one choice above 2,000 rows, or where an option needs it."""
+    config = resolve({}, options)
+    assert (config.for_pool(2000).candidates, config.for_pool(2001).candidates) == (small, large)
+    again = resolve(config.for_pool(2001).model_dump(), {})
+    assert again.for_pool(5) == config.for_pool(2001), "a recorded choice is repeated whatever the pool"
 
 
 def test_the_paper_preset_is_the_literal_formula():

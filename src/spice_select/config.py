@@ -11,11 +11,14 @@ from spice_select.amounts import parse_budget, parse_quota, parse_target
 from spice_select.errors import ConfigError
 from spice_select.option_values import (
     AMONG_ALL,
+    CANDIDATES,
     FROM_STORE,
     GREEDY,
+    NEED_ALL_ROWS,
     OF_GRADIENTS,
     TARGETED,
     TRAINING,
+    WHOLE_ABOVE,
     WITHOUT_GRADIENTS,
     implied,
 )
@@ -39,7 +42,10 @@ class RunConfig(RunOptions):
         own, method = given.get("constants", {}), str(given.get("method", RunConfig.model_fields["method"].default))
         if isinstance(own, dict) and (found := constants.resolved(method, cast(dict[Any, Any], own))):
             given = {**given, "constants": found}
-        return {**implied(given), **given}
+        if given.get("candidates") == "auto":
+            given = {key: value for key, value in given.items() if key != "candidates"}
+        needed = {"candidates": "all"} if method in FROM_STORE and _needs_all_rows(given) else {}
+        return {**needed, **implied(given), **given}
 
     @field_validator("update_every", "candidates", "seed", "directions", "dim", "batch_tokens", mode="before")
     @classmethod
@@ -187,6 +193,13 @@ class RunConfig(RunOptions):
         kind, value = parse_budget(self.budget)
         return int(value) if kind == "tokens" else None
 
+    def for_pool(self, rows: int) -> "RunConfig":
+        """These options, where `candidates` is auto with what it means for a pool of so many usable rows."""
+        if self.candidates != "auto":
+            return self
+        whole = rows > WHOLE_ABOVE and self.method in GREEDY
+        return self.model_copy(update={"candidates": "all" if whole else CANDIDATES})
+
     def budget_rows(self, rows: int, trained_tokens: int) -> int:
         """Number of rows to keep of a pool, at most; all of them when the budget is in tokens.
 
@@ -208,6 +221,10 @@ class RunConfig(RunOptions):
                 f"budget {self.budget} is {wanted} rows, but the pool holds {rows} usable rows; ask for at most {rows}."
             )
         return wanted
+
+
+def _needs_all_rows(given: Mapping[str, Any]) -> bool:
+    return any(given.get(key) for key in NEED_ALL_ROWS) or str(given.get("budget", "")).strip().endswith("tok")
 
 
 def resolve(file_values: Mapping[str, Any], given: Mapping[str, Any], origin: str = "configuration") -> RunConfig:

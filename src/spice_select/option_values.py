@@ -29,6 +29,13 @@ TargetRule = Literal["variance", "information"]
 AlphaMode = Literal["relative", "absolute"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
+CANDIDATES = 120
+"""Rows of a candidate pool where no number is given (paper section 4)."""
+WHOLE_ABOVE = 2000
+"""Usable rows above which a greedy choice is one among all rows where no number is given (docs/study.md)."""
+NEED_ALL_ROWS = ("target", "quota", "exclude", "given")
+"""Options of which one makes a choice from a store one among all rows where no number of candidates is given."""
+
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """Name of the proxy that comes with the project (no hub needed)."""
 
@@ -44,6 +51,7 @@ IMPLIED: dict[str, dict[str, dict[str, Any]]] = {
     "preset": {
         # The formula as printed: raw gradients in all directions, absolute alpha, LoRA's B zero at first.
         "paper": {
+            "candidates": CANDIDATES,
             "scale": "none",
             "directions": "all",
             "fisher_alpha_mode": "absolute",

@@ -103,6 +103,7 @@ def prepare(inputs: Sequence[PoolInput], config: RunConfig, progress: Progress) 
     per_file = _of_the_pool(config, inputs)
     options = PoolOptions(config.format, config.columns, config.skip_invalid, config.max_length, per_file)
     pool = read_pool(inputs, tokenizer, options, progress.note)
+    config = config.for_pool(len(pool.examples))
     config = config.model_copy(update={"dtype": loading.resolved_dtype(config.dtype, device), "model": source.name})
     about: dict[str, Any] = {
         "name": config.model,

@@ -97,8 +97,10 @@ class RunOptions(BaseModel):
     )
 
     # the schedule
-    candidates: PositiveInt | Literal["all"] = Field(
-        120, description="Rows in a candidate pool (m); all: one choice among all rows, with a frozen proxy."
+    candidates: PositiveInt | Literal["auto", "all"] = Field(
+        "auto",
+        description="Rows in a candidate pool (m); all: one choice among all rows, with a frozen proxy. auto: all "
+        "above 2,000 rows, and with a target, a quota, --given, --exclude or a budget in tokens; else 120.",
     )
     dim: int = Field(4096, ge=1, le=1 << 20, description="Dimensions of projected gradients.")
     update_every: PositiveInt | Literal["never"] = Field(

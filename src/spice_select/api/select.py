@@ -22,7 +22,7 @@ from spice_select.distributed.shared_directory import check_shared
 from spice_select.errors import ConfigError
 from spice_select.files.directory import CHECKPOINT, Existing, opened_run, refuse_own_inputs
 from spice_select.information.ranks import Ranks
-from spice_select.option_values import FROM_STORE, TRAINING, WITHOUT_MODEL
+from spice_select.option_values import FROM_STORE, TRAINING, WITHOUT_GRADIENTS, WITHOUT_MODEL
 from spice_select.output.recipes import ModelToTrain
 from spice_select.output.summary import summarise
 from spice_select.pool.examples import PoolInput
@@ -135,6 +135,9 @@ def plan(prepared: Prepared, progress: Progress) -> tuple[int, GradientStore | N
         raters(prepared)  # before time is spent on the model
     tokens = config.budget_tokens
     purpose = f"keeping {budget:,}" if tokens is None else f"keeping about {tokens:,} trained tokens"
+    if config.method not in WITHOUT_GRADIENTS:
+        whole = config.candidates == "all"
+        purpose += ", in one choice among all rows" if whole else f", in candidate pools of {config.candidates:,} rows"
     report_pool(pool, config, purpose, progress)
     for target in prepared.targets:
         names = ", ".join(file.name for file in target.files)

@@ -29,6 +29,12 @@ SECTIONS: Sections = {
     "Machine": ("batch_tokens", "gradient_memory"),
     "Files": ("eval_share", "parquet"),
 }  # fmt: skip
+COMMON = frozenset({
+    "budget", "method", "features", "target", "quota", "exclude", "candidates", "seed", "model", "format", "columns",
+    "skip_invalid", "max_length", "eval_share", "output", "config_file", "resume", "overwrite", "dry_run", "proxy_of",
+})  # fmt: skip
+"""Options that `--help` lists of a command that has many; `--help-all` lists all."""
+_ALL = "spice_select.all_options"
 REPEATED = {
     "format": ("--format", "[FILE=]NAME", " Of one input: pool.json=alpaca."),
     "columns": ("--column", "[FILE:]FIELD=COLUMN", " Of one input: pool.json:prompt=question."),
@@ -41,28 +47,51 @@ REPEATED = {
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options under the headings of `sections`, the rest under Other."""
+    """A command whose help lists its options under the headings of `sections`, the rest under Other.
+
+    Where some are `common`, `--help` lists these alone, and there is a `--help-all`.
+    """
 
     sections: Sections = SECTIONS
+    common: frozenset[str] = frozenset()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, `--help-all` and `--help`."""
+        *own, last = super().get_params(ctx)
+        return [*own, _HELP_ALL, last] if self.common else [*own, last]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {param.name: record for param in options if (record := param.get_help_record(ctx))}
+        if self.common and _ALL not in ctx.meta:
+            shown = self.common | {option.name for option in options[-2:]}  # the two ways to ask for help
+            records = {name: record for name, record in records.items() if name in shown}
         listed = {name for names in self.sections.values() for name in names}
         rest = tuple(name for name in records if name not in listed)
         for heading, names in {**self.sections, "Other": rest}.items():
-            if shown := [records[name] for name in names if name in records]:
+            if lines := [records[name] for name in names if name in records]:
                 with formatter.section(heading):
-                    formatter.write_dl(shown)
+                    formatter.write_dl(lines)
 
 
+def _print_all_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+_HELP_ALL = click.Option(
+    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_print_all_help,
+    help="List every option, also those of the score, the schedule and the proxy.",
+)  # fmt: skip
 dry_run_option = click.option("--dry-run", is_flag=True, help="Estimate time, memory and disk space, and stop.")
 
 
-def sectioned(sections: Sections) -> type[SectionedCommand]:
-    """A command with these sections."""
-    return type("Sectioned", (SectionedCommand,), {"sections": sections})
+def sectioned(sections: Sections, common: frozenset[str] = frozenset()) -> type[SectionedCommand]:
+    """A command with these sections and common options."""
+    return type("Sectioned", (SectionedCommand,), {"sections": sections, "common": common})
 
 
 def config_options(*names: str, schema: type[BaseModel] = RunConfig) -> Callable[[Command], Command]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from spice_select.cli.options import SECTIONS, SectionedCommand, config_options, dry_run_option, given_options
+from spice_select.cli.options import COMMON, SECTIONS, config_options, dry_run_option, given_options, sectioned
 from spice_select.config import resolve
 from spice_select.config_file import RunFile, dump_yaml, load_yaml
 from spice_select.distributed.launch import is_main_process
@@ -24,7 +24,7 @@ Examples:
 """
 
 
-@click.command("run", cls=SectionedCommand, epilog=EPILOG)
+@click.command("run", cls=sectioned(SECTIONS, COMMON), epilog=EPILOG)
 @click.argument("pools", nargs=-1, metavar="POOL...")
 @config_options(*(name for names in SECTIONS.values() for name in names))
 @click.option("--output", metavar="DIR", help="Directory of the results.  [POOL's name with -selected]")

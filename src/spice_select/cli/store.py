@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from spice_select.cli.options import SECTIONS, Sections, config_options, dry_run_option, given_options, sectioned
+from spice_select.cli.options import (
+    COMMON,
+    SECTIONS,
+    Sections,
+    config_options,
+    dry_run_option,
+    given_options,
+    sectioned,
+)
 from spice_select.cli.printable import printable
 from spice_select.config import resolve
 from spice_select.constants import help_text
@@ -47,7 +55,7 @@ What makes the model good at the task of task.jsonl:
 """
 
 
-@click.command("gradients", cls=sectioned(GRADIENTS), epilog=GRADIENTS_EPILOG)
+@click.command("gradients", cls=sectioned(GRADIENTS, COMMON), epilog=GRADIENTS_EPILOG)
 @click.argument("pools", nargs=-1, metavar="POOL...")
 @config_options(*(name for names in GRADIENTS.values() for name in names if name != "proxy_of"))
 @click.option(
@@ -91,7 +99,7 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
         click.echo("\n".join(lines))
 
 
-@click.command("pick", cls=sectioned(PICK), epilog=PICK_EPILOG)
+@click.command("pick", cls=sectioned(PICK, COMMON), epilog=PICK_EPILOG)
 @click.argument("store", metavar="STORE")
 @click.option(
     "--budget", metavar="TEXT",

@@ -18,6 +18,7 @@ class CandidatePool:
 
 def rows_in_a_pool(config: RunConfig, examples: int) -> int:
     """Rows of a candidate pool; candidates all is a single one."""
+    assert config.candidates != "auto", "it is decided where the pool is read"
     return max(1, examples) if config.candidates == "all" else config.candidates
 
 

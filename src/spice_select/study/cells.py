@@ -90,8 +90,8 @@ def check_ignored(name: str, cell: Mapping[str, Any], config: RunConfig) -> None
         raise ValueError(f"cell '{name}': '{min(ignored)}' changes nothing for method {config.method}; leave it out")
     if TARGET in cell and config.target_rule == "variance" and "penalty" in cell:
         raise ValueError(f"cell '{name}': 'penalty' changes nothing for target_rule variance; leave it out")
-    everything = config.candidates == "all"
-    key, when = ("update_every", "with candidates all") if everything else ("dim", "in candidate pools")
+    whole = {"all": ("update_every", "with candidates all"), "auto": ("", "")}
+    key, when = whole.get(str(config.candidates), ("dim", "in candidate pools"))
     if key in cell:
         raise ValueError(f"cell '{name}': '{key}' changes nothing {when}; leave it out")
 

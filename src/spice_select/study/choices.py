@@ -156,7 +156,8 @@ class Choices:
 
     def _rows(self, unit: Unit, tokens: int | None, selection: Path) -> tuple[list[int], Cost]:
         """Places of the chosen rows in the pool, in its order, and the cost; `selection` then holds them as chats."""
-        config, options = self.config.run_config(unit.cell, unit.seed, tokens), self.config.cells[unit.cell]
+        config = self.config.run_config(unit.cell, unit.seed, tokens).for_pool(len(self.prepared.pool.examples))
+        options = self.config.cells[unit.cell]
         proxy_seed = unit.seed % self.config.gradient_seeds
         if OF_TARGET_SOURCES in options:
             assert unit.target is not None
