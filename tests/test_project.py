@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "spice_select"
-GENERATED = {".git", "__pycache__", "build", "dist"}
+GENERATED = {".git", "__pycache__", "build", "dist", "site"}
 
 # What each layer may import directly; it may also import what those import. Data flows pool -> gradients ->
 # information -> output. The order of the lines is the order of the layers.
@@ -189,7 +189,8 @@ def test_locks_fit_pyproject(name: str) -> None:
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [Requirement(text) for text in metadata["project"]["dependencies"]]
     if name == "locked.txt":
-        wanted += [Requirement(text) for text in metadata["dependency-groups"]["dev"]]
+        groups = metadata["dependency-groups"]
+        wanted += [Requirement(text) for group in ("dev", "docs") for text in groups[group]]
     pins = locked(name)
     for requirement in wanted:
         if requirement.name == "torch":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spice_select.file_options import FileOptions
     from spice_select.information import Selection, select_from_features, select_from_gram
     from spice_select.output.trainers import training_dataset
+    from spice_select.progress import ProgressBar
     from spice_select.recipe import Recipe
     from spice_select.store.reading import GradientStore
     from spice_select.training.finetune import FinetuneResult, finetune
@@ -34,6 +35,7 @@ __all__ = [
     "FinetuneResult",
     "Forecast",
     "GradientStore",
+    "ProgressBar",
     "Recipe",
     "RunConfig",
     "RunResult",
@@ -59,6 +61,7 @@ _HOME = {
     "FinetuneResult": "training.finetune",
     "Forecast": "api.forecast",
     "GradientStore": "store.reading",
+    "ProgressBar": "progress",
     "Recipe": "recipe",
     "RunConfig": "config",
     "RunResult": "api.result",

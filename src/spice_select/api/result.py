@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ from spice_select.choices import PoolRecord, chosen_rows
 from spice_select.config import RunConfig
 from spice_select.errors import ConfigError
 from spice_select.output.scores import scores_table  # pyright: ignore[reportUnknownVariableType]
-from spice_select.output.summary import Summary
+from spice_select.output.summary import Summary, essentials
 from spice_select.pool.arrow_rows import HAS_JSON
 from spice_select.pool.problems import one_line
 from spice_select.pool.sources import PoolInput
@@ -101,6 +102,12 @@ class RunResult:
             raise ConfigError(f"the rows have a column '{twice[0]}' already; remove it first, or leave out the scores.")
         columns = datasets.Dataset(table.select([*added.values()]).rename_columns([*added]))
         return datasets.concatenate_datasets([rows, columns], axis=1)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the essential figures."""
+        cells = {**essentials(self.summary), "output": "none" if self.output is None else str(self.output)}
+        lines = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in cells.items())
+        return f"<table>{''.join(lines)}</table>"
 
     def plot_decay(self, axes: "Axes | None" = None) -> "Axes":
         """Draw how the gain falls from pick to pick, and its base, on `axes` or a figure of their own.

@@ -96,6 +96,27 @@ def summarise(lines: Sequence[Line], records: Sequence[PoolRecord]) -> Summary:
     )
 
 
+def essentials(summary: Summary) -> dict[str, str]:
+    """The few figures that say what was kept and how good it is, as texts by their names."""
+    kept, tokens = (sum(getattr(source, name) for source in summary.sources) for name in ("kept_tokens", "tokens"))
+    found = {
+        "rows kept": f"{summary.kept:,} of {summary.rows:,}",
+        "trained tokens": f"{kept:,} of {tokens:,}",
+    }
+    if (covered := summary.coverage) is not None:
+        shares = (
+            f"{covered.picks:.1%} by the picks, {covered.whole:.1%} by the whole pool, {covered.random:.1%} by random"
+        )
+        found |= {"coverage of the target": f"{shares} rows", "target explained": f"{covered.certificate:.1%}"}
+    if (quality := summary.quality) is not None:
+        random = f"random rows {quality.random_information:.2f}"
+        found |= {
+            "information U": f"{quality.information:.2f} nats; {random}",
+            "certificate": f"at least {quality.certificate:.1%} of the best possible U",
+        }
+    return found
+
+
 def _doubts(found: list[Doubt] | None, lines: Sequence[Line]) -> Doubts | None:
     return None if found is None else Doubts(len(found), [lines[doubt.row].id for doubt in found[:NAMED]])
 
