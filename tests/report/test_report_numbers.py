@@ -93,7 +93,8 @@ def test_information_and_its_rivals(run, report):
         largest += oracle.information(as_seen(run, p), order, p["alpha"])
     rivals = {rival.name: rival for rival in theory.rivals}
     assert rivals["the largest gradients"].information == pytest.approx(largest, rel=1e-6)
-    chance = rivals["random rows, 20 draws"]
+    chance = rivals["random rows"]
+    assert chance.information == pytest.approx(sum(p["random_information"] for p in pools), rel=1e-6)
     assert chance.low <= chance.information <= chance.high <= theory.information
     free = rivals["the same choice with penalty 0"].information
     alone = oracle_greedy(run, pools)

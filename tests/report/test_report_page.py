@@ -23,7 +23,7 @@ from spice_select.report.figures import report_plots
 from spice_select.report.page import page
 
 FIGURES = ("gain", "conflict", "information", "coverage", "lengths", "sources")
-SHOWN = ("gain", "conflict", "information", "coverage", "sources", "lengths")
+SHOWN = ("information", "coverage", "sources", "lengths", "gain", "conflict")
 """In the order of the page."""
 VOID = {"meta", "link", "input", "br", "img", "hr", "source"}
 IMAGE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+=*")
@@ -295,7 +295,7 @@ def named_row(text: str) -> RowStory:
 def texts_of(report: SelectionReport) -> Iterator[str]:
     yield report.title
     yield from report.notes
-    for fact in report.facts:
+    for fact in [*report.facts, *report.about]:
         yield from fact
     yield from (rival.name for rival in report.theory.rivals)
     yield from (line.name for line in report.theory.correlations)

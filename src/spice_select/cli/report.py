@@ -42,6 +42,7 @@ def report_command(directory: str, embeddings: str | None) -> None:
     """
     from spice_select.cli.progress import progress_on
     from spice_select.report.build import build, write
+    from spice_select.report.verdict import verdict_of
 
     place = Path(directory)
     with progress_on(sys.stderr) as progress:
@@ -49,6 +50,8 @@ def report_command(directory: str, embeddings: str | None) -> None:
         written = write(found, place)
     for label, value, explanation in found.facts:
         click.echo(printable(f"{label:<18}{value} ({explanation})"))
+    for one in verdict_of(found):
+        click.echo(printable(f"{one.text} {one.advice}".strip()))
     for note in found.notes:
         click.echo(printable(f"note: {note}"))
     click.echo(f"\n{written[0]}; figures in {place / 'figures'}/")
