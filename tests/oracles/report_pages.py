@@ -251,5 +251,5 @@ def _audit(rows: list[RowStory], words: Words) -> Audit:
         groups=7,
         outliers=Findings(1, [finding(rows[8], 0.0, "the gradient is zero", [])]),
         suspects=Findings(1, [finding(rows[9], 0.7, "another answer", [Neighbour(3, rows[3].line.id, 0.97)])]),
-        doubtful=Findings(1, [finding(rows[12], 5.2, "its loss stays high", [])]),
+        doubtful=Findings(2345, [finding(rows[12], 5.2, "its loss stays high", [])]),
     )

@@ -237,11 +237,20 @@ def test_audit_lists_follow_their_definitions(run, report):
     for finding in report.audit.conflicts.listed:
         assert finding.value == pytest.approx(against[finding.line.index], rel=1e-6)
         assert f"(cosine {-finding.value:.3f})" in finding.reason
-    together = 0
+    together, texts = 0, oracle.texts(run)
+    weights = oracle.word_weights(texts)
+
+    def alike(one: int, other: int) -> bool:
+        return one != other and oracle.text_similarity(texts[one], texts[other], weights) >= 0.6
+
     for p in whole_pools(run):
         values, vectors = np.linalg.eigh(p["gram"])
         features = vectors * np.sqrt(np.clip(values, 0, None))
-        expected = {tuple(sorted(p["rows"][i] for i in g)[:50]) for g in diversity_oracle.groups(features, 0.65)}
+        near = diversity_oracle.pairs(features, 0.65) & {
+            (i, j) for i, one in enumerate(p["rows"]) for j, other in enumerate(p["rows"]) if alike(one, other)
+        }
+        joined = diversity_oracle.components(len(features), near)
+        expected = {tuple(sorted(p["rows"][i] for i in g)[:50]) for g in joined}
         together += len(expected)
         assert expected <= {tuple(line.index for line in group.lines) for group in report.audit.duplicates}
     assert together == len(report.audit.duplicates) == report.audit.groups

@@ -48,10 +48,13 @@ def test_of_the_full_report() -> None:
     coverage, information, diversity, gone, length = verdict_of(full_report(hostile=False))
     assert coverage.text.startswith("The picks cover 39.0% of the target, random rows 21.0%: better.")
     assert "may gain nothing" in coverage.advice
-    assert "1.98 times that of random rows: better; 1.83 times where sources take turns: better." in information.text
+    assert (
+        "1.98 times that of random rows: better; 1.83 times that of random rows from sources in turn: better."
+        in information.text
+    )
     assert information.advice == ""
     assert "more diverse than random rows by every measure" in diversity.text
-    assert "chats (0 of 22 rows)" in gone.text and "--candidates all --quota SOURCE=keep" in gone.advice
+    assert "chats (0 of 22 rows)" in gone.text and "--candidates all --quota chats=keep" in gone.advice
     assert "shorter than the pool's: a median of 18.5 tokens against 21." in length.text and "--scale" in length.advice
 
 

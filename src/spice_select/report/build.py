@@ -132,7 +132,7 @@ def _rows_of_page(run: FinishedRun, audit: Audit | None) -> list[int]:
     everything = range(len(run.lines))
     if len(everything) <= PAGE_ROWS:
         return list(everything)
-    lists = [] if audit is None else [audit.doubtful, audit.conflicts, audit.outliers, audit.suspects]
+    lists = [] if audit is None else [audit.doubtful, audit.suspects]
     findings = [finding for found in lists if found for finding in found.listed]
     groups = (audit and audit.duplicates) or []
     audited = [*(finding.line.index for finding in findings), *(line.index for group in groups for line in group.lines)]

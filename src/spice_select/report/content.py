@@ -166,11 +166,12 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Near-duplicates: each row has a cosine of at least `cosine` with another row of the group."""
+    """Near-duplicates: each row has a cosine of at least `cosine` and almost the text of another row of the group."""
 
     size: int
     lines: Sequence[Line]  # all rows, or the first of very many
     cosine: float
+    picks: Sequence[int] = ()  # the numbers of those of `lines` that were picked
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +180,11 @@ class Audit:
 
     scope: str  # which rows were compared with which, in words
     conflicts: Findings | None  # most opposed to the picks; None where no gradients are available
-    duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where no gradients are available
+    duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where gradients or texts are missing
     groups: int  # all groups of near-duplicates
     outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows
     suspects: Findings | None  # likely wrong answers; None where no answer was evaluated
-    doubtful: Findings | None = None  # picks that oppose the target or whose loss stays high; None if neither is known
+    doubtful: Findings | None = None  # picks whose loss stays high; None where no loss is known
 
 
 @dataclass(frozen=True, slots=True)

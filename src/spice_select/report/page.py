@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -15,14 +16,16 @@ from typing import Any, cast
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from spice_select.report import precision
 from spice_select.report.content import Comparison, RowStory, SelectionReport, TargetRow
-from spice_select.report.drawing import page_images
+from spice_select.report.drawing import page_images, short_name
 from spice_select.report.figures import comparison_plots, report_plots
 from spice_select.report.numbers import nats, number, ratio, share
 from spice_select.report.verdict import verdict_of
 
 _ASSETS = files("spice_select.report") / "assets"
 _EXCERPT = 100
+_RELATED = 0.2  # least cosine, or negative cosine, of a pick that is named beside a row
 
 # Not visible to any reader; HTML parsers drop or change them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -35,6 +38,7 @@ def page(report: SelectionReport) -> str:
         _asset("page.js"),
         report=report,
         verdict=verdict_of(report),
+        precision=precision,
         figures=page_images(report_plots(report)),
         in_page={row.line.index: row for row in report.rows},
     )
@@ -68,8 +72,15 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     filters = {"count": "{:,}".format, "number": number, "nats": nats, "share": share, "ratio": ratio}
-    filters |= {"excerpt": _excerpt, "sort_values": _sort_values, "commands": _commands}
+    filters |= {
+        "excerpt": _excerpt,
+        "sort_values": _sort_values,
+        "json": _json,
+        "short": short_name,
+        "commands": _commands,
+    }
     cast(dict[str, Any], environment.filters).update(filters)
+    cast(dict[str, Any], environment.tests)["far"] = _far
     return environment
 
 
@@ -98,6 +109,15 @@ def _commands(advice: str) -> Markup:
     """An advice, whose commands in backquotes become code."""
     parts = [escape(part) for part in advice.split("`")]
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _json(ids: Sequence[str]) -> str:
+    """Ids for the script, exactly as they are: JSON escapes what a page cannot hold."""
+    return json.dumps(ids)
+
+
+def _far(cosine: float) -> bool:
+    return abs(cosine) >= _RELATED
 
 
 def _sort_values(row: RowStory) -> str:

@@ -3,6 +3,7 @@
 Every number of a sentence also stands in the page's tables and tiles, rounded as there.
 """
 
+import re
 from collections.abc import Sequence
 
 from spice_select.report.content import (
@@ -74,8 +75,8 @@ def _certificate(theory: Theory) -> Statement | None:
     if theory.certificate <= 0 or not theory.gain.picks:
         return None
     return Statement(
-        f"Certificate: no choice of the same size and quota from the same rows can hold more than "
-        f"{ratio(1.0, theory.certificate)} times the picks' information."
+        "Certificate: no choice of the same size and quota from the same candidate pools can hold more than "
+        f"{ratio(1.0, theory.certificate)} times the picks' information, as the choice measures it."
     )
 
 
@@ -88,7 +89,8 @@ def _information(theory: Theory) -> Statement | None:
     text = f"Information is {ratio(theory.compared, chance.information)} times that of random rows: {found}"
     if balanced is not None and balanced.information > 0:
         against = judged(theory.compared, balanced.information)
-        text += f"; {ratio(theory.compared, balanced.information)} times where sources take turns: {against}"
+        times = ratio(theory.compared, balanced.information)
+        text += f"; {times} times that of random rows from sources in turn: {against}"
     return Statement(f"{text}.", "" if found == "better" else "Random rows would do as well: use `--method random`.")
 
 
@@ -109,7 +111,10 @@ def _diversity(report: SelectionReport) -> Statement | None:
 
 
 def _figures(line: Diversity, verdict: str | None) -> str:
-    return f"{line.name} {number(line.kept)} against {number(line.random)}" + (f" ({verdict})" if verdict else "")
+    found = [*([] if line.rising else ["low is diverse"]), *([verdict] if verdict else [])]
+    return f"{line.name} {number(line.kept)} against {number(line.random)}" + (
+        f" ({', '.join(found)})" if found else ""
+    )
 
 
 def _dropped(report: SelectionReport) -> Statement | None:
@@ -122,7 +127,8 @@ def _dropped(report: SelectionReport) -> Statement | None:
         return Statement("No source was dropped.")
     named = [f"{part.name} (0 of {part.rows:,} rows)" for part in kinds[:NAMED]]
     more = f" and {len(kinds) - NAMED:,} more" if len(kinds) > NAMED else ""
-    advice = f"To keep a source's share: {_quota(report, 'SOURCE=keep')}." if gone else ""
+    one = gone[0].name if gone and re.fullmatch(r"[\w.-]+", gone[0].name) else "SOURCE"
+    advice = f"To keep a source's share: {_quota(report, f'{one}=keep')}." if gone else ""
     return Statement(f"Dropped: {', '.join(named)}{more}.", advice)
 
 
