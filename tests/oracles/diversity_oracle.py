@@ -32,10 +32,19 @@ def log_det_distance(vectors: Vectors, ridge: float) -> float:
 
 def groups(vectors: Vectors, least: float) -> list[list[int]]:
     """Connected components of the graph that joins rows of a cosine of at least `least`, two rows or more."""
-    count = len(vectors)
-    long = [i for i in range(count) if np.linalg.norm(vectors[i]) > 0]
-    near = {i: [j for j in long if j != i and cosine(vectors[i], vectors[j]) >= least] for i in long}
-    left, found = set(long), []
+    return components(len(vectors), pairs(vectors, least))
+
+
+def pairs(vectors: Vectors, least: float) -> set[tuple[int, int]]:
+    """Rows (i, j), in both orders, whose cosine is at least `least`."""
+    long = [i for i in range(len(vectors)) if np.linalg.norm(vectors[i]) > 0]
+    return {(i, j) for i in long for j in long if i != j and cosine(vectors[i], vectors[j]) >= least}
+
+
+def components(count: int, joined: set[tuple[int, int]]) -> list[list[int]]:
+    """Connected components of the graph on `count` rows with these edges, two rows or more."""
+    near = {i: [j for j in range(count) if (i, j) in joined] for i in range(count)}
+    left, found = set(range(count)), []
     while left:
         reached, edge = set(), [min(left)]
         while edge:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,40 @@ def step_values(directory: Path, column: str) -> list[list[float]]:
     """`column` of the picks of each pool, in the order of picking."""
     by_index = {row["index"]: row for row in scores(directory)}
     return [[by_index[row][column] for row in pool["picks"]] for pool in pools(directory).values()]
+
+
+def texts(directory: Path) -> list[Counter]:
+    """Words of each row, one letter after the other: of prompt and response of its chat, in lower case."""
+    found = []
+    for chat in pq.read_table(directory / "checkpoint" / "texts.parquet").to_pylist():
+        messages = json.loads(chat["messages"]) if isinstance(chat["messages"], str) else chat["messages"]
+        found.append(Counter(words("\n".join(f"{m['role']}: {m['content']}" for m in messages))))
+    return found
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, digits and underscores, and each other sign that is no space."""
+    found, inside = [], False
+    for character in text.lower():
+        wordy = character.isalnum() or character == "_"
+        if wordy and inside:
+            found[-1] += character
+        elif not character.isspace():
+            found.append(character)
+        inside = wordy
+    return found
+
+
+def word_weights(rows: list[Counter]) -> dict[str, float]:
+    return {word: math.log(1 + len(rows) / sum(word in row for row in rows)) for row in rows for word in row}
+
+
+def text_similarity(one: Counter, other: Counter, weights: dict[str, float]) -> float:
+    """The lower of two weighted Jaccard indices: of all words, and of those with a digit."""
+    found = []
+    for wanted in (lambda _: True, lambda word: any(c.isdigit() for c in word)):
+        every = [word for word in {*one, *other} if wanted(word)]
+        common = sum(weights[word] * min(one[word], other[word]) for word in every)
+        whole = sum(weights[word] * max(one[word], other[word]) for word in every)
+        found.append(common / whole if every else 1.0)
+    return min(found)

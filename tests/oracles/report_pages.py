@@ -8,6 +8,8 @@ from spice_select.choices import AllDirections
 from spice_select.information import Theorem4
 from spice_select.pool.types import Line
 from spice_select.report.content import (
+    BALANCED_ROWS,
+    RANDOM_ROWS,
     Audit,
     Composition,
     Correlation,
@@ -71,21 +73,21 @@ def full_report(count: int = 60, all_rows: int = 360, *, hostile: bool = True, s
         facts=[
             ("rows kept", f"{len(_picked(rows)):,} of {all_rows:,}", "The budget was 10%."),
             ("trained tokens kept", "885 of 11,516", "7.7%: the picks are shorter than the pool."),
-            ("information U", "31.65 nats", words("1.98 times that of random rows of the same number.")),
-            ("certificate", "at least 77.1%", "Of the best U that any choice of this size could reach."),
-            ("mean conflict", "0.0007", "0 where no pick opposes those before it, 1 at most."),
+            ("longest response", "99 tokens", words("in the pool: 214 tokens")),
+            ("median response", "18.5 tokens", "in the pool: 21 tokens"),
         ],
         notes=[words("The near-duplicates were looked for within candidate pools only."), "Two rows were too long."],
         theory=_theory(words),
         composition=_composition(words, sources),
         diversity=[
-            Diversity(words("effective rank"), "gradients", 21.4, 12.9),
-            Diversity("mean cosine", words("embeddings.npy"), 0.11, 0.23),
+            Diversity(words("effective rank"), "gradients", 21.4, 12.9, 13.5),
+            Diversity("mean cosine", words("embeddings.npy"), 0.11, 0.23, rising=False),
         ],
         rows=rows,
         all_rows=all_rows,
         audit=_audit(rows, words),
         target=_target(words),
+        about=[("model", words("smollm2-135m-instruct")), ("seed", "0"), ("pool", words("pool.jsonl (360 rows)"))],
     )
 
 
@@ -204,7 +206,8 @@ def _theory(words: Words) -> Theory:
         information=31.65,
         compared=31.65,
         rivals=[
-            Rival("random rows", 15.97, 14.2, 17.6),
+            Rival(RANDOM_ROWS, 15.97, 14.2, 17.6),
+            Rival(BALANCED_ROWS, 17.25, 15.1, 18.4),
             Rival("largest norms", 21.4, 21.4, 21.4),
             Rival(words("longest answers"), 9.21, 9.21, 9.21),
         ],
@@ -229,7 +232,7 @@ def _composition(words: Words, sources: int) -> Composition:
     ]
     languages = [PoolPart("English", 300, 30, 9000, 700), PoolPart("German", 20, 4, 800, 90)]
     languages.append(PoolPart("too short to tell", 40, 2, 100, 5))
-    return Composition(shares, lengths, languages, 360, -0.62)
+    return Composition(shares, lengths, languages, 360, -0.62, 21.0, 18.5)
 
 
 def _audit(rows: list[RowStory], words: Words) -> Audit:
@@ -248,5 +251,5 @@ def _audit(rows: list[RowStory], words: Words) -> Audit:
         groups=7,
         outliers=Findings(1, [finding(rows[8], 0.0, "the gradient is zero", [])]),
         suspects=Findings(1, [finding(rows[9], 0.7, "another answer", [Neighbour(3, rows[3].line.id, 0.97)])]),
-        doubtful=Findings(1, [finding(rows[12], 5.2, "its loss stays high", [])]),
+        doubtful=Findings(2345, [finding(rows[12], 5.2, "its loss stays high", [])]),
     )

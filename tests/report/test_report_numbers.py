@@ -93,7 +93,8 @@ def test_information_and_its_rivals(run, report):
         largest += oracle.information(as_seen(run, p), order, p["alpha"])
     rivals = {rival.name: rival for rival in theory.rivals}
     assert rivals["the largest gradients"].information == pytest.approx(largest, rel=1e-6)
-    chance = rivals["random rows, 20 draws"]
+    chance = rivals["random rows"]
+    assert chance.information == pytest.approx(sum(p["random_information"] for p in pools), rel=1e-6)
     assert chance.low <= chance.information <= chance.high <= theory.information
     free = rivals["the same choice with penalty 0"].information
     alone = oracle_greedy(run, pools)
@@ -236,11 +237,20 @@ def test_audit_lists_follow_their_definitions(run, report):
     for finding in report.audit.conflicts.listed:
         assert finding.value == pytest.approx(against[finding.line.index], rel=1e-6)
         assert f"(cosine {-finding.value:.3f})" in finding.reason
-    together = 0
+    together, texts = 0, oracle.texts(run)
+    weights = oracle.word_weights(texts)
+
+    def alike(one: int, other: int) -> bool:
+        return one != other and oracle.text_similarity(texts[one], texts[other], weights) >= 0.6
+
     for p in whole_pools(run):
         values, vectors = np.linalg.eigh(p["gram"])
         features = vectors * np.sqrt(np.clip(values, 0, None))
-        expected = {tuple(sorted(p["rows"][i] for i in g)[:50]) for g in diversity_oracle.groups(features, 0.65)}
+        near = diversity_oracle.pairs(features, 0.65) & {
+            (i, j) for i, one in enumerate(p["rows"]) for j, other in enumerate(p["rows"]) if alike(one, other)
+        }
+        joined = diversity_oracle.components(len(features), near)
+        expected = {tuple(sorted(p["rows"][i] for i in g)[:50]) for g in joined}
         together += len(expected)
         assert expected <= {tuple(line.index for line in group.lines) for group in report.audit.duplicates}
     assert together == len(report.audit.duplicates) == report.audit.groups

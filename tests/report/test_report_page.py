@@ -8,7 +8,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,13 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.report_pages import HOSTILE, bare_report, empty_report, full_report
-from spice_select.report.content import RowStory, SelectionReport
+from spice_select.report import precision
+from spice_select.report.content import Findings, RowStory, SelectionReport
 from spice_select.report.drawing import page_images, write_figures
 from spice_select.report.figures import report_plots
 from spice_select.report.page import page
 
 FIGURES = ("gain", "conflict", "information", "coverage", "lengths", "sources")
-SHOWN = ("gain", "conflict", "information", "coverage", "sources", "lengths")
+SHOWN = ("information", "coverage", "sources", "lengths", "gain", "conflict")
 """In the order of the page."""
 VOID = {"meta", "link", "input", "br", "img", "hr", "source"}
 IMAGE = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+=*")
@@ -198,9 +201,49 @@ def test_the_page_says_how_many_rows_it_holds() -> None:
 
 
 def test_a_list_that_is_cut_says_of_how_many() -> None:
-    """The oracle's page lists 4 of 2,345 conflicts, and all of the other lists."""
+    """The oracle's page lists 1 of 2,345 doubtful picks and 6 of 30 target rows, and all of the other lists."""
     text = Parsed(page(full_report(60, 60))).text
-    assert "The 4 worst of 2,345." in text and "The 6 worst of 30." in text and text.count("worst of") == 2
+    assert "The 1 worst of 2,345." in text and "The 6 worst of 30." in text and text.count("worst of") == 2
+
+
+def test_what_was_not_looked_for_is_said_so() -> None:
+    """None found stands only where somebody looked."""
+    report = full_report(60, 60, hostile=False)
+    looked = replace(report.audit, duplicates=[], doubtful=Findings(0, []), suspects=Findings(0, []))
+    nobody = replace(report.audit, duplicates=None, doubtful=None, suspects=None)
+    texts = [Parsed(page(replace(report, audit=audit))).text for audit in (looked, nobody)]
+    assert [text.count("None found") for text in texts] == [3, 0]
+    assert [text.count("Not looked for") for text in texts] == [0, 3]
+
+
+def test_precisions_are_those_that_were_measured() -> None:
+    """The percentages beside the lists are those of benchmarks/RESULTS.md."""
+    results = (Path(__file__).parents[2] / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in results.splitlines() if line.startswith("| ")]
+    planted = {line[0]: line for line in lines if len(line) == 6}
+    assert round(100 * float(planted["near-duplicates of both kinds"][5])) == precision.DUPLICATES["gradient"]
+    assert round(100 * float(planted["swapped answers, by `--answers`"][5])) == precision.ANSWERS
+    assert round(100 * float(planted["swapped answers, by conflict"][5])) == precision.CONFLICTS
+    loss = {line[0]: line[2] for line in lines if line[1:2] == ["loss above its source's fence"]}
+    for features, noun in (("gradients", "gradient"), ("preconditioned", "preconditioned gradient")):
+        assert loss[features].endswith(f"({precision.LOSS[noun]}%)")
+
+
+def test_the_picks_of_a_group_are_marked() -> None:
+    """And counted, in the summary of the group, which is folded."""
+    report = full_report(60, 60, hostile=False)
+    group = replace(report.audit.duplicates[0], picks=[report.audit.duplicates[0].lines[1].index])
+    text = page(replace(report, audit=replace(report.audit, duplicates=[group], groups=1)))
+    assert "3 rows, 1 picked" in text and text.count('<span class="chip">picked</span>') == 1
+    assert '<details class="group"><summary>' in text
+
+
+def test_ids_that_are_saved_are_exactly_those_of_the_table() -> None:
+    """Control characters included, which the page itself shows otherwise."""
+    report = full_report()
+    buttons = [a for tag, a in Parsed(page(report)).elements if tag == "button"]
+    tables = [report.audit.doubtful, report.audit.suspects]
+    assert [json.loads(a["data-ids"]) for a in buttons] == [[f.line.id for f in found.listed] for found in tables]
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path) -> None:
@@ -295,7 +338,7 @@ def named_row(text: str) -> RowStory:
 def texts_of(report: SelectionReport) -> Iterator[str]:
     yield report.title
     yield from report.notes
-    for fact in report.facts:
+    for fact in [*report.facts, *report.about]:
         yield from fact
     yield from (rival.name for rival in report.theory.rivals)
     yield from (line.name for line in report.theory.correlations)
@@ -305,7 +348,7 @@ def texts_of(report: SelectionReport) -> Iterator[str]:
         yield from (line.name, line.space)
     audit = report.audit
     yield audit.scope
-    lists = [audit.doubtful, audit.conflicts, audit.outliers, audit.suspects]
+    lists = [audit.doubtful, audit.suspects]  # what was not shown to be right is on the terminal only
     for finding in [finding for found in lists for finding in found.listed]:
         yield from (finding.line.id, finding.line.source, finding.line.location, finding.reason)
         yield from (other.id for other in finding.others)

@@ -23,6 +23,7 @@ Examples:
   spice-select audit chosen
   spice-select audit chosen --limit 100 --same 0.8
   spice-select audit chosen --answers           also look for wrong answers: the run's model reads every row twice
+  spice-select audit chosen --only duplicates --ids out.txt      then: spice-select pick ... --exclude out.txt
 """
 
 
@@ -42,6 +43,7 @@ def report_command(directory: str, embeddings: str | None) -> None:
     """
     from spice_select.cli.progress import progress_on
     from spice_select.report.build import build, write
+    from spice_select.report.verdict import verdict_of
 
     place = Path(directory)
     with progress_on(sys.stderr) as progress:
@@ -49,6 +51,8 @@ def report_command(directory: str, embeddings: str | None) -> None:
         written = write(found, place)
     for label, value, explanation in found.facts:
         click.echo(printable(f"{label:<18}{value} ({explanation})"))
+    for one in verdict_of(found):
+        click.echo(printable(f"{one.text} {one.advice}".strip()))
     for note in found.notes:
         click.echo(printable(f"note: {note}"))
     click.echo(f"\n{written[0]}; figures in {place / 'figures'}/")
@@ -70,43 +74,74 @@ def report_command(directory: str, embeddings: str | None) -> None:
     "alone. Takes about two thirds of the gradients' time. The losses stay in DIR for later audits and reports.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="With --answers: allow the model's own Python code to run.")
-def audit_command(directory: str, limit: int, same: float | None, answers: bool, trust_remote_code: bool) -> None:
-    """List rows of DIR's pool to check before training: most opposed to the picks, near-duplicates, outliers.
+@click.option(
+    "--ids",
+    metavar="FILE",
+    help="Write the ids of all rows that are named, however many are printed, to FILE, one a line, as --exclude takes "
+    "them: of near-duplicates all but one of each group, and rows opposed to the picks only with --only conflicts.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["duplicates", "loss", "answers", "outliers", "conflicts"]),
+    help="With --ids: only rows that are named for this reason; may be repeated.",
+)
+def audit_command(
+    directory: str,
+    limit: int,
+    same: float | None,
+    answers: bool,
+    trust_remote_code: bool,
+    ids: str | None,
+    only: tuple[str, ...],
+) -> None:
+    """List rows of DIR's pool to check before training: near-duplicates, likely wrong answers, outliers, opposed rows.
 
     DIR is the output of run or pick. Duplicates are found among rows that were compared: all rows with --candidates all
     or pick, otherwise the rows of the same candidate pool.
     """
     from spice_select.cli.progress import progress_on
     from spice_select.errors import ConfigError
+    from spice_select.files.atomic import write_text
     from spice_select.report.answers import measure_answers
-    from spice_select.report.audit import audit_of
+    from spice_select.report.audit import REASONS, audit_of, named_rows
     from spice_select.report.finished_run import open_run
 
+    if only and ids is None:
+        raise ConfigError("--only goes with --ids FILE: name the file that the ids are written to.")
     run = open_run(Path(directory))
     if answers:
         with progress_on(sys.stderr) as progress:
             measure_answers(run, progress, trust_remote_code=trust_remote_code)
-    found = audit_of(run, same)
+    found = audit_of(run, same, whole=ids is not None)
     if found is None:
         method = run.config.method
         raise ConfigError(f"{directory}: method {method} computes no gradients, so there is nothing to audit.")
     for note in run.missing:
         click.echo(printable(f"note: {note}"))
     click.echo(printable(found.scope))
-    unknown = f"not known, because no {run.noun}s are available to compare"
+    unknown = f"not looked for, because no {run.noun}s are available to compare"
     if found.conflicts is None:
         click.echo(f"\nopposed to the picks: {unknown}")
     else:
         _print_list("opposed to the picks", found.conflicts.total, _described(found.conflicts), limit)
     if found.duplicates is None:
-        click.echo(f"\nnear-duplicates: {unknown}")
+        click.echo("\nnear-duplicates: not looked for, because gradients, states or texts are missing")
     else:
         _print_list("groups of near-duplicates", found.groups, list(map(_named, found.duplicates)), limit)
+    if found.doubtful is None:
+        click.echo("\npicks whose loss stays high: not looked for, because no losses are known")
+    else:
+        _print_list("picks whose loss stays high", found.doubtful.total, _described(found.doubtful), limit)
     _print_list("outliers", found.outliers.total, _described(found.outliers), limit)
     if found.suspects is None:
-        click.echo("\nlikely wrong answers: give --answers to look for them")
+        click.echo("\nlikely wrong answers: not looked for; give --answers to look for them")
     else:
         _print_list("likely wrong answers", found.suspects.total, _described(found.suspects), limit)
+    if ids is not None:
+        rows = named_rows(found, only or [reason for reason in REASONS if reason != "conflicts"])
+        write_text(Path(ids), "".join(f"{line.id}\n" for line in rows))
+        click.echo(f"\n{len(rows):,} ids: {printable(ids)}")
 
 
 def _named(group: "DuplicateGroup") -> str:

@@ -3,7 +3,7 @@
 Contract: exact float64 cosines decide; a random projection of long rows to few dimensions says which pairs to compute.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -24,8 +24,17 @@ def similar_groups(features: FeatureRows, least: float) -> list[tuple[list[int],
     and belong to none. Groups are in the order of their first rows. The pairs inside a group are not computed again,
     so many copies of one row cost little.
     """
+    return _linked(features, _likely_pairs(*_comparable(features, least)), least)
+
+
+def groups_among(features: FeatureRows, pairs: Tensor, least: float) -> list[tuple[list[int], float]]:
+    """As `similar_groups`, but only `pairs` [p, 2] of rows may be linked."""
+    return _linked(features, [pairs], least)
+
+
+def _linked(features: FeatureRows, likely: Iterable[Tensor], least: float) -> list[tuple[list[int], float]]:
     groups = _Groups(features.rows)
-    for pairs in _likely_pairs(*_comparable(features, least)):
+    for pairs in likely:
         for start in range(0, len(pairs), _BLOCK):
             part = groups.apart(pairs[start : start + _BLOCK])
             for one, other, cosine in _verified(features, part, least):

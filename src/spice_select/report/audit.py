@@ -4,7 +4,6 @@ benchmarks/audit.py measures what each list finds, and how much of it is right.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, zip_longest
 from typing import cast
 
 import numpy as np
@@ -14,45 +13,42 @@ import torch
 from spice_select.doubtful import LEAST_ROWS, doubtful_picks
 from spice_select.information.features import own_blocks
 from spice_select.information.mean_direction import CANCELLED
-from spice_select.information.similar import similar_groups
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.report.answers import suspects_of
-from spice_select.report.content import Audit, DuplicateGroup, Finding, Findings
+from spice_select.report.content import Audit, Finding, Findings
+from spice_select.report.duplicates import duplicates_of
 from spice_select.report.finished_run import FinishedRun, PoolGradients
 from spice_select.report.row_stories import neighbours_of
 
 LISTED = 100  # most entries of a list
-DOUBTFUL = 20  # most doubtful picks that are listed
 SHOWN = 50  # most rows of a group that are listed
-SAME, SAME_OTHERS = 0.65, 0.98
-"""Least cosine of two gradients whose rows count as near-duplicates, and that of other features: all rows of a pool
-share much of their states, and the moments in their preconditioned gradients (pool_1k's unlike rows reach 0.96)."""
 ROUNDING = 1e-6  # cosines of this size are rounding
 FAR = 5.0  # robust standard deviations from rows of similar length and the same source that make a norm an outlier
 
 
-def audit_of(run: FinishedRun, same: float | None = None) -> Audit | None:
+def audit_of(run: FinishedRun, same: float | None = None, *, whole: bool = False) -> Audit | None:
     """Every list, worst first; None where no gradient was computed and no answer was checked.
 
-    `same` is the least cosine of two near-duplicates; None for the default of the run's features.
+    `same` is the least cosine of two near-duplicates; None for the default of the run's features. Lists hold as many
+    entries as a page or a terminal shows, or with `whole` all.
     """
+    most, rows = (None, None) if whole else (LISTED, SHOWN)
     suspects = suspects_of(run)
     if suspects is None and all(record.measures is None for record in run.records):
         return None
-    usual = SAME if run.config.features == "gradients" else SAME_OTHERS
-    duplicates = _duplicates(run, usual if same is None else same)
+    duplicates = duplicates_of(run, same, rows)
     bad = [row for record in run.records for row in record.bad]
     unusable = [Finding(run.lines[row.row], 0.0, f"{row.reason}, so it could not be chosen", []) for row in bad]
     outliers = [*unusable, *_outliers(run)]
     return Audit(
         scope=_scope(run),
-        conflicts=_conflicts(run) if run.pools else None,
-        duplicates=duplicates[:LISTED] if run.pools else None,
-        groups=len(duplicates),
-        outliers=Findings(len(outliers), outliers[:LISTED]),
-        suspects=None if suspects is None else Findings(len(suspects), suspects[:LISTED]),
-        doubtful=_doubtful(run),
+        conflicts=_conflicts(run, most) if run.pools else None,
+        duplicates=None if duplicates is None else duplicates[:most],
+        groups=len(duplicates or []),
+        outliers=Findings(len(outliers), outliers[:most]),
+        suspects=None if suspects is None else Findings(len(suspects), suspects[:most]),
+        doubtful=_doubtful(run, most),
     )
 
 
@@ -81,30 +77,26 @@ def _of_rows(run: FinishedRun, quantity: str) -> dict[int, float]:
     }
 
 
-def _conflicts(run: FinishedRun) -> Findings:
+def _conflicts(run: FinishedRun, most: int | None) -> Findings:
     """Rows whose gradient opposes the mean of the picks, the most opposed first, with the picks they oppose most."""
     pairs = (pair for pool in run.pools for pair in zip(pool.record.rows, _oppositions(pool), strict=True))
     opposed = sorted(((row, value) for row, value in pairs if value > ROUNDING), key=lambda item: (-item[1], item[0]))
-    near = neighbours_of([row for row, _ in opposed[:LISTED]], run.pools, run.lines)
+    near = neighbours_of([row for row, _ in opposed[:most]], run.pools, run.lines)
     listed: list[Finding] = []
-    for row, value in opposed[:LISTED]:
+    for row, value in opposed[:most]:
         reason = f"its {run.noun} points away from the mean of the picks (cosine {-value:.3f})"
         listed.append(Finding(run.lines[row], value, reason, near.get(row, ([], []))[1]))
     return Findings(len(opposed), listed)
 
 
-def _doubtful(run: FinishedRun) -> Findings | None:
-    """Picks that oppose the target and those whose loss stays high, in turn; one that does both is listed twice."""
-    against, high = doubtful_picks([line.source for line in run.lines], run.records)
-    if against is None and high is None:
+def _doubtful(run: FinishedRun, most: int | None) -> Findings | None:
+    """Picks whose loss stays high; those that oppose a target are wrong no more often than others, and left out."""
+    _, high = doubtful_picks([line.source for line in run.lines], run.records)
+    if high is None:
         return None
-    reasons = (
-        [(doubt, f"it opposes the target: conflict {doubt.value:.2f}") for doubt in against or []],
-        [(doubt, f"its loss stays high: {doubt.value:.2f}, upper fence {doubt.limit:.2f}") for doubt in high or []],
-    )
-    found = [pair for pair in chain.from_iterable(zip_longest(*reasons)) if pair is not None]
-    listed = [Finding(run.lines[doubt.row], doubt.value, reason, []) for doubt, reason in found[:DOUBTFUL]]
-    return Findings(len(found), listed)
+    reason = "its loss stays high: {0.value:.2f}, upper fence {0.limit:.2f}"
+    listed = [Finding(run.lines[doubt.row], doubt.value, reason.format(doubt), []) for doubt in high[:most]]
+    return Findings(len(high), listed)
 
 
 def _oppositions(pool: PoolGradients) -> list[float]:
@@ -125,16 +117,6 @@ def _oppositions(pool: PoolGradients) -> list[float]:
     directed = squared_lengths > CANCELLED**2 * count * (chosen.square().sum() + held)
     cosines = products * torch.where(directed, (squared_norms * squared_lengths).rsqrt(), 0.0)
     return cast("list[float]", (-cosines).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0).tolist())
-
-
-def _duplicates(run: FinishedRun, same: float) -> list[DuplicateGroup]:
-    groups = [
-        (sorted(pool.record.rows[member] for member in members), least)
-        for pool in run.pools
-        for members, least in similar_groups(pool.uncut, same)
-    ]
-    groups.sort(key=lambda group: (-len(group[0]), group[0]))
-    return [DuplicateGroup(len(rows), [run.lines[row] for row in rows[:SHOWN]], least) for rows, least in groups]
 
 
 def _outliers(run: FinishedRun) -> list[Finding]:
@@ -177,3 +159,26 @@ def _residuals(tokens: npt.NDArray[np.int32], norms: Sequence[float]) -> npt.NDA
     residual -= np.median(residual)
     deviation = 1.4826 * float(np.median(np.abs(residual)))
     return residual / deviation if deviation > 0 else np.zeros_like(residual)
+
+
+REASONS = ("duplicates", "loss", "answers", "outliers", "conflicts")
+"""What the audit names rows for; `conflicts` where asked, since opposing rows are wrong no more often than others."""
+
+
+def named_rows(audit: Audit, reasons: Sequence[str]) -> list[Line]:
+    """The rows that are named for one of `reasons`, in the pool's order; one row of each group of duplicates is not.
+
+    That is its first pick, or where nothing of it was picked its first row.
+    """
+    lists = {
+        "loss": audit.doubtful,
+        "answers": audit.suspects,
+        "outliers": audit.outliers,
+        "conflicts": audit.conflicts,
+    }
+    findings = [found for reason in reasons if (found := lists.get(reason)) is not None]
+    lines = {finding.line.index: finding.line for found in findings for finding in found.listed}
+    for group in (audit.duplicates or []) if "duplicates" in reasons else []:
+        kept = next(iter(group.picks), group.lines[0].index)
+        lines |= {line.index: line for line in group.lines if line.index != kept}
+    return [lines[row] for row in sorted(lines)]

@@ -12,19 +12,21 @@ import numpy as np
 
 from spice_select.errors import SpiceSelectError
 from spice_select.files.atomic import write_text
-from spice_select.files.directory import FIGURES, PAGE_BYTES, REPORT, refuse_links
+from spice_select.files.directory import FIGURES, MANIFEST, PAGE_BYTES, REPORT, read_manifest, refuse_links
 from spice_select.information import SelectionInputError
+from spice_select.option_values import factor_of
 from spice_select.progress import Progress
+from spice_select.report.about import about
 from spice_select.report.audit import audit_of
 from spice_select.report.composition import LANGUAGE_ROWS, composition_of, diversity_of, embedding_diversity
-from spice_select.report.content import Audit, SelectionReport, TargetStory, Theory
+from spice_select.report.content import Audit, Composition, SelectionReport
 from spice_select.report.drawing import write_figures
 from spice_select.report.figures import report_plots
 from spice_select.report.finished_run import FinishedRun, open_run
 from spice_select.report.page import page
 from spice_select.report.row_stories import Turns, stories_of, turns_of
 from spice_select.report.target_story import served_by, target_story_of
-from spice_select.report.theory import RANDOM_ROWS, theory_of
+from spice_select.report.theory import theory_of
 from spice_select.schedule.bad_rows import NAMED
 
 PAGE_ROWS = 2000  # most rows that can be looked up in a page
@@ -46,7 +48,8 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     progress.note("report: composition and diversity of the picks")
     texts = _sample_of_texts(run, notes)
     composition = composition_of(run.lines, run.records, {row: text.response for row, text in texts.items()})
-    diversity = diversity_of([(pool, pool.record.picks) for pool in run.pools], run.config.seed, run.noun)
+    picks, sources = [(pool, pool.record.picks) for pool in run.pools], [line.source for line in run.lines]
+    diversity = diversity_of(picks, run.config.seed, run.noun, sources)
     if embeddings is not None:
         diversity += embedding_diversity(embeddings, len(run.lines), run.picked, run.config.seed)
     progress.note("report: conflicting rows, duplicates and outliers")
@@ -56,7 +59,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
     return SelectionReport(
         title=directory.resolve().name,
         noun=run.noun,
-        facts=[*_facts(run, theory), *_covered(target)],
+        facts=_facts(run, composition),
         notes=notes,
         theory=theory,
         composition=composition,
@@ -65,6 +68,9 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
         all_rows=len(run.lines),
         audit=audit,
         target=target,
+        about=about(read_manifest(directory), run.config, directory / MANIFEST),
+        scale=factor_of(run.config.scale, run.config.features),
+        among_all=run.config.candidates == "all",
     )
 
 
@@ -126,7 +132,7 @@ def _rows_of_page(run: FinishedRun, audit: Audit | None) -> list[int]:
     everything = range(len(run.lines))
     if len(everything) <= PAGE_ROWS:
         return list(everything)
-    lists = [] if audit is None else [audit.doubtful, audit.conflicts, audit.outliers, audit.suspects]
+    lists = [] if audit is None else [audit.doubtful, audit.suspects]
     findings = [finding for found in lists if found for finding in found.listed]
     groups = (audit and audit.duplicates) or []
     audited = [*(finding.line.index for finding in findings), *(line.index for group in groups for line in group.lines)]
@@ -149,31 +155,12 @@ def _shuffled(rows: Sequence[int], seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(np.array(rows, dtype=np.int64)).tolist()
 
 
-def _covered(target: TargetStory | None) -> list[tuple[str, str, str]]:
-    if target is None:
-        return []
-    beside = f"by the whole pool {target.whole:.1%}, by random rows {target.random:.1%}; mean of {target.rows:,} rows"
-    return [("coverage of the target", f"{target.picks:.1%}", beside)]
-
-
-def _facts(run: FinishedRun, theory: Theory | None) -> list[tuple[str, str, str]]:
-    config, tokens = run.config, run.lines.trained_tokens
+def _facts(run: FinishedRun, parts: Composition) -> list[tuple[str, str, str]]:
+    tokens = run.lines.trained_tokens
     kept = tokens[run.picked]
-    median = float(np.median(kept)) if len(kept) else 0.0
     share = f"{kept.sum() / tokens.sum():.1%} of the pool's {tokens.sum():,}"
-    facts = [
-        ("rows kept", f"{len(kept):,} of {len(tokens):,}", f"method {config.method}, budget {config.budget}"),
+    return [
+        ("rows kept", f"{len(kept):,} of {len(tokens):,}", f"budget {run.config.budget}"),
         ("trained tokens", f"{kept.sum():,}", share),
-        ("median response", f"{median:g} tokens", f"in the pool: {np.median(tokens):g} tokens"),
+        ("median response", f"{parts.kept_median:g} tokens", f"in the pool: {parts.median:g} tokens"),
     ]
-    if theory is None:
-        return facts
-    cut = "towards the target" if run.config.target else "in the principal directions"
-    where = f", {cut}" if theory.all_directions is not None else ""
-    best = f"of the information that any choice of the same size and quota could reach in the same pools{where}"
-    facts.append(("certificate", f"at least {theory.certificate:.1%}", best))
-    chance = next((rival.information for rival in theory.rivals if rival.name == RANDOM_ROWS), 0.0)
-    if chance > 0:
-        beside = f"{theory.compared:,.1f} nats, random rows {chance:,.1f}; high is good"
-        facts.append(("information", f"{theory.compared / chance:.2f} times random", beside))
-    return facts

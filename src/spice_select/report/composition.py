@@ -14,6 +14,7 @@ from torch import Tensor
 from spice_select.choices import PoolRecord
 from spice_select.errors import ConfigError
 from spice_select.information.diversity import log_det_distance, unit_rows, vendi_score
+from spice_select.methods.facts import RowFacts, shuffled
 from spice_select.pool.lazy_rows import Rows
 from spice_select.pool.types import Line
 from spice_select.report.content import Composition, Diversity, PoolPart
@@ -26,6 +27,7 @@ TENTHS = 10
 KEPT_ROWS = 1000  # most kept rows of a pool whose diversity is measured; of more, a random sample
 DRAWS = 20  # random subsets whose diversity is averaged, shared out over the pools
 MEASURES: Mapping[str, Callable[[Tensor], float]] = {"Vendi score": vendi_score, "log-det distance": log_det_distance}
+RISING = {"Vendi score"}  # measures that are higher for more diverse rows
 
 
 Counts = npt.NDArray[np.int64]
@@ -39,6 +41,7 @@ class Candidates(NamedTuple):
     usable: Tensor  # [n] whether a row has a direction; the others take no part
     kept: Sequence[int]
     seed: int
+    sources: Sequence[str] = ()  # [n] for random subsets in which sources take turns; empty for none
 
 
 def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Mapping[int, str]) -> Composition:
@@ -53,6 +56,8 @@ def composition_of(lines: Rows[Line], records: Sequence[PoolRecord], texts: Mapp
         languages=sorted(languages, key=lambda part: (part.name == TOO_SHORT, -part.rows, part.name)),
         language_rows=len(texts),
         length_correlation=_length_correlation(lines, records),
+        median=float(np.median(tokens)),
+        kept_median=float(np.median(tokens[kept > 0])) if kept.any() else 0.0,
     )
 
 
@@ -83,12 +88,21 @@ def language(text: str) -> str:
     return cast(str, py3langid.classify(text)[0])  # pyright: ignore[reportUnknownMemberType]
 
 
-def diversity_of(pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int, noun: str) -> list[Diversity]:
-    """On cosines of what `noun` names, in each candidate pool separately; `pools` come with the places of kept rows."""
+def diversity_of(
+    pools: Sequence[tuple[PoolGradients, Sequence[int]]], seed: int, noun: str, sources: Sequence[str] = ()
+) -> list[Diversity]:
+    """On cosines of what `noun` names, in each candidate pool separately; `pools` come with the places of kept rows.
+
+    With `sources` of all rows, of several kinds, also of random rows whose sources take turns.
+    """
+    turns = len(set(sources)) > 1
     candidates = [
-        Candidates(pool.uncut.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool)
+        Candidates(
+            pool.uncut.take, torch.tensor(pool.measures.norm) > 0, kept, seed + pool.record.pool,
+            [sources[row] for row in pool.record.rows] if turns else (),
+        )
         for pool, kept in pools
-    ]
+    ]  # fmt: skip
     return _diversity(candidates, f"{noun}s")
 
 
@@ -109,19 +123,32 @@ def _diversity(groups: Sequence[Candidates], space: str) -> list[Diversity]:
     """Means over groups, weighted by their kept rows; empty where no row with a direction is kept."""
     values: list[list[list[float]]] = []
     weights: list[int] = []
-    for take, usable, kept, seed in groups:
+    for take, usable, kept, seed, sources in groups:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.tensor(sorted(kept), dtype=torch.int64)
         chosen = _sample(rows[usable[rows]], KEPT_ROWS, generator)
         if len(chosen):
-            subsets = (_sample(usable.nonzero()[:, 0], len(chosen), generator) for _ in range(-(-DRAWS // len(groups))))
-            by_chance = np.mean([_measured(take(subset)) for subset in subsets], axis=0)
-            values.append([_measured(take(chosen)), by_chance.tolist()])
+            draws, others = range(-(-DRAWS // len(groups))), usable.nonzero()[:, 0]
+            subsets = [[_sample(others, len(chosen), generator) for _ in draws]]
+            if sources:
+                subsets.append([_in_turn(others, sources, len(chosen), seed + draw) for draw in draws])
+            means = [np.mean([_measured(take(rows)) for rows in drawn], axis=0).tolist() for drawn in subsets]
+            values.append([_measured(take(chosen)), *means])
             weights.append(len(kept))
     if not weights:
         return []
     pairs = np.average(values, axis=0, weights=weights).T.tolist()
-    return [Diversity(name, space, *pair) for name, pair in zip(MEASURES, pairs, strict=True)]
+    return [
+        Diversity(name, space, *found[:2], balanced=found[2] if len(found) > 2 else None, rising=name in RISING)
+        for name, found in zip(MEASURES, pairs, strict=True)
+    ]
+
+
+def _in_turn(rows: Tensor, sources: Sequence[str], most: int, seed: int) -> Tensor:
+    """Random ones of `rows` whose sources take turns."""
+    own = [sources[row] for row in cast("list[int]", rows.tolist())]
+    order = shuffled(RowFacts([0] * len(own), seed, sources=own))
+    return rows[torch.tensor(order[:most])].sort().values
 
 
 def _sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:

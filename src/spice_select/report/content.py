@@ -22,6 +22,18 @@ class Curve:
     high: Sequence[float]
 
 
+RANDOM_ROWS, BALANCED_ROWS = "random rows", "random rows, sources in turn"
+"""Rivals of as many rows, or trained tokens, as were kept; in the second, each source gives a row in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence of the verdict."""
+
+    text: str
+    advice: str = ""  # what to do about it
+
+
 @dataclass(frozen=True, slots=True)
 class Rival:
     """U of another subset of the same size, summed over the same pools."""
@@ -82,6 +94,8 @@ class Composition:
     languages: Sequence[PoolPart]  # of the trained text, most frequent first; too little text is one part, the last
     language_rows: int  # rows whose language was detected
     length_correlation: float | None  # Pearson's, of log gradient norm with log tokens; None for fewer than 3 rows
+    median: float = 0.0  # trained tokens of a row of the pool
+    kept_median: float = 0.0  # and of a kept one; 0 for no row
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,8 @@ class Diversity:
     space: str  # "gradients" or another kind of features, or the name of the embeddings' file
     kept: float
     random: float
+    balanced: float | None = None  # the mean over random subsets in which sources take turns; None where not measured
+    rising: bool = True  # whether the more diverse rows have the higher value
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +166,12 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Near-duplicates: each row has a cosine of at least `cosine` with another row of the group."""
+    """Near-duplicates: each row has a cosine of at least `cosine` and almost the text of another row of the group."""
 
     size: int
     lines: Sequence[Line]  # all rows, or the first of very many
     cosine: float
+    picks: Sequence[int] = ()  # the numbers of those of `lines` that were picked
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +180,11 @@ class Audit:
 
     scope: str  # which rows were compared with which, in words
     conflicts: Findings | None  # most opposed to the picks; None where no gradients are available
-    duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where no gradients are available
+    duplicates: Sequence[DuplicateGroup] | None  # the largest groups; None where gradients or texts are missing
     groups: int  # all groups of near-duplicates
     outliers: Findings  # rows that could not be chosen, zero gradients, norms far from those of similar rows
     suspects: Findings | None  # likely wrong answers; None where no answer was evaluated
-    doubtful: Findings | None = None  # picks that oppose the target or whose loss stays high; None if neither is known
+    doubtful: Findings | None = None  # picks whose loss stays high; None where no loss is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +232,9 @@ class SelectionReport:
     all_rows: int  # usable rows of the pool
     audit: Audit | None  # None where no gradient was computed
     target: TargetStory | None = None  # None where rows were not chosen for a target
+    about: Sequence[tuple[str, str]] = ()  # what was run on what: label and value
+    scale: str = "geometric"  # factor on the rows' gradients or states
+    among_all: bool = False  # whether the choice was made among all rows at once
 
 
 @dataclass(frozen=True, slots=True)

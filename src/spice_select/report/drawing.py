@@ -135,15 +135,15 @@ def legend(axes: Any) -> None:
 
 
 def bars(axes: Any, names: Sequence[str], values: Sequence[float], labels: Sequence[str], **style: Any) -> None:
-    """Horizontal bars, the first on top; their labels stand on a ground that keeps lines away from them."""
-    drawn = axes.barh(range(len(names)), values, 0.62, **style)
-    ground = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1}
-    axes.bar_label(drawn, labels, padding=5, fontsize=9, bbox=ground)
+    """Horizontal bars, the first on top; their labels stand right of the axes, where no line crosses them."""
+    axes.barh(range(len(names)), values, 0.62, **style)
+    for place, label in enumerate(labels):
+        axes.text(1.02, place, label, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(range(len(names)), [short_name(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.grid(visible=False, axis="y")
-    axes.margins(x=0.14)
+    axes.margins(x=0.04)
     axes.set_xlim(0, axes.get_xlim()[1] if axes.dataLim.x1 > 0 else 1)
 
 

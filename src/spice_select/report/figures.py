@@ -12,6 +12,7 @@ from spice_select.errors import ConfigError
 from spice_select.report import drawing
 from spice_select.report.content import Comparison, Curve, PoolPart, Rival, SelectionReport, TargetStory, Theory
 from spice_select.report.drawing import Plot, short_name
+from spice_select.report.numbers import nats, number
 from spice_select.report.theory import curve
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def comparison_plots(comparison: Comparison) -> list[Plot]:
             drawing.line(axes, gain, place, short_name(name))
         drawing.curve_axes(axes, list(gains.values()))
 
-    ends = [f"{short_name(name)} from {gain.mean[0]:.3g} to {gain.mean[-1]:.3g}" for name, gain in gains.items()]
+    ends = [
+        f"{short_name(name)} from {number(gain.mean[0])} to {number(gain.mean[-1])}" for name, gain in gains.items()
+    ]
     alt = f"Line chart of the mean gain in nats, from the first pick to the last: {'; '.join(ends)}."
     return [Plot("decay", "What each pick adds, on the same gradients", alt, 4.2, draw)] if gains else []
 
@@ -85,12 +88,12 @@ def _gain(theory: Theory) -> Plot:
         _gain_and_base(axes, gain, base)
         if theory.half_life is not None:
             label = f"half-life: {theory.half_life:,.4g} picks"
-            axes.axvline(theory.half_life + 1, color="C2", linestyle=":", label=label)
+            axes.axvline(theory.half_life, color="C2", linestyle=":", label=label)
         drawing.curve_axes(axes, [gain, base])
 
     alt = (
-        f"Line chart. The mean gain goes from {gain.mean[0]:.3g} nats at the first pick to {gain.mean[-1]:.3g} at the "
-        f"last. Without the other picks, the last one would add {base.mean[-1]:.3g} nats."
+        f"Line chart. The mean gain goes from {number(gain.mean[0])} nats at the first pick to {number(gain.mean[-1])} "
+        f"at the last. Without the other picks, the last one would add {number(base.mean[-1])} nats."
     )
     return Plot("gain", "What each pick adds", alt, 3.5, draw)
 
@@ -106,8 +109,8 @@ def _conflict(theory: Theory) -> Plot:
 
     highest = max(range(len(shown.mean)), key=shown.mean.__getitem__)
     alt = (
-        f"Line chart. The mean conflict is highest, {shown.mean[highest]:.3g}, at pick {shown.picks[highest]:,}, "
-        f"and {shown.mean[-1]:.3g} at the last pick; 0 is no conflict, 1 the opposite direction."
+        f"Line chart. The mean conflict is highest, {number(shown.mean[highest])}, at pick {shown.picks[highest]:,}, "
+        f"and {number(shown.mean[-1])} at the last pick; 0 is no conflict, 1 the opposite direction."
     )
     return Plot("conflict", "How far each pick opposes those before it", alt, 3.0, draw)
 
@@ -125,12 +128,12 @@ def _information(bars: Sequence[Rival]) -> Plot:
             else (math.nan,) * 2
             for bar in bars
         ]  # equal draws differ in the last bits only
-        labels = [f"{bar.information:,.4g}" for bar in bars]
+        labels = [nats(bar.information) for bar in bars]
         values = [bar.information for bar in bars]
         drawing.bars(axes, [bar.name for bar in bars], values, labels, xerr=list(zip(*ranges, strict=True)), **style)
         axes.set_xlabel("information U (nats)")
 
-    picks, *rivals = [f"{short_name(bar.name)} {bar.information:,.4g}" for bar in bars]
+    picks, *rivals = [f"{short_name(bar.name)} {nats(bar.information)}" for bar in bars]
     alt = f"Bar chart of information in nats: {picks}, against {', '.join(rivals)}."
     return Plot("information", "Information against other choices", alt, 1.1 + 0.4 * len(bars), draw)
 

@@ -8,19 +8,24 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from spice_select.report import precision
 from spice_select.report.content import Comparison, RowStory, SelectionReport, TargetRow
-from spice_select.report.drawing import page_images
+from spice_select.report.drawing import page_images, short_name
 from spice_select.report.figures import comparison_plots, report_plots
+from spice_select.report.numbers import nats, number, ratio, share
+from spice_select.report.verdict import verdict_of
 
 _ASSETS = files("spice_select.report") / "assets"
 _EXCERPT = 100
+_RELATED = 0.2  # least cosine, or negative cosine, of a pick that is named beside a row
 
 # Not visible to any reader; HTML parsers drop or change them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -32,6 +37,8 @@ def page(report: SelectionReport) -> str:
         "report.html.jinja",
         _asset("page.js"),
         report=report,
+        verdict=verdict_of(report),
+        precision=precision,
         figures=page_images(report_plots(report)),
         in_page={row.line.index: row for row in report.rows},
     )
@@ -64,9 +71,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {"count": "{:,}".format, "number": _number, "share": _share, "ratio": _ratio}
-    filters |= {"excerpt": _excerpt, "sort_values": _sort_values}
+    filters = {"count": "{:,}".format, "number": number, "nats": nats, "share": share, "ratio": ratio}
+    filters |= {
+        "excerpt": _excerpt,
+        "sort_values": _sort_values,
+        "json": _json,
+        "short": short_name,
+        "commands": _commands,
+    }
     cast(dict[str, Any], environment.filters).update(filters)
+    cast(dict[str, Any], environment.tests)["far"] = _far
     return environment
 
 
@@ -85,26 +99,25 @@ def _printable(value: object) -> object:
     return value
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    """A few digits for a reader, with a real minus sign; a dash where the value is unknown."""
-    if value is None:
-        return "\N{EN DASH}"
-    form = ",.0f" if abs(value) >= 1000 else ".1e" if 0 < abs(value) < 0.001 else f".{digits}g"
-    return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f}%" if whole else "\N{EN DASH}"
-
-
-def _ratio(part: float | None, whole: float | None) -> str:
-    return f"{part / whole:.2f}\N{MULTIPLICATION SIGN}" if part is not None and whole else "\N{EN DASH}"
-
-
 def _excerpt(row: RowStory | TargetRow) -> str:
     """The beginning of a row's answer, or of its prompt where it has none, in one line."""
     text = " ".join((row.response.strip() or row.prompt)[: 2 * _EXCERPT].split())
     return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
+
+
+def _commands(advice: str) -> Markup:
+    """An advice, whose commands in backquotes become code."""
+    parts = [escape(part) for part in advice.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _json(ids: Sequence[str]) -> str:
+    """Ids for the script, exactly as they are: JSON escapes what a page cannot hold."""
+    return json.dumps(ids)
+
+
+def _far(cosine: float) -> bool:
+    return abs(cosine) >= _RELATED
 
 
 def _sort_values(row: RowStory) -> str:

@@ -6,14 +6,15 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from spice_select.choices import Measures, PoolRecord, all_directions
 from spice_select.information import Theorem4, choose_rows, half_life, moments_of, theorem4
-from spice_select.report.content import Correlation, Curve, Rival, Theory
+from spice_select.methods.facts import RowFacts, shuffled
+from spice_select.report.content import BALANCED_ROWS, RANDOM_ROWS, Correlation, Curve, Rival, Theory
 from spice_select.report.finished_run import FinishedRun, PoolGradients
 
 DRAWS = 20  # random subsets that the picks are compared with
-RANDOM_ROWS = f"random rows, {DRAWS} draws"
 POINTS = 400  # most points of a curve
 MOST_WORK = 1e12  # rows x picks x dimensions above which the choice is not repeated without a penalty
 PAPER = {"gain": -0.79, "|epsilon|": 0.90}  # correlations of conflict at each pick (Chang et al. 2026)
@@ -100,14 +101,21 @@ def _correlations(measured: Measured) -> list[Correlation]:
 
 
 def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
-    """Other subsets of the same size, in rows or tokens, in the same pools: random rows, largest norms, penalty 0."""
+    """Other subsets of the same size, in rows or tokens, in the same pools: random rows, largest norms, penalty 0.
+
+    U of random rows is the one that the run recorded; draws of their own give its range.
+    """
     config, pools = run.config, run.pools
     draws = torch.stack([pool.random_information(pool.record.picks, DRAWS, config.seed) for pool in pools]).sum(0)
+    by_chance = sum(pool.measures.random_information for pool in pools)
     largest = sum(pool.information(_largest(pool)) for pool in pools)
-    rivals = [
-        Rival(RANDOM_ROWS, float(draws.mean()), float(draws.min()), float(draws.max())),
-        Rival(f"the largest {run.noun}s", largest, largest, largest),
-    ]
+    lowest, highest = min(by_chance, float(draws.min())), max(by_chance, float(draws.max()))
+    rivals = [Rival(RANDOM_ROWS, by_chance, lowest, highest)]
+    sources = [line.source for line in run.lines]
+    if len(set(sources)) > 1:
+        balanced = torch.stack([_balanced(pool, sources, config.seed) for pool in pools]).sum(0)
+        rivals.append(Rival(BALANCED_ROWS, *map(float, (balanced.mean(), balanced.min(), balanced.max()))))
+    rivals.append(Rival(f"the largest {run.noun}s", largest, largest, largest))
     if config.method == "spice" and config.penalty > 0:
         if any(pool.scaled.rows * len(pool.record.picks) * pool.scaled.dim > MOST_WORK for pool in pools):
             notes.append("The choice was not repeated with penalty 0: with so many rows it would take too long.")
@@ -117,6 +125,14 @@ def _rivals(run: FinishedRun, notes: list[str]) -> list[Rival]:
             name = "a choice by information U alone" if config.target else "the same choice with penalty 0"
             rivals.append(Rival(name, free, free, free))
     return rivals
+
+
+def _balanced(pool: PoolGradients, sources: Sequence[str], seed: int) -> Tensor:
+    """U of random rows whose `sources` (of all rows) take turns, [DRAWS]."""
+    own, picks = [sources[row] for row in pool.record.rows], pool.record.picks
+    orders = [torch.tensor(shuffled(RowFacts([0] * len(own), seed + draw, sources=own))) for draw in range(DRAWS)]
+    found = [pool.information(cast("list[int]", pool.limit.as_much(picks, order).tolist())) for order in orders]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _largest(pool: PoolGradients) -> list[int]:

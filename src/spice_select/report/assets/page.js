@@ -1,11 +1,11 @@
-// Searches, filters and sorts the rows, which are in the page already, and opens the row that the address names.
+// Searches, filters and sorts the rows, which are in the page already; opens the row that the address names; saves ids.
 "use strict";
 (() => {
   const [list, query, filter, sort, reverse, count] =
     ["rows", "query", "filter", "sort", "reverse", "count"].map((id) => document.getElementById(id));
   const rows = [...list.children].map((element) => ({
     element,
-    text: [...element.querySelectorAll("summary, .text")].map((part) => part.textContent).join("\n").toLowerCase(),
+    text: [...element.querySelectorAll("summary, :scope > .text")].map((part) => part.textContent).join("\n").toLowerCase(),
     values: JSON.parse(element.dataset.values), // in the order of the options of `sort`
   }));
 
@@ -46,6 +46,16 @@
     event.preventDefault(); // the same row again: no hashchange follows, and the browser would take the focus away
     open();
   });
+  for (const button of document.querySelectorAll("button.ids")) {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([JSON.parse(button.dataset.ids).join("\n"), "\n"], { type: "text/plain" }));
+      link.download = button.dataset.name;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+  }
   window.addEventListener("hashchange", open);
   document.getElementById("finder").hidden = false;
   show();
