@@ -62,11 +62,12 @@ def step_values(directory: Path, column: str) -> list[list[float]]:
 
 
 def texts(directory: Path) -> list[Counter]:
-    """Words of each row, one letter after the other: of prompt and response of its chat, in lower case."""
+    """Words of each row: of the turns before the last, with their roles, and of the last, which is the response."""
     found = []
-    for chat in pq.read_table(directory / "checkpoint" / "texts.parquet").to_pylist():
-        messages = json.loads(chat["messages"]) if isinstance(chat["messages"], str) else chat["messages"]
-        found.append(Counter(words("\n".join(f"{m['role']}: {m['content']}" for m in messages))))
+    for row in pq.read_table(directory / "checkpoint" / "texts.parquet").to_pylist():
+        *before, last = json.loads(row["chat"])["messages"]
+        prompt = "\n".join(f"{message['role']}: {message['content']}" for message in before)
+        found.append(Counter(words(f"{prompt}\n{last['content']}")))
     return found
 
 

@@ -14,7 +14,8 @@ from spice_select.pool.examples import read_pool
 from spice_select.prepared import merged_config, prepare
 from spice_select.progress import NoProgress
 from spice_select.report.answers import FILE, measure_answers, suspects_of
-from spice_select.report.audit import audit_of
+from spice_select.report.audit import REASONS, audit_of, named_rows
+from spice_select.report.content import Audit, DuplicateGroup, Findings
 from spice_select.report.finished_run import open_run
 from spice_select.schedule.ranking import two_losses
 
@@ -93,6 +94,37 @@ def test_the_command_reads_the_answers_when_asked(run, tiny_model, pool, tmp_pat
     select([str(pool)], model=tiny_model, method="random", output=tmp_path / "random")
     refused = spice("audit", tmp_path / "random")
     assert refused.returncode == 2 and "method random computes no gradients" in refused.stderr
+
+
+def test_ids_are_those_of_the_rows_named_and_exclude_takes_them(run, tiny_model, pool, tmp_path):
+    """One a line, all lists together; with --only those of one list; a choice without them picks none of them."""
+    write_losses(run, {line.id: (2.0, 1.0) for line in open_run(run).lines[:5]})
+    audit, only = audit_of(open_run(run), whole=True), {}
+    for reason in REASONS:
+        done = spice("audit", run, "--only", reason, "--ids", tmp_path / f"{reason}.txt", "--same", 0.01)
+        assert done.returncode == 0, done.stderr
+        only[reason] = (tmp_path / f"{reason}.txt").read_text(encoding="utf-8").splitlines()
+    assert set(only["conflicts"]) == {finding.line.id for finding in audit.conflicts.listed}
+    assert set(only["loss"]) == {finding.line.id for finding in audit.doubtful.listed}
+    assert sorted(only["answers"]) == sorted(line.id for line in open_run(run).lines[:5])
+    spice("audit", run, "--ids", tmp_path / "all.txt", "--same", 0.01)
+    named = (tmp_path / "all.txt").read_text(encoding="utf-8").splitlines()
+    assert set(named) == {name for reason in REASONS if reason != "conflicts" for name in only[reason]}
+    excluded = str(tmp_path / "answers.txt")
+    found = select([str(pool)], model=tiny_model, candidates="all", dim=64, exclude=excluded, output=tmp_path / "run")
+    assert not set(only["answers"]) & {open_run(tmp_path / "run").lines[row].id for row in found.indices}
+    refused = spice("audit", run, "--only", "loss")
+    assert refused.returncode == 2 and "--ids FILE" in refused.stderr
+    (run / "checkpoint" / FILE).unlink()
+
+
+def test_one_row_of_each_group_is_not_named(run):
+    """Its first pick, or else its first row."""
+    lines = open_run(run).lines
+    groups = [DuplicateGroup(3, lines[0:3], 0.9, [1, 2]), DuplicateGroup(2, lines[4:6], 0.9)]
+    audit = Audit("", None, groups, 2, Findings(0, []), None)
+    assert [line.index for line in named_rows(audit, ["duplicates"])] == [0, 2, 5]
+    assert named_rows(audit, ["loss", "answers", "outliers", "conflicts"]) == []
 
 
 def test_without_texts_there_is_nothing_to_read(tiny_model, pool, tmp_path):

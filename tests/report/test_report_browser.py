@@ -125,12 +125,12 @@ def test_search_finds_a_row_which_names_its_picks(browser, addresses) -> None:
         assert search(seen, "ROW-14 blue") == "1 row."
         details = open_row(seen, 14)
         assert details.locator(".text").all_inner_texts() == [row.prompt, row.response]
-        assert "Not kept, from candidate pool 0." in details.inner_text()
-        assert f"{row.gain - row.base:.3g}".replace("-", "−") in details.inner_text()
+        assert "Not kept, pool 0, " in details.inner_text()
+        assert f"gain {row.gain:.3g}, base {row.base:.3g}" in details.inner_text()
         second = row.overlaps[1]
         details.get_by_role("link", name=second.id, exact=True).click()
         seen.page.locator(f"#row-{second.row}[open]").wait_for()
-        assert "Kept: pick" in seen.page.locator(f"#row-{second.row}").inner_text()
+        assert "Kept, " in seen.page.locator(f"#row-{second.row}").inner_text()
 
 
 def test_a_pick_that_is_not_in_the_page_is_named(browser, addresses) -> None:
@@ -181,15 +181,15 @@ def test_audit_entries_lead_to_rows(browser, addresses) -> None:
     with opened(browser, addresses["usual"]) as seen:
         search(seen, "row-14")  # the link shows rows that the search has hidden
         section = seen.page.locator("section", has=seen.page.locator("#audit"))
-        link = section.get_by_role("link", name="row-2", exact=True).first
+        link = section.get_by_role("link", name="row-9", exact=True).first
         for _ in range(2):
             link.click()
-            seen.page.locator("#row-2[open] > summary:focus").wait_for()
+            seen.page.locator("#row-9[open] > summary:focus").wait_for()
         assert section.get_by_role("link", name="far").count() == 0
-        assert section.get_by_text("far", exact=True).count() == 1
+        assert section.locator("li").get_by_text("far", exact=True).count() == 1
         address = seen.page.url
     with opened(browser, address) as seen:
-        assert seen.page.locator("#row-2[open]").count() == 1
+        assert seen.page.locator("#row-9[open]").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -231,13 +231,27 @@ def test_paper_has_no_controls(browser, addresses) -> None:
         assert seen.page.evaluate(f"{hidden}.length") == 0
 
 
+def test_a_button_saves_the_ids_of_its_table(browser, addresses) -> None:
+    """One a line, as the table names them."""
+    report = full_report(hostile=False)
+    with opened(browser, addresses["usual"], accept_downloads=True) as seen:
+        button = seen.page.locator('button[data-name="loss.txt"]')
+        with seen.page.expect_download() as saved:
+            button.click()
+        assert saved.value.suggested_filename == "loss.txt"
+        text = saved.value.path().read_text(encoding="utf-8")
+        assert text == "".join(f"{finding.line.id}\n" for finding in report.audit.doubtful.listed)
+        assert seen.faults == []
+
+
 def test_without_javascript_all_but_the_search_is_there(browser, addresses) -> None:
     """The search is hidden; figures, tables, rows and the audit are shown."""
     with opened(browser, addresses["usual"], java_script_enabled=False) as seen:
         assert not seen.page.locator("#finder").is_visible()
         assert seen.page.locator("figure img[alt]").count() == 6
         assert seen.page.locator("#rows summary:visible").count() == 60
-        assert seen.page.get_by_role("region", name="Rows most opposed to the picks").is_visible()
+        assert seen.page.get_by_role("region", name="Picks whose loss stays high").is_visible()
+        assert not seen.page.locator("button:visible").count()
         assert seen.faults == []
 
 

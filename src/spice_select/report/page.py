@@ -17,6 +17,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from spice_select.report import precision
+from spice_select.report.audit import named_rows
 from spice_select.report.content import Comparison, RowStory, SelectionReport, TargetRow
 from spice_select.report.drawing import page_images, short_name
 from spice_select.report.figures import comparison_plots, report_plots
@@ -39,6 +40,7 @@ def page(report: SelectionReport) -> str:
         report=report,
         verdict=verdict_of(report),
         precision=precision,
+        spare=[] if report.audit is None else named_rows(report.audit, ["duplicates"]),
         figures=page_images(report_plots(report)),
         in_page={row.line.index: row for row in report.rows},
     )
