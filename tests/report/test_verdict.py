@@ -54,7 +54,7 @@ def test_of_the_full_report() -> None:
     )
     assert information.advice == ""
     assert "more diverse than random rows by every measure" in diversity.text
-    assert "chats (0 of 22 rows)" in gone.text and "--candidates all --quota chats=keep" in gone.advice
+    assert "chats (0 of 22 rows)" in gone.text and "--quota chats=keep" in gone.advice
     assert "shorter than the pool's: a median of 18.5 tokens against 21." in length.text and "--scale" in length.advice
 
 
@@ -72,7 +72,7 @@ def test_diversity_is_said_plainly(rising: bool, kept: float, said: str) -> None
 
 def test_no_advice_names_an_option_that_the_choice_had() -> None:
     report = full_report(hostile=False)
-    advice = " ".join(one.advice for one in verdict_of(replace(report, scale="unit", among_all=True)))
+    advice = " ".join(one.advice for one in verdict_of(replace(report, scale="unit")))
     assert "--scale" not in advice and "--candidates" not in advice and "--quota" in advice
 
 

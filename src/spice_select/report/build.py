@@ -70,7 +70,6 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
         target=target,
         about=about(read_manifest(directory), run.config, directory / MANIFEST),
         scale=factor_of(run.config.scale, run.config.features),
-        among_all=run.config.candidates == "all",
     )
 
 

@@ -234,7 +234,6 @@ class SelectionReport:
     target: TargetStory | None = None  # None where rows were not chosen for a target
     about: Sequence[tuple[str, str]] = ()  # what was run on what: label and value
     scale: str = "geometric"  # factor on the rows' gradients or states
-    among_all: bool = False  # whether the choice was made among all rows at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def _diversity(report: SelectionReport) -> Statement | None:
     if "worse" not in verdicts:
         return Statement(text)
     scale = "" if report.noun == "state" or report.scale == "unit" else "`--scale unit`, or "
-    return Statement(text, f"If breadth matters more, try {scale}{_quota(report, 'proportional')}.")
+    return Statement(text, f"If breadth matters more, try {scale}`--quota proportional`.")
 
 
 def _figures(line: Diversity, verdict: str | None) -> str:
@@ -128,12 +128,8 @@ def _dropped(report: SelectionReport) -> Statement | None:
     named = [f"{part.name} (0 of {part.rows:,} rows)" for part in kinds[:NAMED]]
     more = f" and {len(kinds) - NAMED:,} more" if len(kinds) > NAMED else ""
     one = gone[0].name if gone and re.fullmatch(r"[\w.-]+", gone[0].name) else "SOURCE"
-    advice = f"To keep a source's share: {_quota(report, f'{one}=keep')}." if gone else ""
+    advice = f"To keep a source's share: `--quota {one}=keep`." if gone else ""
     return Statement(f"Dropped: {', '.join(named)}{more}.", advice)
-
-
-def _quota(report: SelectionReport, value: str) -> str:
-    return f"`{'' if report.among_all else '--candidates all '}--quota {value}`"
 
 
 def _length(parts: Composition, report: SelectionReport) -> Statement | None:
