@@ -252,7 +252,7 @@ def test_the_three_recipes_are_one() -> None:
 @pytest.mark.parametrize("name", TRAINERS)
 def test_the_model_stands_at_the_top_as_the_thing_to_set(name: str) -> None:
     """Before any other line that is no comment; what is said of it is that the choice's model may be smaller."""
-    text = files_for(ModelToTrain("proxy/name"))[name].split('TRL. Needs trl and peft. """')[-1]
+    text = files_for(ModelToTrain("proxy/name"))[name].split('TRL. Needs trl and spice-select. """')[-1]
     lines = [line for line in text.splitlines() if line]
     assert lines[0].startswith("# The model to train.")
     assert "may be smaller" in lines[0] and "proxy/name" in lines[1]

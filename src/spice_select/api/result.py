@@ -80,9 +80,9 @@ class RunResult:
         """The chosen rows, all fields, in the pool's order.
 
         Of `datasets.Dataset`s with the same features they are a selection that keeps these; of other inputs the types
-        are found, and a field whose values have none in common is JSON. `scores` adds the columns of scores.parquet,
-        each with the prefix `spice_`. Raises `ConfigError` if there is such a column already, or if `datasets` is older
-        than 4.7, which first has JSON, where it would be needed.
+        are found, and a field whose values have none in common is JSON. `scores` adds the columns of scores.parquet but
+        `index`, `picked` and `problem`, each with the prefix `spice_`. Raises `ConfigError` if there is such a column
+        already, or if `datasets` is older than 4.7, which first has JSON, where it would be needed.
         """
         picked = chosen_rows(self.records)
         given = [one for one in self.inputs if isinstance(one, datasets.Dataset)]

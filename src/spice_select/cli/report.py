@@ -23,7 +23,7 @@ Examples:
   spice-select audit chosen
   spice-select audit chosen --limit 100 --same 0.8
   spice-select audit chosen --answers           also look for wrong answers: the run's model reads every row twice
-  spice-select audit chosen --only duplicates --ids out.txt      then: spice-select pick ... --exclude out.txt
+  spice-select audit chosen --only duplicates --ids out.txt      then: spice-select run ... --exclude out.txt
 """
 
 
@@ -84,7 +84,7 @@ def report_command(directory: str, embeddings: str | None) -> None:
     "--only",
     multiple=True,
     type=click.Choice(["duplicates", "loss", "answers", "outliers", "conflicts"]),
-    help="With --ids: only rows that are named for this reason; may be repeated.",
+    help="With --ids: write only rows that are named for this reason; all lists are printed. May be repeated.",
 )
 def audit_command(
     directory: str,

@@ -91,9 +91,10 @@ def gradients_command(pools: tuple[str, ...], proxy_of: str | None, dry_run: boo
         else:
             store = compute_gradients([*pools], config, output=output, proxy_of=proxy_of, progress=progress)
             size = store.rows * store.dim * 2 / 1e6
+            among = f"{proxy_of} --target {output}" if proxy_of else output
             lines = [
                 f"{store.rows:,} {store.noun}s of {store.dim:,} dimensions ({size:,.1f} MB) in {output}",
-                f"next: spice-select pick {output} --budget 10% --output DIR",
+                f"next: spice-select pick {among} --budget 10% --output DIR",
             ]
     if is_main_process():
         click.echo("\n".join(lines))

@@ -134,6 +134,8 @@ def _resolve_name(item: str) -> list[Source]:
     if named and Path(named["path"]).expanduser().is_dir():
         return [replace(_folder(Path(named["path"]).expanduser(), named["config"], named["split"]), path=item)]
     match = _HUB_ID.fullmatch(item)
+    if item == _MEMORY:
+        raise PoolError(f"{item}: these rows were given in Python, not as a file.\nSave them and name the file.")
     if match is None or _suffix(path) in READERS:
         raise PoolError(
             f"{item}: no such file.\n"

@@ -106,8 +106,9 @@ def _diversity(report: SelectionReport) -> Statement | None:
         text = f"The picks are {plain} random rows by every measure: {', '.join(figures)}."
     if "worse" not in verdicts:
         return Statement(text)
-    scale = "" if report.noun == "state" or report.scale == "unit" else "`--scale unit`, or "
-    return Statement(text, f"If breadth matters more, try {scale}`--quota proportional`.")
+    scale = [] if report.noun == "state" or report.scale == "unit" else ["`--scale unit`"]
+    quota = ["`--quota proportional`"] if len(report.composition.sources) > 1 else []
+    return Statement(text, f"If breadth matters more, try {', or '.join([*scale, *quota])}." if scale or quota else "")
 
 
 def _figures(line: Diversity, verdict: str | None) -> str:
