@@ -145,7 +145,7 @@ def test_candidate_pools(folder, tiny_model, tmp_path):
         assert len(record.target.picks) == 10 and len(record.target.serves) == len(record.picks)
         assert record.target.certificate <= 1 and record.measures.certificate <= 1
     page = found.report().read_text()
-    assert "Coverage of the target" in page and "Compared with other choices" in page
+    assert "Coverage of the target" in page and "Against other choices" in page
     assert "a choice by information U alone" in page and "with penalty 0" not in page
     (tmp_path / "run" / "manifest.json").unlink()
     write_jsonl(tmp_path / "other.jsonl", read_jsonl(folder / "mine.jsonl")[:5])

@@ -368,7 +368,14 @@ def test_a_pool_of_one_row(tiny_model):
 
 def test_a_study_skips_bad_rows_alike_now_and_from_what_it_kept(pool, bad_model, tmp_path):
     """The Gram matrix is read again with its marks, also by a study that stopped at them before."""
-    base = {"model": bad_model, "lora_rank": 2, "warmup_steps": 0, "update_every": "never", "budget": "5"}
+    base = {
+        "model": bad_model,
+        "lora_rank": 2,
+        "warmup_steps": 0,
+        "update_every": "never",
+        "budget": "5",
+        "candidates": 120,
+    }
     for _ in range(2):
         stopping = prepare([str(pool)], resolve({}, base), NoProgress())
         with pytest.raises(ModelError, match=r"row 4.*its loss is not finite"):
