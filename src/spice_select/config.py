@@ -44,7 +44,9 @@ class RunConfig(RunOptions):
             given = {**given, "constants": found}
         if given.get("candidates") == "auto":
             given = {key: value for key, value in given.items() if key != "candidates"}
-        needed = {"candidates": "all"} if method in FROM_STORE and _needs_all_rows(given) else {}
+        needed = (
+            {"candidates": "all"} if method in FROM_STORE and _needs_all_rows(given) and not _updates(given) else {}
+        )
         return {**needed, **implied(given), **given}
 
     @field_validator("update_every", "candidates", "seed", "directions", "dim", "batch_tokens", mode="before")
@@ -197,7 +199,7 @@ class RunConfig(RunOptions):
         """These options, where `candidates` is auto with what it means for a pool of so many usable rows."""
         if self.candidates != "auto":
             return self
-        whole = rows > WHOLE_ABOVE and self.method in GREEDY and self.preset is None
+        whole = rows > WHOLE_ABOVE and self.method in GREEDY and self.preset is None and not _updates(self.model_dump())
         return self.model_copy(update={"candidates": "all" if whole else CANDIDATES})
 
     def budget_rows(self, rows: int, trained_tokens: int) -> int:
@@ -221,6 +223,12 @@ class RunConfig(RunOptions):
                 f"budget {self.budget} is {wanted} rows, but the pool holds {rows} usable rows; ask for at most {rows}."
             )
         return wanted
+
+
+def _updates(options: Mapping[str, Any]) -> bool:
+    """Whether they ask for a training of the proxy between candidate pools, which one choice does not have."""
+    usual = RunConfig.model_fields["update_every"].default
+    return str(options.get("update_every", usual)) not in {str(usual), "never"}
 
 
 def _needs_all_rows(given: Mapping[str, Any]) -> bool:

@@ -100,7 +100,8 @@ class RunOptions(BaseModel):
     candidates: PositiveInt | Literal["auto", "all"] = Field(
         "auto",
         description="Rows in a candidate pool (m); all: one choice among all rows, with a frozen proxy. auto: all "
-        "above 2,000 rows, and with a target, a quota, --given, --exclude or a budget in tokens; else 120.",
+        "with a target, a quota, --given, --exclude or a budget in tokens, and for spice and fisher above 2,000 rows; "
+        "else, with --preset paper and with another --update-every 120.",
     )
     dim: int = Field(4096, ge=1, le=1 << 20, description="Dimensions of projected gradients.")
     update_every: PositiveInt | Literal["never"] = Field(

@@ -113,6 +113,9 @@ def test_ids_are_those_of_the_rows_named_and_exclude_takes_them(run, tiny_model,
     excluded = str(tmp_path / "answers.txt")
     found = select([str(pool)], model=tiny_model, candidates="all", dim=64, exclude=excluded, output=tmp_path / "run")
     assert not set(only["answers"]) & {open_run(tmp_path / "run").lines[row].id for row in found.indices}
+    again = spice("audit", run, "--ids", tmp_path / "all.txt")
+    assert again.returncode == 2 and "all.txt: exists already" in again.stderr
+    assert (tmp_path / "all.txt").read_text(encoding="utf-8").splitlines() == named
     refused = spice("audit", run, "--only", "loss")
     assert refused.returncode == 2 and "--ids FILE" in refused.stderr
     (run / "checkpoint" / FILE).unlink()

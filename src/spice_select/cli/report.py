@@ -107,8 +107,7 @@ def audit_command(
     from spice_select.report.audit import REASONS, audit_of, named_rows
     from spice_select.report.finished_run import open_run
 
-    if only and ids is None:
-        raise ConfigError("--only goes with --ids FILE: name the file that the ids are written to.")
+    _check_ids(ids, only)
     run = open_run(Path(directory))
     if answers:
         with progress_on(sys.stderr) as progress:
@@ -142,6 +141,15 @@ def audit_command(
         rows = named_rows(found, only or [reason for reason in REASONS if reason != "conflicts"])
         write_text(Path(ids), "".join(f"{line.id}\n" for line in rows))
         click.echo(f"\n{len(rows):,} ids: {printable(ids)}")
+
+
+def _check_ids(ids: str | None, only: tuple[str, ...]) -> None:
+    from spice_select.errors import ConfigError
+
+    if ids is None and only:
+        raise ConfigError("--only goes with --ids FILE: name the file that the ids are written to.")
+    if ids is not None and Path(ids).exists():
+        raise ConfigError(f"--ids {ids}: exists already; name a new file.")
 
 
 def _named(group: "DuplicateGroup") -> str:

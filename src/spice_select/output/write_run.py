@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def write_manifest(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": config.model_dump(),
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         **origin,
         "inputs": [asdict(file) for file in pool.files],

@@ -1,7 +1,6 @@
 """What a run was made of, for the top of its page: model, options that matter, seed, version, date, pool and target."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ ELSEWHERE = {
 """Options with a label of their own, and those that change no choice."""
 
 
-def about(manifest: Mapping[str, Any], config: RunConfig, file: Path) -> list[tuple[str, str]]:
-    """Labels and values; the date is that of the manifest's `file`, which is written last."""
+def about(manifest: Mapping[str, Any], config: RunConfig) -> list[tuple[str, str]]:
+    """Labels and values; what the manifest does not hold is left out."""
     values, inputs = config.model_dump(), manifest.get("inputs", [])
     usual = RunConfig.model_construct().model_dump()
     others = [name for name, value in values.items() if name not in {*SHOWN, *ELSEWHERE} and value != usual.get(name)]
@@ -29,7 +28,7 @@ def about(manifest: Mapping[str, Any], config: RunConfig, file: Path) -> list[tu
         "options": ", ".join(options),
         "seed": str(config.seed),
         "version": str(manifest.get("versions", {}).get("spice-select", "")),
-        "date": datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat(),
+        "date": str(manifest.get("date", "")),
         "pool": ", ".join(f"{one.get('label', one.get('name'))} ({one.get('rows', 0):,} rows)" for one in inputs),
         "target": ", ".join(Path(place).name for place in config.target),
     }

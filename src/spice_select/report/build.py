@@ -12,7 +12,7 @@ import numpy as np
 
 from spice_select.errors import SpiceSelectError
 from spice_select.files.atomic import write_text
-from spice_select.files.directory import FIGURES, MANIFEST, PAGE_BYTES, REPORT, read_manifest, refuse_links
+from spice_select.files.directory import FIGURES, PAGE_BYTES, REPORT, read_manifest, refuse_links
 from spice_select.information import SelectionInputError
 from spice_select.option_values import factor_of
 from spice_select.progress import Progress
@@ -68,7 +68,7 @@ def build(directory: Path, progress: Progress, embeddings: Path | None = None) -
         all_rows=len(run.lines),
         audit=audit,
         target=target,
-        about=about(read_manifest(directory), run.config, directory / MANIFEST),
+        about=about(read_manifest(directory), run.config),
         scale=factor_of(run.config.scale, run.config.features),
     )
 
