@@ -35,7 +35,7 @@ With targets, add:
     maths: [target_maths.jsonl]
     mixed: [target_talk.jsonl, target_maths.jsonl]
   target_rows: 16                  rows of each target that a seed draws, in the files' order
-  dtype: bfloat16                  of the frozen weights in training and evaluation; quicker on some CPUs
+  dtype: bfloat16                  of the frozen weights; far slower on a CPU without AMX or AVX512-BF16
   against: [of-its-kind]           further cells that the table over all targets compares with
   and cells such as:
     for-target: {target: true}                                chosen once for each target, among all rows
