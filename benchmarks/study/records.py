@@ -25,9 +25,9 @@ from spice_select.study.run import read_study
 from spice_select.training.checkpoint import RECORD
 
 ABOUT = (
-    "Records of a study of methods_1k.yaml as spice-select study writes them: study.json, untrained.json, of cells/ "
-    "each cell.json and cost.json, of tuned/ each heldout.json and the seconds of its finetune.json; losses by "
-    "held-out row. docs/study.md has the table, and records.py goes on from here."
+    "Records of a study as spice-select study writes them: study.json, untrained.json, of cells/ each cell.json and "
+    "cost.json, of tuned/ each heldout.json and the seconds of its finetune.json; losses by held-out row. "
+    "docs/study.md has the table, and benchmarks/study/records.py unpacks them."
 )
 
 
@@ -42,16 +42,15 @@ def pack(directory: Path, file: Path) -> None:
         for path in sorted(directory.glob("tuned/*/heldout.json"))
     }
     whole = {"about": ABOUT, "study": _json(directory / "study.json"), "untrained": _json(directory / "untrained.json")}
-    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in whole.items()]
-    for name, records in (("cells", cells), ("tuned", tuned)):
-        inner = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in records.items()]
-        lines.append(f'"{name}": {{\n' + ",\n".join(inner) + "\n}")
-    write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
+    lists = [f'"{name}": {{\n{_lines(records)}\n}}' for name, records in (("cells", cells), ("tuned", tuned))]
+    write_text(file, "{\n" + ",\n".join([_lines(whole), *lists]) + "\n}\n")
     print(f"{file}: {len(cells)} choices, {len(tuned)} fine-tunings")
 
 
 def unpack(file: Path, study_file: Path, pool: str, heldout: str, directory: Path) -> None:
     """Write the records into the new `directory`, each choice with its rows of the pool as `finetune` reads them."""
+    if directory.exists():
+        raise SystemExit(f"{directory}: exists already; choose a new --output.")
     records = _json(file)
     study = read_study(load_study(study_file, {"pool": [pool], "heldout": [heldout]}), directory, NoProgress())
     identity = json.loads(json.dumps(identity_of(study.config, study.prepared, study.heldout, {})))
@@ -73,6 +72,11 @@ def unpack(file: Path, study_file: Path, pool: str, heldout: str, directory: Pat
     write_json(directory / "untrained.json", records["untrained"])
     write_json(directory / "study.json", records["study"])
     print(f"{directory}: {len(records['cells'])} choices, {len(records['tuned'])} fine-tunings")
+
+
+def _lines(records: dict[str, Any]) -> str:
+    """The entries of a JSON object, one to a line."""
+    return ",\n".join(f"{json.dumps(key)}: {json.dumps(one, ensure_ascii=False)}" for key, one in records.items())
 
 
 def _json(path: Path) -> dict[str, Any]:
